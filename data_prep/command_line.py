@@ -1,0 +1,95 @@
+"""How every command of this project starts and ends.
+
+A command module has its own `flags.FlagValues()`, a `main(arguments) -> dict`, and
+
+    def run() -> None:
+        command_line.run(main, FLAGS, __doc__)
+
+Flags live in a FlagValues of the command's own, not in absl's global one, so that two commands
+that both have `--output_dir` can be imported by one process (pytest, the quick start).
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from absl import flags
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """A mistake of the person at the keyboard, or of what they were given.
+
+    Its text is one line: what was needed, what came, what to do.
+    """
+
+
+def run(
+    main: Callable[[Sequence[str]], Mapping[str, object]],
+    flag_values: flags.FlagValues,
+    usage: str,
+    *,
+    takes_arguments: bool = False,
+) -> NoReturn:
+    """Parses the command line, calls `main`, prints its result as one line of JSON, and exits.
+
+    Args:
+        main: the command's work; gets the arguments that are not flags (those after `--`
+            included), returns the figures to print.
+        flag_values: the flags that the command has.
+        usage: the command's module docstring, shown by `--help`.
+        takes_arguments: whether arguments that are not flags are allowed.
+
+    Exit status: 0 when `main` returned, 1 after a `UserError`, 2 after a wrong flag, 130 after
+    Ctrl-C. In each of these but the first, one line on stderr says what to do.
+    """
+    if _asks_for_help(sys.argv[1:]):
+        print(f"{usage.strip()}\n\nFlags:\n{_describe(flag_values)}")
+        sys.exit(0)
+    try:
+        arguments = flag_values(sys.argv)[1:]
+        if arguments and not takes_arguments:
+            raise flags.Error(f"unexpected argument {arguments[0]!r}; flags are --name=value")
+        result = main(arguments)
+    except flags.Error as error:
+        _fail(f"{error} (--help lists the flags)", EXIT_USAGE)
+    except UserError as error:
+        _fail(str(error), EXIT_FAILED)
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command again to go on", EXIT_INTERRUPTED)
+    print(json.dumps(result), flush=True)
+    sys.exit(0)
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return any(argument in ("-h", "--help", "-help", "--helpfull") for argument in own)
+
+
+def _describe(flag_values: flags.FlagValues) -> str:
+    """One paragraph a flag, in the order of their definition."""
+    lines = []
+    for module_flags in flag_values.flags_by_module_dict().values():
+        for flag in module_flags:
+            kind = flag.flag_type()
+            # Absl names a choice "string enum"; what a person wants is the choices themselves.
+            choices = getattr(flag.parser, "enum_values", None)
+            value = "|".join(choices) if choices else kind
+            default = "" if flag.default is None else f" (default: {flag.default})"
+            lines.append(f"  --{flag.name}=<{value}>{default}\n      {flag.help}")
+    lines.append(
+        "  --flagfile=<file>\n      reads flags from a file; later flags win, so put it first"
+    )
+    return "\n".join(lines)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    one_line = " ".join(str(message).split())
+    program = os.path.basename(sys.argv[0])
+    print(f"{program}: {one_line}", file=sys.stderr, flush=True)
+    sys.exit(status)

@@ -1,0 +1,279 @@
+"""The contract of a data set on disk: features, file names, manifest, labels, statistics.
+
+    train-00000-of-01024 ... validation-00000-of-00128   TFRecords of tf.train.Example
+    manifest.json      written last; a folder without it is not a data set
+    labels.txt         line number = class index, from 0: wnid <tab> name
+    rejected.jsonl     every input that became no record: {"split", "key", "reason"}
+    statistics/        mean_image.npy, mean_image.binaryproto, statistics.json
+
+Written by data_prep.prepare, proven by data_prep.verify, read by keras_alexnet. This module is
+the only one of the two sides' common knowledge, and imports neither Beam nor, until `parse` is
+called, TensorFlow.
+"""
+
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from data_prep import tfrecord
+from data_prep.command_line import UserError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+LABELS = "labels.txt"
+REJECTED = "rejected.jsonl"
+STATISTICS = "statistics/statistics.json"
+MEAN_IMAGE = "statistics/mean_image.npy"
+MEAN_IMAGE_CAFFE = "statistics/mean_image.binaryproto"
+SPLITS = ("train", "validation")
+
+# How to open a file; Beam's and TensorFlow's file systems have the same two arguments.
+OpenFile = Callable[[str, str], IO]
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """One column of a record."""
+
+    name: str
+    dtype: str  # "bytes" or "int64"
+    meaning: str
+    example: object
+
+
+# The names that slim, the TPU tools, TFDS' importers and DALI's users know.
+FEATURES = (
+    Feature("image/encoded", "bytes", "the photo, a baseline RGB JPEG", b"\xff\xd8..."),
+    Feature("image/format", "bytes", "how image/encoded is stored", "JPEG"),
+    Feature("image/colorspace", "bytes", "of image/encoded", "RGB"),
+    Feature("image/channels", "int64", "of image/encoded", 3),
+    Feature("image/height", "int64", "of image/encoded, pixels", 256),
+    Feature("image/width", "int64", "of image/encoded, pixels", 256),
+    Feature("image/filename", "bytes", "name of the original", "n01440764_10026.JPEG"),
+    Feature("image/class/label", "int64", "class index, from 0, by sorted wnid", 0),
+    Feature("image/class/synset", "bytes", "wnid, or the class folder's name", "n01440764"),
+    Feature("image/class/text", "bytes", "the class' name in words", "tench, Tinca tinca"),
+)
+
+
+def encode(
+    *,
+    image: bytes,
+    height: int,
+    width: int,
+    filename: str,
+    label: int,
+    wnid: str,
+    text: str,
+) -> bytes:
+    """A serialized tf.train.Example with the features of `FEATURES`.
+
+    Args:
+        image: a baseline RGB JPEG of `height` x `width` pixels.
+        height: pixels.
+        width: pixels.
+        filename: the original's name, without folders.
+        label: class index, from 0.
+        wnid: WordNet id, or the class folder's name.
+        text: the class in words.
+    """
+    return tfrecord.encode_example(
+        {
+            "image/encoded": image,
+            "image/format": "JPEG",
+            "image/colorspace": "RGB",
+            "image/channels": 3,
+            "image/height": height,
+            "image/width": width,
+            "image/filename": filename,
+            "image/class/label": label,
+            "image/class/synset": wnid,
+            "image/class/text": text,
+        }
+    )
+
+
+def parse(serialized: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+    """The features of `FEATURES`, from one (scalar) or a batch ([N]) of serialized Examples.
+
+    Returns:
+        A tensor a feature, of the shape of `serialized`: tf.string for "bytes", tf.int64 else.
+    """
+    import tensorflow as tf  # here, so that Beam workers do without
+
+    spec = {
+        feature.name: tf.io.FixedLenFeature([], tf.string if feature.dtype == "bytes" else tf.int64)
+        for feature in FEATURES
+    }
+    return tf.io.parse_example(serialized, spec)
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """The file name of a shard: shard_name("train", 0, 1024) is train-00000-of-01024."""
+    return f"{split}-{index:05d}-of-{count:05d}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassName:
+    """A class: its place in `Manifest.classes` is its label."""
+
+    wnid: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A finished file of records."""
+
+    name: str
+    records: int
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """What a split holds; records + rejected is the number of photos that went in."""
+
+    shards: tuple[Shard, ...]
+    rejected: int
+
+    @property
+    def records(self) -> int:
+        """The number of records in all shards."""
+        return sum(shard.records for shard in self.shards)
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a data set is and how it was made.
+
+    Attributes:
+        recipe: every option that decides a byte of the output, and the versions of the libraries.
+        classes: in the order of their labels.
+        splits: by name, one of `SPLITS`.
+        repairs: how many photos each repair was done to, by its name.
+        files: sha256 of every file that is not a shard, by its path in the folder.
+        label_offset: what was added to a class' place to make its label.
+        schema_version: of this description.
+    """
+
+    recipe: Mapping[str, object]
+    classes: tuple[ClassName, ...]
+    splits: Mapping[str, Split]
+    repairs: Mapping[str, int]
+    files: Mapping[str, str]
+    label_offset: int = 0
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """The text of manifest.json: keys sorted, so that equal manifests are equal bytes."""
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> "Manifest":
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: the text is no manifest, or one of another schema version.
+        """
+        try:
+            fields = json.loads(text)
+            version = fields["schema_version"]
+            if version != SCHEMA_VERSION:
+                raise ValueError(f"schema version {SCHEMA_VERSION} is needed, this is {version}")
+            fields["classes"] = tuple(ClassName(**entry) for entry in fields["classes"])
+            fields["splits"] = {
+                name: Split(
+                    shards=tuple(Shard(**shard) for shard in split["shards"]),
+                    rejected=split["rejected"],
+                )
+                for name, split in fields["splits"].items()
+            }
+            return Manifest(**fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a manifest: {error!r}") from error
+
+
+def read_manifest(data_dir: str, open_file: OpenFile = open) -> Manifest:
+    """The manifest of a finished data set.
+
+    Args:
+        data_dir: the folder that `data_prep.prepare` wrote.
+        open_file: how to open a file, such as `tf.io.gfile.GFile` for gs:// paths.
+
+    Raises:
+        UserError: there is none, so the folder is no (finished) data set, or it is broken.
+    """
+    path = os.path.join(data_dir, MANIFEST)
+    try:
+        with open_file(path, "r") as file:
+            return Manifest.from_json(file.read())
+    except ValueError as error:
+        raise UserError(f"{path} cannot be used: {error}; run data_prep.prepare again") from error
+    except Exception as error:  # each file system has its own "not found"
+        raise UserError(
+            f"a data set made by data_prep.prepare is needed, but {path} cannot be read "
+            f"({type(error).__name__}); finish it by running prepare again, or check --data_dir"
+        ) from error
+
+
+def labels_text(classes: tuple[ClassName, ...]) -> str:
+    """The text of labels.txt: a line a class, wnid and name, tab separated."""
+    return "".join(f"{entry.wnid}\t{entry.name}\n" for entry in classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Over all pixels of the train split's records, RGB, 0 to 255.
+
+    Attributes:
+        count: photos.
+        mean_image: [size, size, 3] float32.
+        channel_mean: [3] float64.
+        channel_std: [3] float64.
+        covariance: [3, 3] float64, of the pixels.
+        pca_eigenvalues: [3] float64, ascending; their roots are the standard deviations.
+        pca_eigenvectors: [3, 3] float64, one a column, the largest component positive.
+    """
+
+    count: int
+    mean_image: np.ndarray
+    channel_mean: np.ndarray
+    channel_std: np.ndarray
+    covariance: np.ndarray
+    pca_eigenvalues: np.ndarray
+    pca_eigenvectors: np.ndarray
+
+
+def read_statistics(data_dir: str, open_file: OpenFile = open) -> Statistics:
+    """The statistics of a finished data set.
+
+    Args:
+        data_dir: the folder that `data_prep.prepare` wrote.
+        open_file: how to open a file, as for `read_manifest`.
+
+    Raises:
+        UserError: a file is missing or broken.
+    """
+    try:
+        with open_file(os.path.join(data_dir, STATISTICS), "r") as file:
+            numbers = json.loads(file.read())
+        with open_file(os.path.join(data_dir, MEAN_IMAGE), "rb") as file:
+            mean_image = np.load(io.BytesIO(file.read()), allow_pickle=False)
+        count = numbers.pop("count")
+        arrays = {name: np.asarray(value, np.float64) for name, value in numbers.items()}
+        return Statistics(count=count, mean_image=mean_image, **arrays)
+    except Exception as error:  # each file system has its own "not found"
+        raise UserError(
+            f"the statistics of a finished data set are needed in {data_dir}/statistics, but they "
+            f"cannot be read ({error!r}); run data_prep.verify, then data_prep.prepare again"
+        ) from error
