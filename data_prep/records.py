@@ -117,7 +117,7 @@ def parse(serialized: "tf.Tensor") -> dict[str, "tf.Tensor"]:
 
 
 def shard_name(split: str, index: int, count: int) -> str:
-    """The file name of a shard: shard_name("train", 0, 1024) is train-00000-of-01024."""
+    """The file name of a shard, from 0: train-00000-of-01024."""
     return f"{split}-{index:05d}-of-{count:05d}"
 
 

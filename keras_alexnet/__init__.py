@@ -1,0 +1,1 @@
+"""AlexNet of 2012 in TensorFlow and Keras."""
