@@ -1,0 +1,132 @@
+"""The Beam job on all cores of this machine, in a process of its own that can be stopped.
+
+Beam's runner starts a worker process a core, but waits for ever when one of them is killed (for
+want of memory, say), and may not end on Ctrl-C. So it gets a process of its own: that one ends as
+soon as a worker does, or as soon as its parent is gone, however that was ended.
+
+    prepare -- settings on stdin --> this module -- Beam --> worker, worker, ...
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+
+from data_prep import records, shards
+
+_DONE = "done"
+
+
+class JobError(Exception):
+    """The job failed; its text is one line that says why."""
+
+
+def run(names: Sequence[str], settings: shards.Settings, *, workers: int, log_path: str) -> None:
+    """Writes the planned shards in `workers` processes.
+
+    Args:
+        names: of the shards to write.
+        settings: for `shards.write_shard`.
+        workers: processes, each of them about 200 MB.
+        log_path: the file that all that Beam has to say is added to.
+
+    Raises:
+        JobError: a shard failed, or a process was killed.
+    """
+    job = {
+        "names": list(names),
+        "settings": dataclasses.asdict(settings),
+        "workers": workers,
+        "log_path": log_path,
+    }
+    with open(log_path, "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "data_prep.local_job"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            # A process group, which can be killed as a whole, and which Ctrl-C does not reach.
+            start_new_session=True,
+        )
+    try:
+        process.stdin.write(json.dumps(job).encode() + b"\n")
+        process.stdin.flush()  # and stays open, as long as this process lives
+        answer = process.stdout.read().decode().strip()
+    except BrokenPipeError:
+        answer = ""
+    finally:
+        # Not yet waited for, so that the number of the group is still that of this one.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+    if answer != _DONE:
+        raise JobError(answer or "the process that runs Beam was killed, or failed at the start")
+
+
+def _main() -> None:
+    """The child: says on one line of stdout that all is done, or what went wrong."""
+    job = json.loads(sys.stdin.buffer.readline())
+    fields = job["settings"]
+    fields["classes"] = tuple(records.ClassName(**entry) for entry in fields["classes"])
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.excepthook = _end_with_worker
+
+    from data_prep import pipeline  # only in this process: Beam takes 100 MB
+
+    try:
+        pipeline.run(
+            job["names"],
+            shards.Settings(**fields),
+            pipeline.parse_options([f"--direct_num_workers={job['workers']}"]),
+            _processes(job["log_path"]),
+        )
+    except Exception as error:
+        traceback.print_exc()
+        _end(pipeline.cause(error))
+    _end(_DONE)
+
+
+def _processes(log_path: str):
+    """What --direct_running_mode=multi_processing is, but safe where a path has a space.
+
+    Beam starts a worker by a shell command, and does not quote the path of Python in it. `exec`
+    lets Beam kill the worker itself and not the shell around it.
+    """
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+    command = f"exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
+    command += f" >> {shlex.quote(log_path)} 2>&1"
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+
+
+def _end_with_parent() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    _end("")
+
+
+def _end_with_worker(arguments: threading.ExceptHookArgs) -> None:
+    traceback.print_exception(arguments.exc_value)
+    if arguments.thread is not None and arguments.thread.name == "run_worker":
+        _end(f"{arguments.exc_value}; was it killed, perhaps for want of memory?")
+
+
+def _end(answer: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(answer, flush=True)
+    # All workers with it: one that has not reached Beam yet would wait for ever.
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    _main()

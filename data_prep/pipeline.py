@@ -1,0 +1,92 @@
+"""The Beam job: one work item a shard, on whatever runner.
+
+It is one linear chain with one leaf, Create -> Reshuffle -> Map: Dask's runner drops a second leaf
+without a word. Settings reach the workers as arguments, not as Beam options, which some runners
+do not pass on.
+"""
+
+import contextlib
+import io
+import logging
+import re
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import PipelineRunner
+
+from data_prep import shards
+
+_ERROR_LINE = re.compile(r"[\w.]*(Error|Exception)\b")
+
+
+class WriteShards(beam.PTransform):
+    """Names of planned shards -> names of finished shards (PCollection[str], both)."""
+
+    def __init__(self, settings: shards.Settings):
+        super().__init__()
+        self._settings = settings
+
+    def expand(self, names: beam.PCollection) -> beam.PCollection:
+        """Called by Beam."""
+        return (
+            names
+            | "SpreadOverWorkers" >> beam.Reshuffle()  # str
+            | "WriteShard" >> beam.Map(shards.write_shard, self._settings)  # str
+        )
+
+
+def parse_options(beam_options: Sequence[str]) -> PipelineOptions:
+    """Beam's options from the command line.
+
+    Args:
+        beam_options: such as ["--runner=DataflowRunner", "--region=europe-west1"].
+
+    Raises:
+        ValueError: Beam does not know an option, or does not take its value.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options = PipelineOptions(list(beam_options))
+            known = options.get_all_options()
+            unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
+    except SystemExit as error:  # argparse's way; its last line is what matters
+        message = said.getvalue().strip().splitlines()[-1]
+        raise ValueError(f"Beam options are required. Received: {message}") from error
+    if unknown:  # Beam would pass over a typing error without a word
+        raise ValueError(f"Beam options are required. Received: --{min(unknown)}")
+    return options
+
+
+def run(
+    names: Sequence[str],
+    settings: shards.Settings,
+    options: PipelineOptions,
+    runner: PipelineRunner | None = None,
+) -> None:
+    """Writes the planned shards, and returns when the runner says that it is done.
+
+    Do not believe it: look for the shards.
+
+    Args:
+        names: of the shards to write.
+        settings: for `shards.write_shard`.
+        options: from `parse_options`.
+        runner: instead of the one that `options` name.
+
+    Raises:
+        Exception: whatever the runner raises when a shard fails; see `cause`.
+    """
+    # Beam's remarks on itself are for its developers; a failed job is an exception anyway.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL + 1)
+    # Beam's own default, DirectRunner, first tries to download a program.
+    chosen = runner or options.view_as(StandardOptions).runner or "FnApiRunner"
+    with beam.Pipeline(chosen, options) as pipeline:
+        _ = pipeline | "ShardNames" >> beam.Create(names) | WriteShards(settings)
+
+
+def cause(error: Exception) -> str:
+    """The line of a runner's exception that says what happened; the worker's traceback is in it."""
+    lines = str(error).splitlines()
+    return ([line for line in lines if _ERROR_LINE.match(line)] or lines or [repr(error)])[-1]

@@ -1,0 +1,290 @@
+r"""Turns ImageNet, or any folders of photos, into a data set to train on.
+
+Every photo becomes a square JPEG of 256 pixels inside shuffled TFRecord files; the mean photo and
+the colour statistics that AlexNet needs are computed on the way. Photos that cannot be read are
+left out and listed in rejected.jsonl. Stopped half-way? Run the same command again: it goes on.
+
+The ILSVRC2012 release, from its three files ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and
+ILSVRC2012_devkit_t12.tar.gz, which are not unpacked:
+
+    python -m data_prep.prepare --source=ilsvrc2012 --input_dir=DOWNLOADS --output_dir=imagenet
+
+Your own photos, from train/CLASS/PHOTO and validation/CLASS/PHOTO:
+
+    python -m data_prep.prepare --source=class_folders --input_dir=PHOTOS --output_dir=photos \
+        --train_shards=16 --validation_shards=4
+
+All cores of this machine are used. Options for Apache Beam, such as another runner, follow a
+lone --:   ... -- --runner=FlinkRunner --flink_master=HOST:8081
+"""
+
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+import PIL.features
+from absl import flags
+
+from data_prep import (
+    command_line,
+    finishing,
+    images,
+    job_folder,
+    local_job,
+    records,
+    shards,
+    sources,
+)
+from data_prep.command_line import UserError
+
+FLAGS = flags.FlagValues()
+SOURCE = flags.DEFINE_enum(
+    "source", None, list(sources.SOURCES), "What --input_dir holds.", flag_values=FLAGS
+)
+INPUT_DIR = flags.DEFINE_string("input_dir", None, "Where the photos are.", flag_values=FLAGS)
+OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "Where the data set goes: a new or empty folder.", flag_values=FLAGS
+)
+TRAIN_SHARDS = flags.DEFINE_integer(
+    "train_shards",
+    1024,
+    "How many files the photos to train on are spread over.",
+    lower_bound=1,
+    upper_bound=99_999,
+    flag_values=FLAGS,
+)
+VALIDATION_SHARDS = flags.DEFINE_integer(
+    "validation_shards",
+    128,
+    "How many files the photos to validate with are spread over.",
+    lower_bound=1,
+    upper_bound=99_999,
+    flag_values=FLAGS,
+)
+SHORT_SIDE = flags.DEFINE_integer(
+    "short_side",
+    256,
+    "Side of the stored photos in pixels: the short side is scaled to it, the long one cropped.",
+    lower_bound=8,
+    upper_bound=images.LARGEST_SIZE,
+    flag_values=FLAGS,
+)
+QUALITY = flags.DEFINE_integer(
+    "quality",
+    95,
+    "Quality of the stored JPEGs.",
+    lower_bound=1,
+    upper_bound=100,
+    flag_values=FLAGS,
+)
+SEED = flags.DEFINE_integer(
+    "seed",
+    0,
+    "Decides the order of the photos.",
+    lower_bound=0,
+    upper_bound=2**63 - 1,
+    flag_values=FLAGS,
+)
+flags.mark_flags_as_required(["source", "input_dir", "output_dir"], flag_values=FLAGS)
+
+
+def prepare(
+    *,
+    source: str,
+    input_dir: str,
+    output_dir: str,
+    train_shards: int = 1024,
+    validation_shards: int = 128,
+    short_side: int = 256,
+    quality: int = 95,
+    seed: int = 0,
+    beam_options: Sequence[str] = (),
+) -> dict[str, object]:
+    """Makes the data set; what an interrupted run with the same arguments has done is kept.
+
+    Args:
+        source: one of `sources.SOURCES`.
+        input_dir: the folder that the source reads; local.
+        output_dir: new, empty, or of an earlier run; local.
+        train_shards: files of the train split; a split has no more files than photos.
+        validation_shards: files of the validation split.
+        short_side: side of the stored photos, pixels.
+        quality: of the stored JPEGs, 1 to 100.
+        seed: of the order of the photos, from 0.
+        beam_options: for Apache Beam; without any, all cores of this machine are used.
+
+    Returns:
+        train_records, validation_records, rejected, repairs (how many, by name), shards, classes,
+        seconds, photos_per_second (of those read in this run) and output_dir.
+
+    Raises:
+        UserError: an argument or the input cannot be used, or the job was stopped by an error.
+    """
+    started = time.monotonic()
+    for flag, path in (("--input_dir", input_dir), ("--output_dir", output_dir)):
+        if "://" in path:
+            raise UserError(f"{flag} must be a local folder. Received: {path}")
+    if beam_options:
+        _check_beam_options(beam_options)
+    listing = sources.open_source(source, input_dir)
+    shard_counts = _shard_counts(listing, train=train_shards, validation=validation_shards)
+    recipe = _recipe(source, listing, shard_counts, short_side, quality, seed)
+    done = 0
+    try:
+        manifest = job_folder.finished(output_dir, recipe)
+        if manifest is None:
+            with job_folder.claim(output_dir, recipe) as work_dir:
+                settings = shards.Settings(
+                    output_dir, work_dir, listing.classes, short_side, quality
+                )
+                plan = shards.write_plans(work_dir, listing.splits, shard_counts, seed)
+                done = _convert(plan, settings, beam_options)
+                manifest = finishing.finish(plan, settings, recipe)
+        else:
+            print(f"prepare: {output_dir} is finished already", file=sys.stderr)
+        job_folder.clean(output_dir)
+    except OSError as error:
+        raise UserError(
+            f"the data set cannot be written: {error}; put that right and run the same command "
+            "again, finished shards are kept"
+        ) from error
+    return _figures(manifest, output_dir, done, time.monotonic() - started)
+
+
+def _import_pipeline():
+    """Beam, late and quietly: it takes a second, and misses a client aloud that we do not use.
+
+    --help and a wrong flag do not wait for it.
+    """
+    logging.disable(logging.WARNING)
+    try:
+        from data_prep import pipeline
+    finally:
+        logging.disable(logging.NOTSET)
+    return pipeline
+
+
+def _check_beam_options(beam_options: Sequence[str]) -> None:
+    try:
+        _import_pipeline().parse_options(beam_options)
+    except ValueError as error:
+        raise UserError(f"what follows -- goes to Apache Beam: {error}") from error
+
+
+def _shard_counts(listing: sources.Source, **wanted: int) -> dict[str, int]:
+    counts = {split: min(wanted[split], len(listing.splits[split])) for split in records.SPLITS}
+    for split, count in counts.items():
+        if count < wanted[split]:
+            print(f"prepare: {count} {split} photos make {count} shards at most", file=sys.stderr)
+    return counts
+
+
+def _recipe(
+    source: str,
+    listing: sources.Source,
+    shard_counts: Mapping[str, int],
+    short_side: int,
+    quality: int,
+    seed: int,
+) -> dict[str, object]:
+    """All that decides a byte of the data set, but not where its input lies."""
+    return {
+        "source": source,
+        "input": listing.fingerprint(),
+        **{f"{split}_shards": count for split, count in shard_counts.items()},
+        "short_side": short_side,
+        "quality": quality,
+        "seed": seed,
+        "conversion": images.VERSION,
+        "versions": {
+            "libjpeg_turbo": PIL.features.version("libjpeg_turbo"),
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+            "pillow": PIL.__version__,
+        },
+    }
+
+
+def _convert(
+    plan: Mapping[str, int], settings: shards.Settings, beam_options: Sequence[str]
+) -> int:
+    """Runs the Beam job; returns how many photos were in the shards that had to be made."""
+    kept = {name for name in plan if shards.read_result(settings.work_dir, name)}
+    if kept:
+        print(f"prepare: {len(kept)} of {len(plan)} shards are done already", file=sys.stderr)
+    log_path = job_folder.log_path(settings.output_dir)
+    workers = min(_cores(), len(plan) - len(kept))
+    names = list(plan)  # all: whether a shard that seems done is whole, a worker finds out
+    try:
+        with job_folder.progress(settings.work_dir, names):
+            if workers > 1 and not beam_options:
+                local_job.run(names, settings, workers=workers, log_path=log_path)
+            else:
+                pipeline = _import_pipeline()
+                pipeline.run(names, settings, pipeline.parse_options(beam_options))
+    except Exception as error:
+        reason = str(error)
+        if not isinstance(error, local_job.JobError):
+            reason = _import_pipeline().cause(error)
+            with open(log_path, "a") as log:
+                traceback.print_exc(file=log)
+        raise UserError(
+            f"the Beam job stopped: {reason}; put that right and run the same command again, "
+            f"finished shards are kept; more is in {log_path}"
+        ) from error
+    return sum(count for name, count in plan.items() if name not in kept)
+
+
+def _cores() -> int:
+    """The cores this process may use, which in a container are fewer than the machine's."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
+def _figures(
+    manifest: records.Manifest, output_dir: str, photos: int, seconds: float
+) -> dict[str, object]:
+    splits = manifest.splits
+    return {
+        **{f"{name}_records": split.records for name, split in splits.items()},
+        "rejected": sum(split.rejected for split in splits.values()),
+        "repairs": dict(manifest.repairs),
+        "shards": sum(len(split.shards) for split in splits.values()),
+        "classes": len(manifest.classes),
+        "seconds": round(seconds, 2),
+        "photos_per_second": round(photos / seconds, 1),
+        "output_dir": output_dir,
+    }
+
+
+def main(arguments: Sequence[str]) -> dict[str, object]:
+    """Reads the flags and does the work; `arguments` are the Beam options."""
+    if arguments and not arguments[0].startswith("--"):
+        raise flags.Error(f"unexpected argument {arguments[0]!r}; flags are --name=value")
+    return prepare(
+        source=SOURCE.value,
+        input_dir=INPUT_DIR.value,
+        output_dir=OUTPUT_DIR.value,
+        train_shards=TRAIN_SHARDS.value,
+        validation_shards=VALIDATION_SHARDS.value,
+        short_side=SHORT_SIDE.value,
+        quality=QUALITY.value,
+        seed=SEED.value,
+        beam_options=arguments,
+    )
+
+
+def run() -> None:
+    """The console command."""
+    command_line.run(main, FLAGS, __doc__, takes_arguments=True)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,109 @@
+"""The flags of the training commands, each defined once.
+
+A command has a FlagValues of its own (see data_prep/command_line.py) and takes from here what it
+needs: `DATA_DIR = flags.data_dir(FLAGS)` defines the flag and gives its holder.
+"""
+
+from absl import flags
+
+from keras_alexnet import devices, optimizers, schedules
+from keras_alexnet.profiles import PROFILES
+
+
+def data_dir(values: flags.FlagValues) -> flags.FlagHolder[str]:
+    """--data_dir, required."""
+    return flags.DEFINE_string(
+        "data_dir",
+        None,
+        "the folder that data_prep.prepare wrote",
+        required=True,
+        flag_values=values,
+    )
+
+
+def workdir(values: flags.FlagValues) -> flags.FlagHolder[str]:
+    """--workdir, required."""
+    return flags.DEFINE_string(
+        "workdir",
+        None,
+        "the run's folder: checkpoints, metrics.jsonl, TensorBoard logs",
+        required=True,
+        flag_values=values,
+    )
+
+
+def checkpoint(values: flags.FlagValues) -> flags.FlagHolder[str]:
+    """--checkpoint, which of a run's to use."""
+    return flags.DEFINE_enum(
+        "checkpoint",
+        "best",
+        ["best", "last"],
+        "which of the run's checkpoints: the best by validation top-1, or the last",
+        flag_values=values,
+    )
+
+
+def evaluation_batch_size(values: flags.FlagValues) -> flags.FlagHolder[int]:
+    """--batch_size of commands that do not train."""
+    return flags.DEFINE_integer(
+        "batch_size", 64, "photos at once", lower_bound=1, flag_values=values
+    )
+
+
+def define_training(values: flags.FlagValues) -> None:
+    """Everything that decides what a run computes. Empty defaults are the profile's."""
+    profile = "default: the profile's"
+    define = {"flag_values": values}
+    flags.DEFINE_enum(
+        "profile", "paper", sorted(PROFILES), "which of the systems called AlexNet", **define
+    )
+    flags.DEFINE_float(
+        "width", 1.0, "units of each layer, in parts of the profile's", 0.01, 4.0, **define
+    )
+    flags.DEFINE_enum(
+        "optimizer", None, sorted(optimizers.OPTIMIZERS), f"update rule; {profile}", **define
+    )
+    flags.DEFINE_float("learning_rate", None, f"the first one; {profile}", 0.0, **define)
+    flags.DEFINE_float("momentum", None, f"of sgd; {profile}", 0.0, 1.0, **define)
+    flags.DEFINE_float(
+        "weight_decay", None, f"of the kernels, inside the gradient; {profile}", 0.0, **define
+    )
+    flags.DEFINE_enum(
+        "schedule", None, sorted(schedules.SCHEDULES), f"of the learning rate; {profile}", **define
+    )
+    flags.DEFINE_integer(
+        "patience", 5, "of --schedule=plateau: epochs without a better top-1", 1, **define
+    )
+    flags.DEFINE_integer("epochs", None, f"at most; {profile}", 1, **define)
+    flags.DEFINE_integer("batch_size", None, f"over all devices; {profile}", 1, **define)
+    flags.DEFINE_integer(
+        "seed", 0, "of weights, order, augmentation and dropout", 0, 2**31 - 1, **define
+    )
+    flags.DEFINE_enum(
+        "kernel_init",
+        None,
+        ["he_normal", "he_uniform", "glorot_normal", "glorot_uniform"],
+        f"how all kernels start; {profile}",
+        **define,
+    )
+    flags.DEFINE_float("bias_init", None, f"how all biases start; {profile}", **define)
+    flags.DEFINE_float(
+        "pixel_scale", None, f"network input = (pixel - mean) * this; {profile}", 0.0, **define
+    )
+    flags.DEFINE_float(
+        "dropout", None, f"of the outputs of fc6, fc7; {profile}", 0.0, 1.0, **define
+    )
+    flags.DEFINE_enum(
+        "precision",
+        "auto",
+        ["auto", *devices.PRECISIONS],
+        "auto: bfloat16 or float16 where the device is faster in it",
+        **define,
+    )
+    flags.DEFINE_enum(
+        "strategy",
+        "mirrored",
+        devices.STRATEGIES,
+        "mirrored: a replica on every GPU (or CPU device)",
+        **define,
+    )

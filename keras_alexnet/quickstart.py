@@ -1,0 +1,214 @@
+"""Takes AlexNet the whole road on this machine, in a few minutes: from photos to a served model.
+
+Draws a small release in the shape of ILSVRC2012's, makes a data set of it, proves it, trains,
+evaluates, exports, serves the model and asks it about three photos that it has never seen. Each
+step is a command of this project, shown before it runs, as you would type it yourself.
+
+Example:
+  python -m keras_alexnet.quickstart --run_dir=/tmp/quickstart
+
+Stopped half-way? The same command goes on: what is finished is kept.
+"""
+
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from data_prep import command_line, files
+from data_prep.command_line import UserError
+from keras_alexnet.steps import Step, as_typed, run_steps, table
+
+FLAGS = flags.FlagValues()
+_RUN_DIR = flags.DEFINE_string(
+    "run_dir", "quickstart_run", "folder for all that is made", flag_values=FLAGS
+)
+
+REPORT = "quickstart.json"
+JUDGED = "evaluate, 1 view"  # the step whose top-1 has to reach
+MINIMUM_TOP1 = 0.6  # of ten classes; chance is 0.1
+
+
+STEPS = (
+    Step(
+        "rehearsal",
+        "data_prep.rehearsal",
+        # The size of it all: 4,000 photos to learn from, 500 to judge by.
+        ("--output_dir={run}/release", "--images_per_class=400", "--validation_per_class=50"),
+        "{train_images:,} train and {validation_images:,} validation photos in tars",
+    ),
+    Step(
+        "prepare",
+        "data_prep.prepare",
+        (
+            "--source=ilsvrc2012",
+            "--input_dir={run}/release",
+            "--output_dir={run}/data",
+            "--train_shards=8",
+            "--validation_shards=2",
+        ),
+        "{train_records:,} and {validation_records:,} records, {rejected} photos rejected",
+    ),
+    Step(
+        "verify",
+        "data_prep.verify",
+        ("--data_dir={run}/data",),
+        "{train_records:,} and {validation_records:,} records read again, {faults} faults",
+    ),
+    Step(
+        "train",
+        "keras_alexnet.train",
+        ("--flagfile={config}", "--data_dir={run}/data", "--workdir={run}/workdir"),
+        "{epochs} epochs, best top-1 {top1:.1%}",
+    ),
+    Step(
+        JUDGED,
+        "keras_alexnet.evaluate",
+        ("--workdir={run}/workdir", "--data_dir={run}/data", "--views=1"),
+        "top-1 {top1:.1%}, top-5 {top5:.1%} of {images} photos",
+    ),
+    Step(
+        "evaluate, 10 views",
+        "keras_alexnet.evaluate",
+        ("--workdir={run}/workdir", "--data_dir={run}/data", "--views=10"),
+        "top-1 {top1:.1%}, top-5 {top5:.1%} of {images} photos",
+    ),
+    Step(
+        "export",
+        "keras_alexnet.export",
+        (
+            "--workdir={run}/workdir",
+            "--data_dir={run}/data",
+            "--export_dir={run}/models/alexnet",
+        ),
+        "version {version}, {warmup_requests} warm-up requests",
+    ),
+    Step(
+        "serve",
+        "keras_alexnet.serving.local_server",
+        ("--model_dir={run}/models/alexnet", "--rest_port=0", "--grpc_port=0"),
+        "answers at {server}",
+        is_server=True,
+    ),
+    Step(
+        "classify",
+        "keras_alexnet.serving.client",
+        (
+            "--server={server}",
+            "{run}/release/held_out/star_0.jpg",
+            "{run}/release/held_out/ring_0.jpg",
+            "{run}/release/held_out/checks_0.jpg",
+        ),
+        "star, ring, checks: it says {photos[0][classes][0]}; {photos[1][classes][0]}; "
+        "{photos[2][classes][0]}",
+    ),
+)
+
+
+def guide(run_dir: str) -> str:
+    """Where the files lie, and what to try next."""
+    run = shlex.quote(run_dir)
+    python = shlex.quote(os.path.relpath(sys.executable))
+    places = {
+        "release": "the release, as one downloads ImageNet's",
+        "data": "the data set: TFRecords, statistics, manifest.json, rejected.jsonl",
+        "workdir": "the run: checkpoints, metrics.jsonl, TensorBoard logs",
+        "models/alexnet": "the model, as TF Serving serves it",
+        REPORT: "all figures of this table",
+    }
+    lies = "\n".join(f"  {run}/{place:{len(REPORT)}}  {text}" for place, text in places.items())
+    return f"""\
+Where it lies:
+{lies}
+
+What to try next:
+  {python} -m tensorboard.main --logdir={run}/workdir/tensorboard
+  {python} -m keras_alexnet.serving.local_server --model_dir={run}/models/alexnet
+  {python} -m keras_alexnet.serving.client --server=http://127.0.0.1:8501 YOUR_PHOTO.jpg
+  {python} -m data_prep.prepare --help    to make a data set of your own photos, or of ImageNet"""
+
+
+def check_accuracy(top1: float, minimum: float = MINIMUM_TOP1) -> None:
+    """Ends the quick start if the network has not learned.
+
+    Raises:
+        UserError: fewer validation photos than the minimum, a fraction of 1, are right.
+    """
+    if not top1 >= minimum:  # so that NaN fails, too
+        raise UserError(
+            f"a validation top-1 of at least {minimum:.0%} is needed, this run has {top1:.1%}; "
+            f"look at the loss in the run's workdir/metrics.jsonl, and at configs/quickstart.flags"
+        )
+
+
+def quickstart(*, run_dir: str, config: str) -> dict[str, object]:
+    """All `STEPS`, then the table.
+
+    Args:
+        run_dir: folder for all that is made; made if absent.
+        config: path of configs/quickstart.flags.
+
+    Returns:
+        run_dir, top1 (validation, one view), seconds, peak_mib.
+
+    Raises:
+        UserError: the folder cannot be made, a step failed, or the network has not learned.
+    """
+    report_path = os.path.join(run_dir, REPORT)
+    try:
+        os.makedirs(run_dir, exist_ok=True)
+        # An old report must not stand beside a new run that fails.
+        if os.path.exists(report_path):
+            os.unlink(report_path)
+    except OSError as error:
+        raise UserError(
+            f"--run_dir must be a folder that can be written, but {run_dir} cannot be "
+            f"({error.strerror}); choose another"
+        ) from error
+    outcomes = run_steps(STEPS, run_dir=run_dir, config=config)
+    (top1,) = (outcome.result["top1"] for outcome in outcomes if outcome.step.name == JUDGED)
+    summary = {
+        "run_dir": run_dir,
+        "top1": top1,
+        "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
+        "peak_mib": max(outcome.peak_mib for outcome in outcomes),
+    }
+    steps = [
+        {
+            "step": outcome.step.name,
+            "command": as_typed(outcome.command),
+            "seconds": round(outcome.seconds, 1),
+            "peak_mib": outcome.peak_mib,
+            "result": outcome.result,
+        }
+        for outcome in outcomes
+    ]
+    files.write_file(report_path, json.dumps({**summary, "steps": steps}, indent=1) + "\n")
+    print(f"\n{table(outcomes)}\n\n{guide(run_dir)}\n", file=sys.stderr, flush=True)
+    check_accuracy(top1)
+    return summary
+
+
+def main(arguments: Sequence[str]) -> dict[str, object]:
+    """Reads the flags and takes the road."""
+    del arguments
+    clone = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    config = os.path.join(clone, "configs", "quickstart.flags")
+    if not os.path.exists(config):
+        raise UserError(f"{config} is needed, as in a clone of the project; run it from there")
+    # A plain SIGTERM, as of `timeout` or a CI, would leave the server behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return quickstart(run_dir=_RUN_DIR.value, config=os.path.relpath(config))
+
+
+def run() -> None:
+    """The command."""
+    command_line.run(main, FLAGS, __doc__)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,92 @@
+"""Learning-rate policies.
+
+A policy is a constant, a function of the step that Keras' optimizers take, or a callback; which
+is a row of `SCHEDULES`.
+"""
+
+from collections.abc import Callable, Mapping
+
+import keras
+
+# "divide the learning rate by 10 when the validation error rate stopped improving [...]
+# reduced three times prior to termination" (paper, section 5).
+FACTOR = 0.1
+DROPS = 3
+
+
+def steps(
+    learning_rate: float, total_steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Caffe's policy: a tenth after each 100,000 of 450,000 steps, in proportion to the run.
+
+    Source: solver.prototxt of bvlc_alexnet (lr_policy "step", gamma 0.1, stepsize 100000).
+
+    Args:
+        learning_rate: the first one.
+        total_steps: of the whole run.
+    """
+    boundaries = [max(1, round(total_steps * part * 100_000 / 450_000)) for part in (1, 2, 3, 4)]
+    values = [learning_rate * FACTOR**drop for drop in range(len(boundaries) + 1)]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
+
+
+def constant(learning_rate: float, total_steps: int) -> float:
+    """The rate as it is, for `plateau` (which lowers it as it goes) and for experiments."""
+    del total_steps
+    return learning_rate
+
+
+# What the optimizer is given as its learning rate, by the name of the policy.
+SCHEDULES: Mapping[str, Callable] = {"plateau": constant, "steps": steps, "constant": constant}
+
+
+class Plateau(keras.callbacks.ReduceLROnPlateau):
+    """ReduceLROnPlateau on the validation top-1 accuracy, that ends a run and survives a resume.
+
+    The paper's hand made automatic: a tenth of the rate when validation stopped improving, three
+    times; the plateau after the third ends the run. Keras' own callback forgets what it has seen
+    when `fit` starts (keras#9462); this one goes on from a state that was set before.
+
+    Args:
+        patience: epochs without improvement before a drop.
+        drops: how often the rate is lowered.
+    """
+
+    def __init__(self, patience: int, drops: int = DROPS) -> None:
+        super().__init__(
+            monitor="val_top1", mode="max", factor=FACTOR, patience=patience, min_delta=1e-4
+        )
+        self.drops_left = drops
+        self._restored = False
+
+    @property
+    def state(self) -> dict[str, float | int | None]:
+        """What must be kept to go on: JSON-able."""
+        best = None if self.best is None else float(self.best)
+        return {"best": best, "wait": self.wait, "drops_left": self.drops_left}
+
+    @state.setter
+    def state(self, state: Mapping[str, float | int | None]) -> None:
+        self.best = state["best"]
+        self.wait = state["wait"]
+        self.drops_left = state["drops_left"]
+        self._restored = True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the plateau after the last drop was reached."""
+        return not self.drops_left and self.wait >= self.patience
+
+    def on_train_begin(self, logs: Mapping | None = None) -> None:
+        if not self._restored:
+            super().on_train_begin(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        # Keras lowers the rate only above min_lr: that is how the last drop is made the last.
+        self.min_lr = 0.0 if self.drops_left else float("inf")
+        before = self.model.optimizer.learning_rate.numpy()
+        super().on_epoch_end(epoch, logs)
+        if self.model.optimizer.learning_rate.numpy() < before:
+            self.drops_left -= 1
+        elif self.is_over:
+            self.model.stop_training = True

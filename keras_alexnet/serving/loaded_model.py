@@ -1,0 +1,199 @@
+"""An exported model in memory, with the checks that stand between it and a request.
+
+Loaded by TensorFlow alone: nothing of this project's network or preprocessing is imported.
+"""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import tensor_shape_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+
+DEFAULT_SIGNATURE = "serving_default"
+# Of a request. A body of some megabytes can hold millions of empty photos, each of which becomes
+# 200 kB of pixels.
+MAX_BATCH = 256
+
+
+class RequestError(Exception):
+    """What a client is told.
+
+    Attributes:
+        code: a canonical status of gRPC, such as "INVALID_ARGUMENT".
+        message: for a person.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class LoadedModel:
+    """A version of a model.
+
+    Attributes:
+        name: that requests call it by.
+        version: its number.
+        signature_defs: all that the SavedModel declares, by name.
+    """
+
+    def __init__(self, *, path: str, name: str, version: int, parallel: int) -> None:
+        """Loads a SavedModel.
+
+        Args:
+            path: of the SavedModel's folder.
+            name: that requests call it by.
+            version: its number.
+            parallel: how many requests may compute at the same time.
+
+        Raises:
+            OSError, ValueError: the folder holds no SavedModel, or a broken one.
+        """
+        self.name = name
+        self.version = version
+        self._loaded = tf.saved_model.load(path)
+        with open(os.path.join(path, "saved_model.pb"), "rb") as file:
+            saved = saved_model_pb2.SavedModel.FromString(file.read())
+        self.signature_defs: Mapping[str, meta_graph_pb2.SignatureDef] = saved.meta_graphs[
+            0
+        ].signature_def
+        self._places = threading.BoundedSemaphore(parallel)
+
+    def require(self, name: str, version: int | None) -> None:
+        """Refuses a request for another model, or another version.
+
+        Raises:
+            RequestError: NOT_FOUND, in TF Serving's words.
+        """
+        if name != self.name or version not in (None, self.version):
+            asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+            raise RequestError("NOT_FOUND", f"Servable not found for request: {asked}")
+
+    def signature_inputs(self, signature: str) -> Mapping[str, meta_graph_pb2.TensorInfo] | None:
+        """The declared inputs of a signature that can be called, or None if there is none."""
+        if signature not in self._loaded.signatures:
+            return None
+        return self.signature_defs[signature].inputs
+
+    def predict(
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        output_filter: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Runs a signature.
+
+        Args:
+            signature: its name.
+            inputs: an array an input; strings as arrays of bytes objects.
+            output_filter: names of the outputs that are wanted; all if empty.
+            timeout: seconds to wait for other requests; what computes is not interrupted.
+
+        Raises:
+            RequestError: the request does not fit the signature (INVALID_ARGUMENT), there is no
+                such signature (FAILED_PRECONDITION), no turn came (DEADLINE_EXCEEDED).
+        """
+        declared = self.signature_inputs(signature)
+        if declared is None:
+            raise RequestError(
+                "FAILED_PRECONDITION", f'Serving signature key "{signature}" not found.'
+            )
+        require_inputs(declared, inputs)
+        self._require_outputs(signature, output_filter)
+        for name, value in inputs.items():
+            require_tensor(name, declared[name], tf.as_dtype(value.dtype), value.shape)
+        tensors = {
+            name: tf.constant(value, tf.as_dtype(declared[name].dtype))
+            for name, value in inputs.items()
+        }
+        if not self._places.acquire(timeout=timeout):
+            raise RequestError("DEADLINE_EXCEEDED", "the server was busy with other requests")
+        try:
+            outputs = self._loaded.signatures[signature](**tensors)
+        except tf.errors.OpError as error:
+            raise RequestError(_code_of(error), error.message) from error
+        finally:
+            self._places.release()
+        wanted = output_filter or outputs
+        return {name: outputs[name].numpy() for name in wanted}
+
+    def _require_outputs(self, signature: str, output_filter: Sequence[str]) -> None:
+        outputs = self.signature_defs[signature].outputs
+        for name in output_filter:
+            if name not in outputs:
+                raise RequestError(
+                    "INVALID_ARGUMENT",
+                    f"output tensor alias not found in signature: {name} Outputs expected to be "
+                    f"in the set {{{','.join(sorted(outputs))}}}.",
+                )
+
+
+def require_inputs(
+    declared: Mapping[str, meta_graph_pb2.TensorInfo], given: Mapping[str, object]
+) -> None:
+    """Refuses inputs that are not those of the signature.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, in TF Serving's words.
+    """
+    if set(declared) != set(given):
+        sent, needed = sorted(given), sorted(declared)
+        raise RequestError(
+            "INVALID_ARGUMENT",
+            f"input size does not match signature: {len(sent)}!={len(needed)} "
+            f"len({{{','.join(sent)}}}) != len({{{','.join(needed)}}}). "
+            f"Sent extra: {{{','.join(sorted(set(sent) - set(needed)))}}}. "
+            f"Missing but required: {{{','.join(sorted(set(needed) - set(sent)))}}}.",
+        )
+
+
+def require_tensor(
+    name: str, declared: meta_graph_pb2.TensorInfo, dtype: tf.DType, shape: Sequence[int]
+) -> None:
+    """Refuses a tensor of another type or shape, or a batch that is too large.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT.
+    """
+    # NumPy's array of bytes objects is of dtype object, which TensorFlow calls string.
+    wanted = tf.as_dtype(declared.dtype)
+    if dtype != wanted:
+        raise RequestError(
+            "INVALID_ARGUMENT", f"input {name} must be {wanted.name}, received {dtype.name}"
+        )
+    dimensions = [dimension.size for dimension in declared.tensor_shape.dim]
+    fits = len(dimensions) == len(shape) and all(
+        size >= 0 and wanted in (-1, size) for wanted, size in zip(dimensions, shape, strict=True)
+    )
+    if not fits and not declared.tensor_shape.unknown_rank:
+        raise RequestError(
+            "INVALID_ARGUMENT",
+            f"input {name} must be of shape {_text(dimensions)}, received {_text(shape)}",
+        )
+    if len(shape) and not 1 <= shape[0] <= MAX_BATCH:
+        raise RequestError(
+            "INVALID_ARGUMENT",
+            f"a request must have 1 to {MAX_BATCH} photos, received {shape[0]}; send several",
+        )
+
+
+def shape_of(proto: tensor_shape_pb2.TensorShapeProto) -> list[int]:
+    """The sizes of a shape's dimensions."""
+    return [dimension.size for dimension in proto.dim]
+
+
+def _text(shape: Sequence[int]) -> str:
+    return f"[{','.join('?' if size == -1 else str(size) for size in shape)}]"
+
+
+def _code_of(error: tf.errors.OpError) -> str:
+    codes = {
+        tf.errors.INVALID_ARGUMENT: "INVALID_ARGUMENT",
+        tf.errors.RESOURCE_EXHAUSTED: "RESOURCE_EXHAUSTED",
+    }
+    return codes.get(error.error_code, "INTERNAL")

@@ -1,0 +1,227 @@
+"""Serves an exported model on this machine, with the interfaces of TF Serving.
+
+    python -m keras_alexnet.serving.local_server --model_dir=MODELS/alexnet
+
+For a laptop, without Docker: one version of one model, the highest. Ask it with
+keras_alexnet.serving.client, or with any client of TF Serving. Ends on Ctrl-C or SIGTERM when
+what it is at is answered.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from absl import flags
+
+from data_prep import command_line
+from data_prep.command_line import UserError
+from keras_alexnet.serving import versions
+
+Bound = TypeVar("Bound")
+
+FLAGS = flags.FlagValues()
+_MODEL_DIR = flags.DEFINE_string(
+    "model_dir", None, "the --export_dir of keras_alexnet.export", required=True, flag_values=FLAGS
+)
+_MODEL_NAME = flags.DEFINE_string(
+    "model_name", None, "default: the folder's name", flag_values=FLAGS
+)
+_HOST = flags.DEFINE_string(
+    "host", "127.0.0.1", "address to listen at; 0.0.0.0: everyone may ask", flag_values=FLAGS
+)
+_REST_PORT = flags.DEFINE_integer(
+    "rest_port", 8501, "of the REST API; 0: any free one", 0, 65535, flag_values=FLAGS
+)
+_GRPC_PORT = flags.DEFINE_integer(
+    "grpc_port", 8500, "of gRPC; 0: any free one; -1: none", -1, 65535, flag_values=FLAGS
+)
+_MAX_BODY_MB = flags.DEFINE_integer(
+    "max_body_mb", 64, "largest request, megabytes", 1, 1024, flag_values=FLAGS
+)
+_TIMEOUT = flags.DEFINE_float(
+    "timeout",
+    60,
+    "seconds in which a request has to arrive, and that it waits for others",
+    0.1,
+    flag_values=FLAGS,
+)
+
+
+def serve(
+    *,
+    model_dir: str,
+    stop: threading.Event,
+    ready: Callable[[str, str | None], None],
+    model_name: str | None = None,
+    host: str = "127.0.0.1",
+    rest_port: int = 0,
+    grpc_port: int = 0,
+    max_body_bytes: int = 64 << 20,
+    timeout: float = 60.0,
+) -> dict[str, object]:
+    """Serves the highest version in a folder until `stop` is set.
+
+    Args:
+        model_dir: folder of the model, with its versions in it.
+        stop: set from a signal or another thread.
+        ready: called with the addresses, such as "http://127.0.0.1:8501" and
+            "grpc://127.0.0.1:8500" (None without gRPC), once requests are answered.
+        model_name: that requests call it by; None for the name of the folder.
+        host: address to listen at.
+        rest_port: 0 for any that is free.
+        grpc_port: 0 for any that is free, -1 for none.
+        max_body_bytes: a larger request is refused.
+        timeout: seconds in which a request has to arrive, and that it waits for others.
+
+    Returns:
+        model, version, requests and errors (of them), seconds.
+
+    Raises:
+        UserError: no version, a broken one, a port that is taken, or gRPC is not installed.
+    """
+    started = time.perf_counter()
+    version, path = _highest_version(model_dir)
+    name = model_name or os.path.basename(os.path.abspath(model_dir))
+    # Not earlier: they import TensorFlow, and a mistyped folder should not take seconds to tell.
+    from keras_alexnet.serving import rest_server as rest
+    from keras_alexnet.serving.activity import Activity
+
+    activity = Activity()
+    rest_server = _bind(
+        "rest_port",
+        host,
+        rest_port,
+        lambda: rest.Server(
+            host, rest_port, activity=activity, max_body_bytes=max_body_bytes, timeout=timeout
+        ),
+    )
+    with rest_server:
+        grpc_server = None
+        grpc_address = None
+        if grpc_port >= 0:
+            grpc_api = _import_grpc_api()
+            services = grpc_api.Services(activity=activity, timeout=timeout)
+            grpc_server, bound = _bind(
+                "grpc_port",
+                host,
+                grpc_port,
+                lambda: grpc_api.start(host, grpc_port, services, max_body_bytes),
+            )
+            grpc_address = f"grpc://{host}:{bound}"
+        model = _load(path, name, version)
+        rest_server.model = model
+        threading.Thread(target=rest_server.serve_forever, daemon=True).start()
+        if grpc_server:
+            services.model = model
+            grpc_server.start()
+        ready(f"http://{host}:{rest_server.server_port}", grpc_address)
+        stop.wait()
+        rest_server.shutdown()
+        activity.drain(timeout)
+        if grpc_server:
+            grpc_server.stop(grace=1).wait()
+    return {
+        "model": name,
+        "version": version,
+        "requests": activity.served,
+        "errors": activity.failed,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def _highest_version(model_dir: str) -> tuple[int, str]:
+    found = versions.published(model_dir)
+    if not found:
+        raise UserError(
+            f"a folder with a version of a model in it is needed, such as {model_dir}/1, but "
+            f"{model_dir} has none; run keras_alexnet.export, or check --model_dir"
+        )
+    return max(found.items())
+
+
+def _bind(flag: str, host: str, port: int, make: Callable[[], Bound]) -> Bound:
+    try:
+        return make()
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "it is in use"
+        raise UserError(
+            f"{host}:{port} cannot be listened at ({reason}); end what uses it, or choose "
+            f"another --{flag} (0: any free one)"
+        ) from error
+
+
+def _import_grpc_api() -> object:
+    try:
+        from keras_alexnet.serving import grpc_api
+    except ImportError as error:
+        raise UserError(
+            f"grpcio and tensorflow-serving-api are needed for gRPC ({error}); "
+            f"pip install 'keras-alexnet[serving]', or --grpc_port=-1"
+        ) from error
+    return grpc_api
+
+
+def _load(path: str, name: str, version: int) -> object:
+    from keras_alexnet.serving import loaded_model
+
+    try:
+        return loaded_model.LoadedModel(
+            path=path, name=name, version=version, parallel=os.cpu_count() or 1
+        )
+    except Exception as error:  # TensorFlow has many ways to say that a file is broken
+        raise UserError(
+            f"{path} cannot be loaded as a SavedModel ({type(error).__name__}); export it again"
+        ) from error
+
+
+def _notice(model_dir: str, name: str) -> str:
+    return (
+        f"This is a server for a laptop. For production, use TF Serving on the same folder:\n"
+        f"  docker run -p 8501:8501 -p 8500:8500 -v {os.path.abspath(model_dir)}:/models/{name} "
+        f"-e MODEL_NAME={name} tensorflow/serving"
+    )
+
+
+def main(arguments: Sequence[str]) -> Mapping[str, object]:
+    """Reads the flags and serves until a signal comes."""
+    del arguments
+    stop = threading.Event()
+
+    def end(number: int, frame: object) -> None:
+        del frame
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)  # a second one ends at once
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    name = _MODEL_NAME.value or os.path.basename(os.path.abspath(_MODEL_DIR.value))
+
+    def ready(rest: str, grpc: str | None) -> None:
+        addresses = " and ".join(filter(None, (rest, grpc)))
+        print(f"ready: model {name} at {addresses}", file=sys.stderr, flush=True)
+
+    print(_notice(_MODEL_DIR.value, name), file=sys.stderr, flush=True)
+    return serve(
+        model_dir=_MODEL_DIR.value,
+        stop=stop,
+        ready=ready,
+        model_name=name,
+        host=_HOST.value,
+        rest_port=_REST_PORT.value,
+        grpc_port=_GRPC_PORT.value,
+        max_body_bytes=_MAX_BODY_MB.value << 20,
+        timeout=_TIMEOUT.value,
+    )
+
+
+def run() -> None:
+    """The console script."""
+    command_line.run(main, FLAGS, __doc__)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,288 @@
+"""Trains AlexNet on TFRecords: the same command starts a run and goes on with it.
+
+    python -m keras_alexnet.train --flagfile=configs/paper.flags \
+        --data_dir=DATA --workdir=RUN
+
+DATA is what data_prep.prepare wrote. RUN gets a checkpoint and a line of metrics.jsonl after
+each epoch, and logs for `tensorboard --logdir RUN/tensorboard`. A killed run goes on from its
+last finished epoch when the command is given again; a folder of another run is refused.
+"""
+
+import dataclasses
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+import keras
+import tensorflow as tf
+from absl import flags
+
+from data_prep import command_line, records
+from keras_alexnet import (
+    callbacks,
+    devices,
+    input_pipeline,
+    optimizers,
+    preprocessing,
+    schedules,
+)
+from keras_alexnet import flags as training_flags
+from keras_alexnet import workdir as workdirs
+from keras_alexnet.model import AlexNet
+from keras_alexnet.profiles import PROFILES, Profile
+
+FLAGS = flags.FlagValues()
+_DATA_DIR = training_flags.data_dir(FLAGS)
+_WORKDIR = training_flags.workdir(FLAGS)
+training_flags.define_training(FLAGS)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """How a profile is trained; the meanings are those of the flags of the same names."""
+
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    patience: int
+    epochs: int
+    batch_size: int
+    seed: int
+    precision: str
+    strategy: str
+
+
+def train(
+    *,
+    data_dir: str,
+    workdir: str,
+    profile: Profile,
+    options: TrainingOptions,
+) -> dict[str, object]:
+    """Trains until the last epoch, or the plateau after the last drop, and returns the figures.
+
+    Args:
+        data_dir: folder that data_prep.prepare wrote.
+        workdir: the run's folder; a run that is there is gone on with.
+        profile: the network, overrides applied.
+        options: all else that decides what is computed.
+
+    Returns:
+        epochs done, the best epoch's validation top1 and top5, images (of the validation split),
+        seconds (of this command), workdir.
+
+    Raises:
+        UserError: data or workdir cannot be used, or the loss is not finite any more.
+    """
+    started = time.perf_counter()
+    manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
+    statistics = records.read_statistics(data_dir, tf.io.gfile.GFile)
+    strategy = devices.make_strategy(options.strategy)
+    devices.check_batch(options.batch_size, strategy)
+    steps = input_pipeline.train_steps(manifest, options.batch_size)
+    workdirs.start(workdir, _describe_run(data_dir, manifest, profile, options), data_dir)
+
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(options.seed)
+    devices.use_precision(options.precision)
+    with strategy.scope():
+        network, model = _build(profile, options, manifest, statistics, steps)
+    plateau = schedules.Plateau(options.patience) if options.schedule == "plateau" else None
+    checkpoint = workdirs.read_checkpoint(workdir)
+    if checkpoint:
+        _restore(network, model, plateau, checkpoint)
+    history = list(checkpoint.history) if checkpoint else []
+    _announce(profile, options, strategy, manifest, steps, done=len(history))
+
+    validation = input_pipeline.eval_dataset(data_dir, manifest, batch_size=options.batch_size)
+    recorder = callbacks.EpochRecorder(
+        folder=workdir,
+        network=network,
+        plateau=plateau,
+        history=history,
+        images_per_epoch=steps * options.batch_size,
+        validation_images=manifest.splits["validation"].records,
+    )
+    if not _is_finished(plateau, history, options.epochs):
+        model.fit(
+            input_pipeline.train_dataset(
+                data_dir,
+                manifest,
+                profile=profile,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                first_epoch=len(history),
+                epochs=options.epochs,
+            ),
+            initial_epoch=len(history),
+            epochs=options.epochs,
+            steps_per_epoch=steps,
+            validation_data=input_pipeline.central_views(validation, profile),
+            callbacks=[
+                callbacks.StopWhenNotFinite(),
+                callbacks.Progress(
+                    epochs=options.epochs, steps=steps, batch_size=options.batch_size
+                ),
+                keras.callbacks.TensorBoard(
+                    os.path.join(workdir, workdirs.TENSORBOARD), write_graph=False
+                ),
+                *([plateau] if plateau else []),
+                recorder,
+            ],
+            verbose=0,
+        )
+    workdirs.write_metrics(workdir, recorder.history)
+    best = max(recorder.history, key=lambda metrics: metrics["val_top1"])
+    return {
+        "epochs": len(recorder.history),
+        "best_epoch": best["epoch"],
+        "top1": best["val_top1"],
+        "top5": best["val_top5"],
+        "images": best["val_images"],
+        "seconds": round(time.perf_counter() - started, 1),
+        "workdir": workdir,
+    }
+
+
+def _build(
+    profile: Profile,
+    options: TrainingOptions,
+    manifest: records.Manifest,
+    statistics: records.Statistics,
+    steps: int,
+) -> tuple[keras.Model, keras.Model]:
+    """The network, and the compiled model around it that starts from uint8 crops."""
+    network = AlexNet(
+        profile=profile,
+        classes=len(manifest.classes),
+        classifier_activation=None,  # the loss from logits is exact where softmax saturates
+        weight_decay=options.weight_decay,
+        seed=options.seed,
+    )
+    size = profile.input_size
+    inputs = {
+        "image": keras.Input([size, size, 3], dtype="uint8", name="image"),
+        "offset": keras.Input([2], dtype="int32", name="offset"),
+        "flip": keras.Input([], dtype="uint8", name="flip"),
+        "noise": keras.Input([3], dtype="float32", name="noise"),
+    }
+    model = keras.Model(inputs, network(preprocessing.NetworkInput(profile, statistics)(inputs)))
+    rate = schedules.SCHEDULES[options.schedule](options.learning_rate, steps * options.epochs)
+    optimizer = optimizers.OPTIMIZERS[options.optimizer](
+        rate, options.momentum, profile.bias_learning_rate_multiplier
+    )
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        weighted_metrics=[
+            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
+            keras.metrics.SparseCategoricalAccuracy(name="top1"),
+            keras.metrics.SparseTopKCategoricalAccuracy(k=5, name="top5"),
+            callbacks.ImageCount(name="images"),
+        ],
+    )
+    optimizer.build(model.trainable_variables)  # its variables exist before a checkpoint is read
+    return network, model
+
+
+def _restore(
+    network: keras.Model,
+    model: keras.Model,
+    plateau: schedules.Plateau | None,
+    checkpoint: workdirs.Checkpoint,
+) -> None:
+    """Sets everything that decides the next step to what it was after the checkpoint's epoch."""
+    workdirs.assign(network, checkpoint.weights)
+    for variable, value in zip(model.optimizer.variables, checkpoint.optimizer, strict=True):
+        variable.assign(value)
+    if plateau:
+        plateau.state = checkpoint.schedule
+
+
+def _is_finished(plateau: schedules.Plateau | None, history: Sequence, epochs: int) -> bool:
+    return len(history) >= epochs or (plateau is not None and plateau.is_over)
+
+
+def _describe_run(
+    data_dir: str, manifest: records.Manifest, profile: Profile, options: TrainingOptions
+) -> dict[str, object]:
+    """All that decides the weights, for run.json."""
+    with tf.io.gfile.GFile(os.path.join(data_dir, records.MANIFEST), "rb") as file:
+        digest = hashlib.sha256(file.read()).hexdigest()
+    return {
+        "profile": profile.to_dict(),
+        "options": dataclasses.asdict(options),
+        "classes": [dataclasses.asdict(entry) for entry in manifest.classes],
+        "manifest_sha256": digest,
+    }
+
+
+def _announce(
+    profile: Profile,
+    options: TrainingOptions,
+    strategy: tf.distribute.Strategy,
+    manifest: records.Manifest,
+    steps: int,
+    done: int,
+) -> None:
+    """What the run will do, before it does it."""
+    replicas = strategy.num_replicas_in_sync
+    splits = {name: split.records for name, split in manifest.splits.items()}
+    print(
+        f"profile {profile.name}, {len(manifest.classes)} classes; {splits} photos; "
+        f"{replicas} device(s), batch {options.batch_size} ({options.batch_size // replicas} each), "
+        f"{steps} steps an epoch, epochs {done + 1} to {options.epochs}; "
+        f"{options.optimizer} at {options.learning_rate:g} ({options.schedule}), "
+        f"{options.precision}",
+        file=sys.stderr,
+    )
+
+
+def _profile_from_flags() -> Profile:
+    """The profile with the overrides that the flags name."""
+    profile = PROFILES[FLAGS.profile].scaled(FLAGS.width)
+    layers = len(profile.kernel_init)
+    overrides = {
+        "kernel_init": FLAGS.kernel_init and (FLAGS.kernel_init,) * layers,
+        "bias_init": None if FLAGS.bias_init is None else (FLAGS.bias_init,) * layers,
+        "pixel_scale": FLAGS.pixel_scale,
+        "dropout_rate": FLAGS.dropout,
+    }
+    return dataclasses.replace(
+        profile, **{name: value for name, value in overrides.items() if value is not None}
+    )
+
+
+def _options_from_flags(profile: Profile) -> TrainingOptions:
+    """The flags' values; where one is not given, the profile's recipe."""
+    values = {}
+    for field in dataclasses.fields(TrainingOptions):
+        value = getattr(FLAGS, field.name)
+        values[field.name] = getattr(profile, field.name) if value is None else value
+    values["precision"] = devices.resolve_precision(values["precision"])
+    return TrainingOptions(**values)
+
+
+def main(arguments: Sequence[str]) -> Mapping[str, object]:
+    """Reads the flags and trains."""
+    del arguments
+    profile = _profile_from_flags()
+    return train(
+        data_dir=_DATA_DIR.value,
+        workdir=_WORKDIR.value,
+        profile=profile,
+        options=_options_from_flags(profile),
+    )
+
+
+def run() -> None:
+    """The console script."""
+    command_line.run(main, FLAGS, __doc__)
+
+
+if __name__ == "__main__":
+    run()

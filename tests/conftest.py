@@ -1,0 +1,36 @@
+"""What every test process shares: two CPU devices, and a small data set made by the real job."""
+
+import pathlib
+
+import pytest
+import tensorflow as tf
+
+# Before TensorFlow starts, or it has one CPU device for good: MirroredStrategy needs two.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A prepared data set of two classes: 38 train photos (2 rejects left out), 10 validation."""
+    from data_prep import prepare, rehearsal
+
+    folder = tmp_path_factory.mktemp("data_set")
+    rehearsal.write_release(
+        output_dir=str(folder / "release"),
+        recipe=rehearsal.Recipe(classes=2, images_per_class=20, validation_per_class=5, seed=0),
+        workers=1,
+    )
+    prepare.prepare(
+        source="ilsvrc2012",
+        input_dir=str(folder / "release"),
+        output_dir=str(folder / "data"),
+        train_shards=3,
+        validation_shards=2,
+        short_side=256,
+        quality=95,
+        seed=0,
+        beam_options=["--runner=FnApiRunner"],
+    )
+    return folder / "data"

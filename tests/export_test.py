@@ -1,0 +1,273 @@
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import stand_in
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from data_prep import files, records
+from data_prep.command_line import UserError
+from keras_alexnet import export, workdir
+from keras_alexnet.serving import versions, warmup
+
+ROOT = pathlib.Path(__file__).parents[1]
+PHOTOS = [stand_in.photo(seed=seed) for seed in range(5)]
+
+
+@pytest.fixture(scope="module")
+def run():
+    return stand_in.trained_run()
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    base = tmp_path_factory.mktemp("export") / "birds"
+    return base, export.export(trained=run, photos=PHOTOS, export_dir=str(base))
+
+
+def test_result(exported):
+    base, result = exported
+    assert result["version"] == 1
+    assert result["path"] == str(base / "1")
+    assert result["photos"] == 5
+    assert result["max_difference"] < 1e-5
+    assert result["seconds"] > 0
+    json.dumps(result)
+
+
+def test_what_is_in_a_version(exported, run):
+    base, _ = exported
+    assert os.listdir(base) == ["1"]  # nothing is left over
+    assert (base / "1").stat().st_mode & 0o777 == 0o755  # TF Serving runs as another user
+    names = (base / "1" / "assets" / "labels.txt").read_text()
+    assert names == records.labels_text(run.classes)
+    readme = (base / "1" / "README.txt").read_text()
+    for fact in ("/runs/stand_in", run.description["manifest_sha256"], "paper", "0.5", "0.75"):
+        assert fact in readme
+    assert "serving_default: image_bytes, string [None]" in readme
+
+
+def test_warmup_requests_can_be_answered(exported, run):
+    base, result = exported
+    loaded = tf.saved_model.load(str(base / "1"))
+    seen = set()
+    for record in tf.data.TFRecordDataset(str(base / "1" / warmup.PATH)):
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        assert request.model_spec.name == "birds"
+        signature = request.model_spec.signature_name
+        inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
+        answer = loaded.signatures[signature](**{k: tf.constant(v) for k, v in inputs.items()})
+        assert bool(tf.reduce_all(answer.get("valid", True)))
+        seen.add((signature, len(next(iter(inputs.values())))))
+    assert len(seen) == result["warmup_requests"] == 8
+    assert {name for name, _ in seen} == set(loaded.signatures)
+
+
+# Runs where the project cannot be imported, as in TF Serving: no layer of ours, no Keras.
+_WITHOUT_PROJECT = """
+import sys
+sys.path = [entry for entry in sys.path if entry not in ("", {root!r})]
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
+import numpy as np, tensorflow as tf
+photos = np.load({photos!r}, allow_pickle=True).tolist()
+v2 = tf.saved_model.load({path!r}).signatures["serving_default"](image_bytes=tf.constant(photos))
+with tf.compat.v1.Session(graph=tf.Graph()) as session:
+    graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], {path!r})
+    signature = graph.signature_def["serving_default"]
+    v1 = session.run(
+        {{name: info.name for name, info in signature.outputs.items()}},
+        {{signature.inputs["image_bytes"].name: photos}},
+    )
+try:
+    import keras_alexnet
+    raise SystemExit("the project can be imported")
+except ImportError:
+    pass
+for name in v1:
+    np.testing.assert_array_equal(v1[name], v2[name].numpy())
+np.savez({output!r}, **{{name: v1[name] for name in ("class_ids", "scores", "valid")}})
+"""
+
+
+def test_loads_without_this_project_by_both_loaders(exported, run, tmp_path):
+    base, _ = exported
+    photos = [*PHOTOS, b"no photo"]
+    np.save(tmp_path / "photos.npy", np.array(photos, object), allow_pickle=True)
+    script = _WITHOUT_PROJECT.format(
+        root=str(ROOT),
+        photos=str(tmp_path / "photos.npy"),
+        path=str(base / "1"),
+        output=str(tmp_path / "answer.npz"),
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    answer = np.load(tmp_path / "answer.npz")
+    expected = stand_in.scores(run, np.stack([stand_in.decoded(photo) for photo in PHOTOS]))
+    assert answer["valid"].tolist() == [True] * 5 + [False]
+    np.testing.assert_array_equal(answer["class_ids"][:5], np.argsort(-expected, 1)[:, :5])
+    np.testing.assert_allclose(answer["scores"][:5], -np.sort(-expected, 1)[:, :5], atol=1e-5)
+
+
+def test_versions_are_numbered_on_and_appear_whole(run, tmp_path, monkeypatch):
+    for name in ("3", "12", ".13.x.tmp", "draft", "14.old"):
+        (tmp_path / "birds" / name).mkdir(parents=True)
+    (tmp_path / "birds" / "99").write_text("no folder")
+    while_writing = []
+    write = warmup.write
+
+    def listing(folder, **arguments):
+        while_writing.append(list(versions.published(str(tmp_path / "birds"))))
+        return write(folder, **arguments)
+
+    monkeypatch.setattr(warmup, "write", listing)
+    result = export.export(trained=run, photos=PHOTOS[:1], export_dir=str(tmp_path / "birds"))
+    assert while_writing == [[3, 12]]
+    assert result["version"] == 13
+    assert list(versions.published(str(tmp_path / "birds"))) == [3, 12, 13]
+
+
+def spoilt(run, value):
+    copy = stand_in.trained_run()
+    weights = copy.model.get_layer("fc8").get_weights()
+    copy.model.get_layer("fc8").set_weights([weights[0] * value, weights[1]])
+    return copy
+
+
+def test_model_that_answers_otherwise_is_not_published(run, tmp_path, monkeypatch):
+    other = spoilt(run, 1.5)
+    save = export._save
+    monkeypatch.setattr(export, "_save", lambda _, folder: save(other, folder))
+    with pytest.raises(UserError, match=r"serving_default differs by 0\.\d+ .*nothing was publ"):
+        export.export(trained=run, photos=PHOTOS, export_dir=str(tmp_path / "birds"))
+    assert os.listdir(tmp_path / "birds") == []
+
+
+def test_model_of_nan_is_not_published(run, tmp_path):
+    with pytest.raises(UserError, match="differs by nan"):
+        export.export(
+            trained=spoilt(run, np.nan), photos=PHOTOS, export_dir=str(tmp_path / "birds")
+        )
+    assert os.listdir(tmp_path / "birds") == []
+
+
+def test_folders_that_cannot_be_used(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder, message in (
+        ("gs://bucket/model", "a local folder is needed"),
+        (str(tmp_path / "file"), "is a file"),
+        (str(tmp_path / "file" / "model"), "cannot be written"),
+        (str(tmp_path / "birds" / "1"), "looks like one of its versions"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export.export(trained=run, photos=PHOTOS, export_dir=folder)
+
+
+def test_photos_that_cannot_be_used(run, tmp_path):
+    for photo, message in (
+        (b"no photo", "a stored photo is broken"),
+        (stand_in.photo(200, 200), r"needed; one has \(200, 200, 3\)"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export.export(trained=run, photos=[photo], export_dir=str(tmp_path / "birds"))
+
+
+def test_stored_photos(data_dir):
+    manifest = (data_dir / records.MANIFEST).read_bytes()
+    digest = hashlib.sha256(manifest).hexdigest()
+    first = records.read_manifest(str(data_dir)).splits["validation"].shards[0].name
+    expected = [
+        records.parse(record)["image/encoded"].numpy()
+        for record in tf.data.TFRecordDataset(str(data_dir / first))
+    ]
+    photos = export.stored_photos(str(data_dir), digest, count=len(expected) + 1)
+    assert photos[:-1] == expected
+    assert len(photos) == len(expected) + 1  # the last one is of the next shard
+    assert export.stored_photos(str(data_dir), digest, count=2) == expected[:2]
+    with pytest.raises(UserError, match=r"the network was trained on is needed .*is another"):
+        export.stored_photos(str(data_dir), "0" * 64)
+
+
+def write_data_set(folder, shards):
+    """A folder with a manifest of these validation shards; returns the manifest's hash."""
+    splits = {
+        "validation": records.Split(
+            tuple(records.Shard(name, 1, len(data), "") for name, data in shards.items()), 0
+        )
+    }
+    manifest = records.Manifest({}, stand_in.class_names(2), splits, {}, {}).to_json()
+    for name, data in shards.items():
+        (folder / name).write_bytes(data)
+    (folder / records.MANIFEST).write_text(manifest)
+    return hashlib.sha256(manifest.encode()).hexdigest()
+
+
+def test_data_sets_that_cannot_be_used(tmp_path):
+    with pytest.raises(UserError, match="has none"):
+        export.stored_photos(str(tmp_path), write_data_set(tmp_path, {}))
+    digest = write_data_set(tmp_path, {"validation-00000-of-00001": b"cut"})
+    with pytest.raises(UserError, match=r"record 0: its header is cut short.*data_prep\.verify"):
+        export.stored_photos(str(tmp_path), digest)
+    (tmp_path / "validation-00000-of-00001").unlink()
+    with pytest.raises(UserError, match=r"cannot be read .*data_prep\.verify"):
+        export.stored_photos(str(tmp_path), digest)
+
+
+def write_run(folder, run, data_dir):
+    manifest = (data_dir / records.MANIFEST).read_bytes()
+    facts = {
+        "profile": run.profile.to_dict(),
+        "classes": [{"wnid": entry.wnid, "name": entry.name} for entry in run.classes],
+        "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
+        "options": {"precision": "float32"},
+    }
+    workdir.start(str(folder), facts, str(data_dir))
+    variables = workdir.named_variables(run.model)
+    workdir.write_checkpoint(
+        str(folder),
+        workdir.Checkpoint(
+            epoch=1,
+            weights={name: np.asarray(variable) for name, variable in variables.items()},
+            optimizer=[],
+            schedule=None,
+            history=[{"epoch": 1, "val_top1": 0.25, "val_top5": 0.5}],
+        ),
+    )
+
+
+def command(*flags):
+    return subprocess.run(
+        [sys.executable, "-m", "keras_alexnet.export", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_command(data_dir, tmp_path):
+    write_run(tmp_path / "run", stand_in.trained_run(classes=2), data_dir)
+    flags = [f"--workdir={tmp_path / 'run'}", f"--export_dir={tmp_path / 'birds'}"]
+    process = command(*flags, f"--data_dir={data_dir}")
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout.splitlines()[-1])
+    assert result["version"] == 1
+    assert "top1: 0.25" in (tmp_path / "birds" / "1" / "README.txt").read_text()
+
+    files.write_file(str(tmp_path / "manifest.json"), "{}")
+    for wrong in (
+        [*flags, f"--data_dir={tmp_path}"],
+        [flags[1], f"--data_dir={data_dir}", f"--workdir={tmp_path / 'none'}"],
+    ):
+        process = command(*wrong)
+        assert process.returncode in (1, 2)
+        assert process.stdout == ""
+        assert process.stderr.splitlines()[-1].startswith("export.py: ")
+        assert "Traceback" not in process.stderr
+    assert list(versions.published(str(tmp_path / "birds"))) == [1]

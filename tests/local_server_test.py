@@ -1,0 +1,552 @@
+import base64
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+
+import grpc
+import numpy as np
+import pytest
+import stand_in
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from data_prep.command_line import UserError
+from keras_alexnet import export
+from keras_alexnet.serving import loaded_model, local_server
+
+ROOT = pathlib.Path(__file__).parents[1]
+PHOTOS = [stand_in.photo(300, 400, seed=seed) for seed in range(3)]
+LIMIT = 2 << 20
+
+
+@pytest.fixture(scope="module")
+def run():
+    return stand_in.trained_run()
+
+
+@pytest.fixture(scope="module")
+def model_dir(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("local_server") / "birds"
+    (folder / "6").mkdir(parents=True)  # broken, but not the highest
+    export.export(trained=run, photos=[stand_in.photo()], export_dir=str(folder))
+    return folder
+
+
+@contextlib.contextmanager
+def serving(model_dir, **options):
+    """Serves in a thread; gives a dict with "http", "grpc" and, at the end, "result"."""
+    stop, is_ready, server = threading.Event(), threading.Event(), {}
+
+    def ready(rest, grpc_address):
+        server.update(http=rest, grpc=grpc_address)
+        is_ready.set()
+
+    def serve():
+        server["result"] = local_server.serve(
+            model_dir=str(model_dir), stop=stop, ready=ready, **options
+        )
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert is_ready.wait(120)
+    try:
+        yield server
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def server(model_dir):
+    with serving(model_dir, max_body_bytes=LIMIT, timeout=5) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def channel(server):
+    with grpc.insecure_channel(server["grpc"].removeprefix("grpc://")) as channel:
+        yield channel
+
+
+def ask(server, path, body=None, method=None):
+    """(status, parsed body) of a request below /v1/models/."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"{server['http']}/v1/models/{path}", data, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            assert response.headers["Content-Type"] == "application/json"
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def b64(photo):
+    return {"b64": base64.b64encode(photo).decode()}
+
+
+def expected_scores(run, photos):
+    """By Pillow and OpenCV, NumPy, and the network itself."""
+    from data_prep import images
+
+    stored = [images.resize_and_crop(stand_in.decoded(photo), 256) for photo in photos]
+    return stand_in.scores(run, np.stack(stored))
+
+
+def assert_right(run, photos, rows):
+    for row, scores in zip(rows, expected_scores(run, photos), strict=True):
+        order = np.argsort(-scores)[:5]
+        assert row["class_ids"] == order.tolist()
+        assert row["classes"] == [run.classes[index].name for index in order]
+        np.testing.assert_allclose(row["scores"], scores[order], atol=1e-3)
+        assert row["valid"] is True
+
+
+def test_rows(run, server):
+    for instances in (
+        [b64(photo) for photo in PHOTOS],
+        [{"image_bytes": b64(photo)} for photo in PHOTOS],
+    ):
+        status, answer = ask(server, "birds:predict", {"instances": instances})
+        assert status == 200
+        assert_right(run, PHOTOS, answer["predictions"])
+
+
+def test_columns(run, server):
+    photos = [b64(photo) for photo in PHOTOS]
+    for inputs in (photos, {"image_bytes": photos}):
+        status, answer = ask(server, "birds/versions/7:predict", {"inputs": inputs})
+        assert status == 200
+        columns = answer["outputs"]
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        assert_right(run, PHOTOS, rows)
+
+
+def test_signatures_by_name(run, server):
+    image = stand_in.pixels(256, 256)
+    scores = stand_in.scores(run, image[np.newaxis])[0]
+    status, answer = ask(
+        server, "birds:predict", {"signature_name": "pixels", "instances": [image.tolist()]}
+    )
+    assert status == 200
+    np.testing.assert_allclose(answer["predictions"][0]["scores"], -np.sort(-scores)[:5], atol=1e-5)
+    body = {"signature_name": "features", "instances": [b64(PHOTOS[0])]}
+    status, answer = ask(server, "birds:predict", body)
+    assert len(answer["predictions"][0]["features"]) == stand_in.PROFILE.fc_units[1]
+
+
+def test_bad_photo_harms_no_other(run, server):
+    photos = [PHOTOS[0], b"no photo", PHOTOS[1]]
+    _, answer = ask(server, "birds:predict", {"instances": [b64(photo) for photo in photos]})
+    rows = answer["predictions"]
+    assert_right(run, PHOTOS[:2], [rows[0], rows[2]])
+    assert rows[1] == {
+        "classes": [""] * 5,
+        "class_ids": [-1] * 5,
+        "scores": [0.0] * 5,
+        "valid": False,
+    }
+
+
+def test_status_and_metadata(server):
+    version = {
+        "version": "7",
+        "state": "AVAILABLE",
+        "status": {"error_code": "OK", "error_message": ""},
+    }
+    for path in ("birds", "birds/versions/7"):
+        assert ask(server, path) == (200, {"model_version_status": [version]})
+    status, metadata = ask(server, "birds/metadata")
+    assert status == 200
+    assert metadata["model_spec"] == {"name": "birds", "signature_name": "", "version": "7"}
+    signature = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]
+    assert signature["method_name"] == "tensorflow/serving/predict"
+    assert signature["inputs"]["image_bytes"]["dtype"] == "DT_STRING"
+    assert signature["inputs"]["image_bytes"]["tensor_shape"] == {
+        "dim": [{"size": "-1", "name": ""}],
+        "unknown_rank": False,
+    }
+
+
+PHOTO = b64(b"no photo")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        (
+            "cats:predict",
+            {"instances": [PHOTO]},
+            404,
+            "Servable not found for request: Latest(cats)",
+        ),
+        (
+            "birds/versions/6:predict",
+            {"instances": [PHOTO]},
+            404,
+            "Servable not found for request: Specific(birds, 6)",
+        ),
+        ("cats", None, 404, "Could not find any versions of model cats"),
+        ("birds/versions/6", None, 404, "Could not find version 6 of model birds"),
+        ("cats/metadata", None, 404, "Servable not found for request: Latest(cats)"),
+        ("birds/labels/x:predict", {}, 400, "Unrecognized servable version label: x"),
+        ("birds:predict/x", {}, 400, "Malformed request: POST /v1/models/birds:predict/x"),
+        ("birds:classify", {"examples": []}, 501, "classify is not served here"),
+        ("birds:predict", b"", 400, "JSON Parse error: The document is empty"),
+        ("birds:predict", b"{", 400, "JSON Parse error"),
+        ("birds:predict", b"\xff\xfe{}", 400, "JSON Parse error"),
+        ("birds:predict", b"[" * 100000, 400, "JSON Parse error"),
+        ("birds:predict", b"9" * 5000, 400, "JSON Parse error"),
+        ("birds:predict", [], 400, "Is not object"),
+        ("birds:predict", {"signature_name": 3}, 400, "'signature_name' key must be a string"),
+        (
+            "birds:predict",
+            {"signature_name": "x", "instances": [PHOTO]},
+            400,
+            'Serving signature name: "x" not found in signature def',
+        ),
+        ("birds:predict", {}, 400, "Missing 'inputs' or 'instances' key"),
+        ("birds:predict", {"inputs": [], "instances": []}, 400, "expecting only one of"),
+        ("birds:predict", {"instances": {}}, 400, "to be an list/array"),
+        ("birds:predict", {"instances": []}, 400, "No values in 'instances' array"),
+        ("birds:predict", {"inputs": []}, 400, "1 to 256 photos, received 0"),
+        ("birds:predict", {"instances": [PHOTO] * 257}, 400, "1 to 256 photos, received 257"),
+        ("birds:predict", {"inputs": PHOTO}, 400, "must be of shape [?], received []"),
+        ("birds:predict", {"inputs": {"x": [PHOTO]}}, 400, "Missing named input: image_bytes"),
+        ("birds:predict", {"instances": [{"x": 1}]}, 400, "keys must be equal to: image_bytes"),
+        ("birds:predict", {"instances": [PHOTO, {"x": 1}]}, 400, "process element: 1"),
+        ("birds:predict", {"instances": [3]}, 400, "JSON Value: 3 is not of expected type: string"),
+        ("birds:predict", {"instances": [None]}, 400, "is not of expected type: string"),
+        ("birds:predict", {"instances": [{"b64": "?"}]}, 400, "Unable to base64 decode"),
+        ("birds:predict", {"instances": [{"b64": "abcde"}]}, 400, "Unable to base64 decode"),
+        ("birds:predict", b'{"instances": ["\\ud800"]}', 400, "is no Unicode text"),
+        ("birds:predict", {"instances": [["a"], ["a", "b"]]}, 400, "Expecting shape"),
+        ("birds:predict", {"inputs": [["a"], "b"]}, 400, "found at incorrect level: 2"),
+        ("birds:predict", {"inputs": ["a", ["b"]]}, 400, "Encountered list at unexpected level"),
+        ("birds:predict", {"inputs": [["a"], ["b", "c"]]}, 400, "list at unexpected size: 2"),
+        ("birds:predict", {"signature_name": "pixels", "inputs": [256]}, 400, "type: uint8"),
+        ("birds:predict", {"signature_name": "pixels", "inputs": [1.5]}, 400, "type: uint8"),
+        ("birds:predict", {"signature_name": "pixels", "inputs": [True]}, 400, "type: uint8"),
+        (
+            "birds:predict",
+            {"signature_name": "pixels", "inputs": [[[[1]]]]},
+            400,
+            "images must be of shape [?,256,256,3], received [1,1,1,1]",
+        ),
+    ],
+)
+def test_rest_errors(server, path, body, status, message):
+    code, answer = ask(server, path, body)
+    assert code == status
+    assert list(answer) == ["error"]
+    assert message in answer["error"]
+
+
+def test_other_methods_and_paths(server):
+    for method in ("PUT", "DELETE"):
+        code, answer = ask(server, "birds", method=method)
+        assert (code, answer) == (400, {"error": f"Malformed request: {method} /v1/models/birds"})
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(f"{server['http']}/../../etc/passwd")
+    assert error.value.code == 400
+
+
+def raw(server, request, shut=False):
+    """Sends bytes as they are; what comes back."""
+    port = int(server["http"].rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(request)
+        if shut:
+            connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_broken_http(run, server):
+    head = b"POST /v1/models/birds:predict HTTP/1.1\r\nHost: x\r\n"
+    for request, message in (
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n", b"error"),  # TLS
+        (b"GET / HTTP/9.9\r\n\r\n", b"Invalid HTTP version"),
+        (head + b"Content-Length: -1\r\n\r\n", b"a Content-Length is needed"),
+        (head + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"a Content-Length is needed"),
+        (head + b"Content-Length: 99\r\n\r\n{", b"has 99 bytes, but 1 came in time"),
+        (head + b"X: " + b"y" * 70000 + b"\r\n\r\n", b"431"),
+    ):
+        assert message in raw(server, request, shut=True)
+    _, answer = ask(server, "birds:predict", {"instances": [b64(PHOTOS[0])]})
+    assert_right(run, PHOTOS[:1], answer["predictions"])
+
+
+def test_slow_and_large_bodies(server):
+    head = "POST /v1/models/birds:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n"
+    answer = raw(server, head.format(99).encode() + b"{")  # the rest never comes
+    assert answer.startswith(b"HTTP/1.1 504 ")
+    large = 16 * LIMIT  # more than the sockets hold, so that the client is still writing
+    answer = raw(server, head.format(large).encode() + bytes(large))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"at most 2097152 bytes" in answer
+
+
+def test_connection_is_kept_for_the_next_request(server):
+    connection = http.client.HTTPConnection(server["http"].removeprefix("http://"))
+    for path, status in (("birds", 200), ("cats", 404), ("birds", 200)):
+        connection.request("GET", f"/v1/models/{path}")
+        response = connection.getresponse()
+        response.read()
+        assert response.status == status
+        assert connection.sock is not None
+    connection.close()
+
+
+def predict_request(inputs, signature="", name="birds"):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
+    for key, value in inputs.items():
+        request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+    return request
+
+
+def test_grpc_predict(run, channel):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    response = stub.Predict(predict_request({"image_bytes": PHOTOS}))
+    assert response.model_spec.name == "birds"
+    assert response.model_spec.version.value == 7
+    assert response.model_spec.signature_name == "serving_default"
+    assert len(response.outputs["scores"].float_val) == 15  # not in tensor_content
+    columns = {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+    rows = [
+        {
+            "class_ids": columns["class_ids"][index].tolist(),
+            "classes": [name.decode() for name in columns["classes"][index]],
+            "scores": columns["scores"][index],
+            "valid": bool(columns["valid"][index]),
+        }
+        for index in range(3)
+    ]
+    assert_right(run, PHOTOS, rows)
+    request = predict_request({"image_bytes": PHOTOS})
+    request.output_filter.append("valid")
+    assert list(stub.Predict(request).outputs) == ["valid"]
+
+
+def test_grpc_metadata_and_status(channel):
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = "birds"
+    response = prediction_service_pb2_grpc.PredictionServiceStub(channel).GetModelMetadata(request)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    assert response.metadata["signature_def"].Unpack(signatures)
+    assert {"serving_default", "ten_crop", "features", "pixels"} <= set(signatures.signature_def)
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = "birds"
+    (status,) = (
+        model_service_pb2_grpc.ModelServiceStub(channel)
+        .GetModelStatus(request)
+        .model_version_status
+    )
+    assert status.version == 7
+    assert status.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
+    assert status.status.error_code == 0
+
+
+def broken_tensor(**fields):
+    request = predict_request({"image_bytes": ["x"]})
+    for name, value in fields.items():
+        setattr(request.inputs["image_bytes"], name, value)
+    return request
+
+
+def shaped(*sizes):
+    request = predict_request({"image_bytes": ["x"]})
+    del request.inputs["image_bytes"].tensor_shape.dim[:]
+    for size in sizes:
+        request.inputs["image_bytes"].tensor_shape.dim.add(size=size)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "message"),
+    [
+        (predict_request({"image_bytes": ["x"]}, name="cats"), "NOT_FOUND", "Latest(cats)"),
+        (predict_pb2.PredictRequest(), "INVALID_ARGUMENT", "Missing ModelSpec"),
+        (
+            predict_request({"image_bytes": ["x"]}, "x"),
+            "FAILED_PRECONDITION",
+            'Serving signature key "x" not found.',
+        ),
+        (predict_request({}), "INVALID_ARGUMENT", "Missing but required: {image_bytes}"),
+        (predict_request({"x": ["y"]}), "INVALID_ARGUMENT", "Sent extra: {x}"),
+        (predict_request({"image_bytes": [1.0]}), "INVALID_ARGUMENT", "must be string"),
+        (predict_request({"image_bytes": "x"}), "INVALID_ARGUMENT", "received []"),
+        (shaped(1 << 40), "INVALID_ARGUMENT", "1 to 256 photos"),
+        (shaped(-1), "INVALID_ARGUMENT", "must be of shape [?]"),
+        (shaped(2), "INVALID_ARGUMENT", None),
+        (broken_tensor(dtype=9999), "INVALID_ARGUMENT", "there is no DataType 9999"),
+    ],
+)
+def test_grpc_errors(channel, request_, code, message):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    if message is None:  # fewer values than the shape says: TensorFlow repeats the last one
+        assert len(stub.Predict(request_).outputs["valid"].bool_val) == 2
+        return
+    with pytest.raises(grpc.RpcError) as error:
+        stub.Predict(request_)
+    assert error.value.code().name == code
+    assert message in error.value.details()
+
+
+def test_grpc_errors_of_the_other_calls(channel):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    request = predict_request({"image_bytes": ["x"]})
+    request.output_filter.append("x")
+    with pytest.raises(grpc.RpcError, match="output tensor alias not found in signature: x"):
+        stub.Predict(request)
+    request = predict_request({"image_bytes": ["x"]})
+    request.model_spec.version_label = "x"
+    with pytest.raises(grpc.RpcError, match="Unrecognized servable version label: x"):
+        stub.Predict(request)
+    metadata = get_model_metadata_pb2.GetModelMetadataRequest()
+    metadata.model_spec.name = "birds"
+    with pytest.raises(grpc.RpcError, match="at least one metadata_field"):
+        stub.GetModelMetadata(metadata)
+    metadata.metadata_field.append("x")
+    with pytest.raises(grpc.RpcError, match="Metadata field x is not supported"):
+        stub.GetModelMetadata(metadata)
+    with pytest.raises(grpc.RpcError) as error:
+        stub.Predict(predict_request({"image_bytes": [bytes(LIMIT)]}))
+    assert error.value.code().name == "RESOURCE_EXHAUSTED"
+
+
+def test_many_clients_at_once(run, server):
+    def one(number):
+        photo = PHOTOS[number % 3]
+        _, answer = ask(server, "birds:predict", {"instances": [b64(photo), b64(b"junk")]})
+        return [photo], answer["predictions"][:1]
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        for photos, rows in pool.map(one, range(48)):
+            assert_right(run, photos, rows)
+
+
+def test_busy_server(model_dir):
+    model = loaded_model.LoadedModel(path=str(model_dir / "7"), name="birds", version=7, parallel=1)
+    model._places.acquire()
+    with pytest.raises(loaded_model.RequestError, match="the server was busy") as error:
+        model.predict("pixels", {"images": np.zeros([1, 256, 256, 3], np.uint8)}, timeout=0.01)
+    assert error.value.code == "DEADLINE_EXCEEDED"
+
+
+def test_ends_when_what_is_under_way_is_answered(model_dir):
+    """A request is cut in two, and the server told to end in between."""
+    with serving(model_dir, grpc_port=-1, timeout=30) as server:
+        assert server["grpc"] is None
+        port = int(server["http"].rsplit(":", 1)[1])
+        idle = socket.create_connection(("127.0.0.1", port))  # does not hold up the end
+        body = json.dumps({"instances": [b64(PHOTOS[0])]}).encode()
+        head = "POST /v1/models/birds:predict HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: "
+        under_way = socket.create_connection(("127.0.0.1", port), timeout=30)
+        under_way.sendall(f"{head}{len(body)}\r\n\r\n".encode())
+        assert under_way.recv(4096).startswith(b"HTTP/1.1 100 ")
+        under_way.sendall(body[:100])
+        assert ask(server, "birds")[0] == 200  # a round trip, in which that one is taken up
+        ending = threading.Timer(1.0, under_way.sendall, [body[100:]])
+        ending.start()
+    answer = under_way.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"predictions" in answer
+    assert (server["result"]["requests"], server["result"]["errors"]) == (2, 0)
+    idle.close()
+    with pytest.raises(ConnectionError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_models_that_cannot_be_served(tmp_path, model_dir):
+    def fails(message, folder, **options):
+        with pytest.raises(UserError, match=message):
+            local_server.serve(
+                model_dir=str(folder), stop=threading.Event(), ready=lambda *_: None, **options
+            )
+
+    fails("has none; run keras_alexnet.export", tmp_path / "none")
+    (tmp_path / "draft").mkdir()
+    fails("has none; run keras_alexnet.export", tmp_path)
+    (tmp_path / "1").mkdir()
+    fails("cannot be loaded as a SavedModel", tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        fails("Address already in use.*another --rest_port", model_dir, rest_port=port)
+        fails("another --grpc_port", model_dir, grpc_port=port)
+
+
+def test_command(model_dir, tmp_path):
+    """The real process: what it prints, what it imports, and its end on SIGTERM."""
+    code = (
+        "import sys, threading\n"
+        "from keras_alexnet.serving import local_server\n"
+        "try: local_server.run()\n"
+        "finally: print(sorted(m for m in sys.modules if m.startswith('keras')), file=sys.stderr)\n"
+    )
+    flags = [f"--model_dir={model_dir}", "--rest_port=0", "--grpc_port=0"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("ready: "):
+            break
+    _, _, model, _, rest, _, grpc_address = lines[-1].split()
+    assert (model, rest[:17], grpc_address[:17]) == (
+        "birds",
+        "http://127.0.0.1:",
+        "grpc://127.0.0.1:",
+    )
+    assert "For production, use TF Serving" in lines[0]
+    assert f"-v {model_dir}:/models/birds -e MODEL_NAME=birds tensorflow/serving" in lines[1]
+    status, _ = ask({"http": rest}, "birds:predict", {"instances": [b64(PHOTOS[0])]})
+    assert status == 200
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    result = json.loads(stdout.splitlines()[-1])
+    assert (result["model"], result["version"], result["requests"]) == ("birds", 7, 1)
+    imported = stderr.splitlines()[-1]
+    assert "keras_alexnet.serving.rest_api" in imported
+    for module in ("model", "preprocessing", "layers", "serving.signatures"):
+        assert f"'keras_alexnet.{module}'" not in imported
+
+
+def test_command_line_mistakes(tmp_path):
+    for flags, status in (
+        ([f"--model_dir={tmp_path}"], 1),
+        ([], 2),
+        (["--model_dir=x", "--rest_port=99999"], 2),
+        (["--model_dir=x", "y"], 2),
+    ):
+        process = subprocess.run(
+            [sys.executable, "-m", "keras_alexnet.serving.local_server", *flags],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert process.returncode == status
+        assert process.stdout == ""
+        assert "Traceback" not in process.stderr
+        assert process.stderr.splitlines()[-1].startswith("local_server.py: ")

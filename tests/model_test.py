@@ -1,0 +1,298 @@
+import dataclasses
+
+import keras
+import numpy as np
+import numpy_alexnet
+import pytest
+import tensorflow as tf
+
+from keras_alexnet import PROFILES, AlexNet
+from keras_alexnet.layers import GroupedConv2D
+
+RANDOM = np.random.default_rng(0)
+NARROW = {name: profile.scaled(0.05) for name, profile in PROFILES.items()}
+SMALL = dataclasses.replace(NARROW["paper"], input_size=64)  # pool5 is 1x1
+
+SHAPES = {
+    "conv1": (55, 55, 96),
+    "relu1": (55, 55, 96),
+    "lrn1": (55, 55, 96),
+    "pool1": (27, 27, 96),
+    "conv2": (27, 27, 256),
+    "relu2": (27, 27, 256),
+    "lrn2": (27, 27, 256),
+    "pool2": (13, 13, 256),
+    "conv3": (13, 13, 384),
+    "relu3": (13, 13, 384),
+    "conv4": (13, 13, 384),
+    "relu4": (13, 13, 384),
+    "conv5": (13, 13, 256),
+    "relu5": (13, 13, 256),
+    "pool5": (6, 6, 256),
+    "flatten": (9216,),
+    "fc6": (4096,),
+    "relu6": (4096,),
+    "drop6": (4096,),
+    "fc7": (4096,),
+    "relu7": (4096,),
+    "drop7": (4096,),
+    "fc8": (1000,),
+    "softmax": (1000,),
+}
+PARAMETERS = {
+    "conv1": 34_944,
+    "conv2": 307_456,
+    "conv3": 885_120,
+    "conv4": 663_936,
+    "conv5": 442_624,
+    "fc6": 37_752_832,
+    "fc7": 16_781_312,
+    "fc8": 4_097_000,
+}
+
+
+def photos(count, size):
+    """Network input with the size of its numbers and some structure of a photo's."""
+    coarse = RANDOM.normal(0, 60, (count, 8, 8, 3)).astype(np.float32)
+    return tf.image.resize(coarse, [size, size]).numpy()
+
+
+def named_weights(model):
+    return {
+        f"{layer.name}/{kind}": value
+        for layer in model.layers
+        for kind, value in zip(("kernel", "bias"), layer.get_weights(), strict=False)
+    }
+
+
+def randomized(profile, **arguments):
+    """A network whose every weight matters: all layers alive, no two biases equal."""
+    profile = dataclasses.replace(profile, kernel_init=("he_normal",) * 8)
+    model = AlexNet(profile, classes=11, classifier_activation=None, seed=1, **arguments)
+    for layer in model.layers:
+        if weights := layer.get_weights():
+            kernel, bias = weights
+            layer.set_weights([kernel, bias + RANDOM.normal(0, 0.5, bias.shape)])
+    return model, profile
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_full_network_has_the_shapes_parameters_and_work_of_the_paper(name):
+    model = AlexNet(name)
+    size = PROFILES[name].input_size
+    assert model.input_shape == (None, size, size, 3)
+    layers = {layer.name: layer for layer in model.layers}
+    assert list(layers)[2:] == list(SHAPES)
+    assert layers["pad1"].output.shape == (None, 227, 227, 3)
+    assert {key: tuple(layers[key].output.shape[1:]) for key in SHAPES} == SHAPES
+
+    counts = {key: layer.count_params() for key, layer in layers.items() if layer.weights}
+    assert counts == PARAMETERS
+    assert model.count_params() == 60_965_224
+
+    # a weight of a kernel is multiplied once for each place of the output
+    work = {
+        key: layers[key].get_weights()[0].size * int(np.prod(SHAPES[key][:-1]))
+        for key in PARAMETERS
+    }
+    assert sum(work.values()) == 724_406_816
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_logits_are_those_of_numpy(name):
+    model, profile = randomized(NARROW[name])
+    x = photos(3, profile.input_size)
+    expected = numpy_alexnet.logits(x, named_weights(model), profile)
+    assert expected.std(axis=0).min() > 0.01 * np.abs(expected).max(), "the photos must differ"
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(model(x), expected, rtol=0, atol=1e-4 * scale)
+
+
+def test_every_constant_of_the_normalization_reaches_the_network():
+    x = photos(2, 64)
+    for change in (
+        {"lrn_size": 3},
+        {"lrn_k": 1.0},
+        {"lrn_alpha": 1e-3},
+        {"lrn_beta": 0.5},
+        {"lrn_alpha_divided_by_size": True},
+        {"conv1_order": ("relu", "pool", "lrn")},
+        {"conv2_order": ("lrn", "pool", "relu")},
+        {"conv1_padding": (3, 0)},
+    ):
+        profile = dataclasses.replace(SMALL, **change)
+        model, profile = randomized(profile)
+        expected = numpy_alexnet.logits(x, named_weights(model), profile)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(model(x), expected, rtol=0, atol=1e-4 * scale, err_msg=change)
+
+
+def test_the_order_of_a_stage_is_the_profiles():
+    profile = dataclasses.replace(SMALL, conv1_order=("lrn", "pool", "relu"))
+    names = [layer.name for layer in AlexNet(profile).layers]
+    assert names[names.index("conv1") : names.index("conv2")] == ["conv1", "lrn1", "pool1", "relu1"]
+
+
+def test_outputs():
+    x = photos(2, 64)
+    model = AlexNet(SMALL, classes=7, seed=1)
+    np.testing.assert_allclose(tf.reduce_sum(model(x), axis=1), [1, 1], rtol=1e-5)
+    logits = AlexNet(SMALL, classes=7, seed=1, classifier_activation=None)
+    assert logits.layers[-1].name == "fc8"
+    np.testing.assert_allclose(tf.nn.softmax(logits(x)), model(x), rtol=1e-5)
+    features = AlexNet(SMALL, include_top=False, seed=1, name="features")
+    assert features.output_shape == (None, 1, 1, SMALL.conv_filters[-1])
+    assert features.name == "features"
+    pool5 = keras.Model(model.input, model.get_layer("pool5").output)
+    np.testing.assert_array_equal(features(x), pool5(x))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_output_is_float32_in_mixed_precision(policy, activation):
+    x = photos(4, 64)
+    before = keras.mixed_precision.global_policy()
+    try:
+        keras.mixed_precision.set_global_policy(policy)
+        mixed = AlexNet(SMALL, classes=7, seed=1, classifier_activation=activation)
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+    exact = AlexNet(SMALL, classes=7, seed=1, classifier_activation=activation)
+    assert mixed(x).dtype == "float32"
+    assert mixed.get_layer("conv1").compute_dtype == policy.removeprefix("mixed_")
+    assert {weight.dtype for weight in mixed.weights} == {"float32"}
+    logits = mixed.get_layer("fc8").output
+    assert logits.dtype == "float32"
+    np.testing.assert_allclose(mixed(x), exact(x), atol=0.02 * np.abs(exact(x)).max())
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_weights_start_as_the_profile_says(name):
+    profile = PROFILES[name].scaled(0.3)
+    weights = named_weights(AlexNet(profile, seed=1))
+    for index, layer in enumerate(PARAMETERS):
+        kernel, bias = weights[f"{layer}/kernel"], weights[f"{layer}/bias"]
+        assert np.std(kernel) == pytest.approx(profile.kernel_init[index], rel=0.03)
+        assert abs(np.mean(kernel)) < 5 * profile.kernel_init[index] / kernel.size**0.5
+        np.testing.assert_array_equal(bias, np.float32(profile.bias_init[index]))
+
+
+def test_weights_start_as_an_initializer_of_keras_does():
+    profile = PROFILES["paper"].scaled(0.3)
+    profile = dataclasses.replace(profile, kernel_init=("he_normal",) * 7 + ("glorot_uniform",))
+    weights = named_weights(AlexNet(profile, classes=100, seed=1))
+    fan_in = 5 * 5 * profile.conv_filters[0] // 2  # of one column
+    assert np.std(weights["conv2/kernel"]) == pytest.approx((2 / fan_in) ** 0.5, rel=0.03)
+    limit = (6 / (profile.fc_units[1] + 100)) ** 0.5
+    assert 0.99 * limit < np.abs(weights["fc8/kernel"]).max() <= limit
+
+
+def test_the_seed_decides_the_weights_and_the_masks():
+    profile = dataclasses.replace(SMALL, conv_filters=(16,) * 5, conv_groups=(1,) * 5)
+    model, same, other = (AlexNet(profile, seed=seed) for seed in (5, 5, 6))
+    weights = named_weights(model)
+    for name, value in named_weights(same).items():
+        np.testing.assert_array_equal(value, weights[name])
+    assert not np.array_equal(named_weights(other)["fc8/kernel"], weights["fc8/kernel"])
+    unseeded = [named_weights(AlexNet(profile))["fc8/kernel"] for _ in range(2)]
+    assert not np.array_equal(*unseeded)
+    # kernels of one shape, in layers of their own
+    kernels = [weights[f"conv{number}/kernel"] for number in (3, 4, 5)]
+    assert kernels[0].shape == kernels[1].shape == kernels[2].shape
+    assert len({kernel.tobytes() for kernel in kernels}) == 3
+
+    seeds = [[net.get_layer(name).seed for name in ("drop6", "drop7")] for net in (model, same)]
+    assert seeds[0] == seeds[1]
+    assert seeds[0][0] != seeds[0][1]
+
+
+def test_dropout_is_the_profiles_and_only_in_training():
+    model = AlexNet(dataclasses.replace(SMALL, dropout_rate=0.25), seed=1)
+    assert [model.get_layer(name).rate for name in ("drop6", "drop7")] == [0.25, 0.25]
+    x = photos(2, 64)
+    np.testing.assert_array_equal(model(x), model(x))
+    assert not np.array_equal(model(x, training=True), model(x, training=True))
+
+
+@pytest.mark.parametrize("bias_multiplier", [0.0, 1.0])
+def test_weight_decay_is_that_of_the_papers_update(bias_multiplier):
+    profile = dataclasses.replace(SMALL, bias_decay_multiplier=bias_multiplier)
+    decay = 0.01
+    model = AlexNet(profile, classes=3, seed=1, weight_decay=decay)
+    assert len(model.losses) == (16 if bias_multiplier else 8)
+    with tf.GradientTape() as tape:
+        loss = tf.add_n(model.losses)
+    for variable, gradient in zip(
+        model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
+    ):
+        factor = decay * (bias_multiplier if variable.name == "bias" else 1)
+        gradient = 0.0 if gradient is None else gradient
+        np.testing.assert_allclose(gradient, factor * variable.numpy(), rtol=1e-5)
+    assert AlexNet(profile).losses == []
+
+
+def test_a_saved_model_is_the_same_model(tmp_path):
+    model, profile = randomized(SMALL)
+    x = photos(2, 64)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(x), model(x))
+    kinds = [[(type(layer), layer.name) for layer in net.layers] for net in (again, model)]
+    assert kinds[0] == kinds[1]
+
+    path = tmp_path / "model.weights.h5"
+    model.save_weights(path)
+    for weights in (path, str(path)):
+        loaded = AlexNet(profile, classes=11, classifier_activation=None, weights=weights)
+        np.testing.assert_array_equal(loaded(x), model(x))
+
+
+def test_weights_pass_to_a_network_of_keras_own_layers(monkeypatch):
+    model, profile = randomized(SMALL)
+    x = photos(2, 64)
+    monkeypatch.setattr("keras_alexnet.layers.GroupedConv2D", keras.layers.Conv2D)
+    plain, _ = randomized(profile)
+    assert not any(isinstance(layer, GroupedConv2D) for layer in plain.layers)
+    plain.set_weights(model.get_weights())
+    scale = np.abs(model(x)).max()
+    np.testing.assert_allclose(plain(x), model(x), rtol=0, atol=1e-4 * scale)
+
+
+def test_two_replicas_train_like_one():
+    profile = dataclasses.replace(SMALL, dropout_rate=0.0, kernel_init=("he_normal",) * 8)
+    x, y = photos(4, 64), np.array([0, 1, 2, 0])
+    data = tf.data.Dataset.from_tensors((x, y))
+
+    def train(strategy):
+        with strategy.scope():
+            model = AlexNet(profile, 3, classifier_activation=None, weight_decay=0.01, seed=1)
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            model.compile(keras.optimizers.SGD(1e-3), loss)
+        before = model.get_weights()
+        model.fit(data, verbose=0)
+        return [after - start for after, start in zip(model.get_weights(), before, strict=True)]
+
+    # A second strategy with TensorFlow's default, collective operations on these devices would
+    # run into the first one's, of another test: their keys count from 100 in each strategy.
+    alone = tf.distribute.ReductionToOneDevice()
+    by_two = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], alone))
+    for one, two in zip(train(tf.distribute.get_strategy()), by_two, strict=True):
+        largest = np.abs(one).max()
+        assert largest > 1e-5, "every variable moved"
+        np.testing.assert_allclose(two, one, rtol=0, atol=0.01 * largest)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"profile": "alexnet"}, r"profile must be one of paper, caffe.*Received: 'alexnet'"),
+        ({"classes": 0}, r"classes must be at least 1. Received: 0"),
+        ({"weight_decay": -0.1}, r"weight_decay must be at least 0. Received: -0.1"),
+        ({"seed": -1}, r"seed must be None or at least 0. Received: -1"),
+        ({"weights": "imagenet"}, r"ends in .weights.h5. Received: 'imagenet'"),
+        ({"weights": "no/such.weights.h5"}, r"Received: 'no/such.weights.h5'. Check the path"),
+    ],
+)
+def test_a_wrong_argument_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        AlexNet(**{"profile": SMALL, "classes": 2} | wrong)

@@ -1,0 +1,121 @@
+import io
+import os
+
+import apache_beam as beam
+import numpy as np
+import pytest
+from apache_beam.testing import test_pipeline as beam_test
+from apache_beam.testing.util import assert_that, equal_to
+from PIL import Image
+
+from data_prep import local_job, pipeline, records, shards
+from data_prep.sources import Reference
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Settings, and names of four planned shards of two photos."""
+    work_dir = tmp_path / "out" / "work"
+    work_dir.mkdir(parents=True)
+    references = []
+    for number in range(8):
+        path = tmp_path / f"{number}.jpg"
+        output = io.BytesIO()
+        Image.fromarray(np.full((20, 30, 3), number * 30, np.uint8)).save(output, "JPEG")
+        path.write_bytes(output.getvalue())
+        size = os.path.getsize(path)
+        references.append(Reference(path.name, str(path), 0, size, path.name, 0))
+    classes = (records.ClassName("n0", "zero"),)
+    settings = shards.Settings(str(tmp_path / "out"), str(work_dir), classes, 16, 95)
+    return settings, list(shards.write_plans(str(work_dir), {"train": references}, {"train": 4}, 0))
+
+
+def written(settings):
+    return {
+        name: open(os.path.join(settings.output_dir, name), "rb").read()
+        for name in os.listdir(settings.output_dir)
+        if name.startswith("train")
+    }
+
+
+def test_names_of_plans_become_names_of_shards(job):
+    settings, names = job
+    with beam_test.TestPipeline("FnApiRunner") as test:
+        finished = test | beam.Create(names) | pipeline.WriteShards(settings)
+        assert_that(finished, equal_to(names))
+    assert sorted(written(settings)) == names
+
+
+def test_the_chain_has_one_leaf(job):
+    settings, names = job
+    graph = beam.Pipeline("FnApiRunner")
+    _ = graph | beam.Create(names) | pipeline.WriteShards(settings)
+    transforms = graph.to_runner_api().components.transforms.values()
+    leaves = [t for t in transforms if not t.subtransforms]
+    read = {name for transform in leaves for name in transform.inputs.values()}
+    unread = [
+        name for transform in leaves for name in transform.outputs.values() if name not in read
+    ]
+    assert len(unread) == 1
+
+
+def test_processes_write_the_same_bytes_as_one(job, tmp_path):
+    settings, names = job
+    pipeline.run(names, settings, pipeline.parse_options([]))
+    expected = written(settings)
+    assert len(expected) == 4
+    for name in os.listdir(settings.work_dir):
+        if name.endswith(".result"):
+            os.unlink(os.path.join(settings.work_dir, name))
+    for name in expected:
+        os.unlink(os.path.join(settings.output_dir, name))
+    local_job.run(names, settings, workers=2, log_path=str(tmp_path / "log"))
+    assert written(settings) == expected
+
+
+def test_the_cause_of_a_failure_is_its_last_error(job):
+    settings, names = job
+    plan = shards.read_plan(settings.work_dir, names[0])
+    os.unlink(plan[0].path)
+    with pytest.raises(Exception) as failure:  # noqa: PT011 - which one is the runner's choice
+        pipeline.run(names, settings, pipeline.parse_options([]))
+    cause = pipeline.cause(failure.value)
+    assert "No such file or directory" in cause
+    assert plan[0].path in cause
+    assert "\n" not in cause
+
+
+def test_the_cause_of_a_silent_failure_is_its_kind():
+    assert pipeline.cause(KeyError()) == "KeyError()"
+    assert pipeline.cause(ValueError("just words")) == "just words"
+
+
+def test_a_failure_in_a_process_is_one_line(job, tmp_path):
+    settings, names = job
+    os.unlink(shards.read_plan(settings.work_dir, names[0])[0].path)
+    with pytest.raises(local_job.JobError, match="No such file or directory") as failure:
+        local_job.run(names, settings, workers=2, log_path=str(tmp_path / "log"))
+    assert "\n" not in str(failure.value)
+    assert "Traceback" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--direct_num_worker=2"], "Received: --direct_num_worker"),
+        (["--no_such_option"], "Received: --no_such_option"),
+        (["--direct_num_workers=two"], "invalid int value: 'two'"),
+        (["--direct_running_mode=fast"], "invalid choice: 'fast'"),
+    ],
+)
+def test_what_is_no_beam_option_is_refused(options, text, capfd):
+    with pytest.raises(ValueError, match="Beam options are required") as error:
+        pipeline.parse_options(options)
+    assert text in str(error.value)
+    assert "usage" not in capfd.readouterr().err
+
+
+def test_beam_options_are_passed_on():
+    options = pipeline.parse_options(["--runner=DirectRunner", "--direct_num_workers=3"])
+    found = options.get_all_options(drop_default=True)
+    assert found == {"runner": "DirectRunner", "direct_num_workers": 3}

@@ -1,0 +1,655 @@
+import fcntl
+import hashlib
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from data_prep import job_folder, prepare, records, shards, verify
+from data_prep.command_line import UserError
+
+IN_PROCESS = ("--runner=FnApiRunner",)
+REPOSITORY = pathlib.Path(__file__).parents[1]
+SAMPLE = REPOSITORY.parent / "shared" / "imagenet_sample.tar"
+
+
+def picture(seed, width=60, height=48):
+    noise = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image, kind="JPEG", **options):
+    output = io.BytesIO()
+    image.save(output, kind, **options)
+    return output.getvalue()
+
+
+def faulty_photos():
+    """File name -> content, and what must become of it: a repair or a reason."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return {
+        "cmyk.jpg": (encoded(picture(1).convert("CMYK")), "cmyk_to_rgb"),
+        "png.jpg": (encoded(picture(2), "PNG"), "not_a_jpeg"),
+        "grey.jpg": (encoded(picture(3).convert("L")), "grey_to_rgb"),
+        "turned.jpg": (encoded(picture(4), exif=exif), "exif_rotated"),
+        "empty.jpg": (b"", "empty"),
+        "truncated.jpg": (encoded(picture(5))[:700], "truncated"),
+        "text.jpg": (b"not found", "not_a_photo"),
+    }
+
+
+REASONS = {"empty", "truncated", "not_a_photo"}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Class folders: 2 classes, 19 train photos of which 3 are bad, 6 validation photos."""
+    root = tmp_path_factory.mktemp("photos")
+    for split, count in (("train", 6), ("validation", 3)):
+        for number, name in enumerate(("cat", "dog")):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                content = encoded(picture(100 * number + index + count))
+                (root / split / name / f"{index}.jpg").write_bytes(content)
+    for name, (content, _) in faulty_photos().items():
+        (root / "train" / "cat" / name).write_bytes(content)
+    return root
+
+
+def arguments(photos, output_dir, **changes):
+    return {
+        "source": "class_folders",
+        "input_dir": str(photos),
+        "output_dir": str(output_dir),
+        "train_shards": 3,
+        "validation_shards": 2,
+        "short_side": 32,
+        "quality": 95,
+        "seed": 0,
+        "beam_options": IN_PROCESS,
+    } | changes
+
+
+def contents(folder):
+    """Path -> content of all files in a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(pathlib.Path(folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def data(photos, tmp_path_factory):
+    """The finished data set, and what prepare said of it."""
+    output_dir = tmp_path_factory.mktemp("prepared") / "data"
+    return output_dir, prepare.prepare(**arguments(photos, output_dir))
+
+
+def examples(output_dir, split):
+    """The records, read by TensorFlow."""
+    paths = sorted(str(path) for path in output_dir.glob(f"{split}-*"))
+    for serialized in tf.data.TFRecordDataset(paths):
+        yield {name: value.numpy() for name, value in records.parse(serialized).items()}
+
+
+def test_records_and_rejects_are_the_photos(data):
+    output_dir, figures = data
+    seconds = figures.pop("seconds")
+    assert figures.pop("photos_per_second") == pytest.approx(25 / seconds, rel=0.1)
+    assert figures == {
+        "train_records": 16,
+        "validation_records": 6,
+        "rejected": 3,
+        "repairs": {"cmyk_to_rgb": 1, "exif_rotated": 1, "grey_to_rgb": 1, "not_a_jpeg": 1},
+        "shards": 5,
+        "classes": 2,
+        "output_dir": str(output_dir),
+    }
+    names = {(e["image/class/synset"], e["image/filename"]) for e in examples(output_dir, "train")}
+    assert len(names) == 16
+    lines = (output_dir / records.REJECTED).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"split": "train", "key": f"cat/{name}", "reason": reason}
+        for name, (_, reason) in sorted(faulty_photos().items())
+        if reason in REASONS
+    ]
+
+
+def test_the_folder_holds_the_data_set_and_nothing_else(data):
+    output_dir, _ = data
+    assert sorted(contents(output_dir)) == sorted(
+        [
+            *(records.shard_name("train", index, 3) for index in range(3)),
+            *(records.shard_name("validation", index, 2) for index in range(2)),
+            records.MANIFEST,
+            records.LABELS,
+            records.REJECTED,
+            records.STATISTICS,
+            records.MEAN_IMAGE,
+            records.MEAN_IMAGE_CAFFE,
+            "features.json",
+            "dataset_info.json",
+            "image-class-label.labels.txt",
+        ]
+    )
+    assert (output_dir / records.LABELS).read_text() == "cat\tcat\ndog\tdog\n"
+
+
+def test_the_manifest_says_what_is_there(data):
+    output_dir, _ = data
+    manifest = records.read_manifest(str(output_dir))
+    found = contents(output_dir)
+    named = dict(manifest.files)
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            assert shard.bytes == len(found[shard.name])
+            named[shard.name] = shard.sha256
+    assert named == {
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in found.items()
+        if name != records.MANIFEST
+    }
+    assert manifest.label_offset == 0
+    assert {"pillow", "opencv", "numpy"} < set(manifest.recipe["versions"])
+    assert str(output_dir) not in manifest.to_json()
+
+
+def test_tensorflow_decodes_the_records(data, photos):
+    output_dir, _ = data
+    for example in examples(output_dir, "validation"):
+        image = tf.io.decode_jpeg(example["image/encoded"]).numpy()
+        assert image.shape == (32, 32, 3)
+        name = example["image/class/synset"].decode()
+        assert example["image/class/label"] == ("cat", "dog").index(name)
+        path = photos / "validation" / name / example["image/filename"].decode()
+        with Image.open(path) as original:
+            expected = original.resize((40, 32), Image.Resampling.BOX).crop((4, 0, 36, 32))
+        assert np.abs(image.astype(int) - np.asarray(expected)).mean() < 6
+
+
+def test_statistics_are_those_of_the_stored_train_photos(data):
+    output_dir, _ = data
+    pixels = np.stack(
+        [
+            np.asarray(Image.open(io.BytesIO(example["image/encoded"])))
+            for example in examples(output_dir, "train")
+        ]
+    ).astype(np.float64)
+    found = records.read_statistics(str(output_dir))
+    assert found.count == 16
+    np.testing.assert_allclose(found.mean_image, pixels.mean(axis=0), rtol=1e-6)
+    flat = pixels.reshape(-1, 3)
+    np.testing.assert_allclose(found.channel_mean, flat.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.channel_std, flat.std(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(flat.T, bias=True), rtol=1e-9)
+
+
+def test_tensorflow_datasets_opens_the_folder(data):
+    import tensorflow_datasets as tfds
+
+    output_dir, _ = data
+    builder = tfds.builder_from_directory(str(output_dir))
+    assert builder.info.splits["train"].num_examples == 16
+    assert builder.info.splits["validation"].num_examples == 6
+    label = builder.info.features["image"]["class"]["label"]
+    assert label.names == ["cat", "dog"]
+    loaded = list(builder.as_dataset(split="train").as_numpy_iterator())
+    expected = {
+        (e["image/class/synset"], e["image/filename"]): tf.io.decode_jpeg(
+            e["image/encoded"]
+        ).numpy()
+        for e in examples(output_dir, "train")
+    }
+    assert len(loaded) == len(expected)
+    for example in loaded:
+        image = example["image"]
+        synset = image["class"]["synset"]
+        assert label.int2str(int(image["class"]["label"])) == synset.decode()
+        np.testing.assert_array_equal(image["encoded"], expected[synset, image["filename"]])
+        assert (image["height"], image["width"], image["channels"]) == (32, 32, 3)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_write_the_same_bytes(data, photos, tmp_path, workers):
+    processes = ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+    prepare.prepare(**arguments(photos, tmp_path / "data", beam_options=processes))
+    assert contents(tmp_path / "data") == contents(data[0])
+
+
+def test_the_default_writes_the_same_bytes(data, photos, tmp_path):
+    prepare.prepare(**arguments(photos, tmp_path / "data", beam_options=()))
+    assert contents(tmp_path / "data") == contents(data[0])
+
+
+def test_another_place_and_another_order_of_listing_give_the_same_bytes(
+    data, photos, tmp_path, monkeypatch
+):
+    os.symlink(photos, tmp_path / "elsewhere")
+    scan = os.scandir
+
+    class Reversed:
+        def __init__(self, path):
+            with scan(path) as entries:
+                self._entries = sorted(entries, key=lambda entry: entry.name, reverse=True)
+
+        def __enter__(self):
+            return iter(self._entries)
+
+        __iter__ = __enter__
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(os, "scandir", Reversed)
+    prepare.prepare(**arguments(tmp_path / "elsewhere", tmp_path / "data"))
+    monkeypatch.undo()
+    assert contents(tmp_path / "data") == contents(data[0])
+
+
+def test_another_seed_gives_another_order(data, photos, tmp_path):
+    prepare.prepare(**arguments(photos, tmp_path / "data", seed=1))
+
+    def names(folder):
+        return [example["image/filename"] for example in examples(folder, "validation")]
+
+    assert names(tmp_path / "data") != names(data[0])
+    assert sorted(names(tmp_path / "data")) == sorted(names(data[0]))
+
+
+def test_there_are_no_more_shards_than_photos(photos, tmp_path, capsys):
+    figures = prepare.prepare(**arguments(photos, tmp_path / "data", validation_shards=50))
+    assert figures["shards"] == 3 + 6
+    assert "6 validation photos make 6 shards at most" in capsys.readouterr().err
+
+
+def identities(folder):
+    return {
+        path.name: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in pathlib.Path(folder).glob("*-of-*")
+    }
+
+
+def test_a_finished_data_set_is_left_as_it_is(data, photos, capsys):
+    output_dir, figures = data
+    before = identities(output_dir), contents(output_dir)
+    again = prepare.prepare(**arguments(photos, output_dir))
+    assert (identities(output_dir), contents(output_dir)) == before
+    assert "is finished already" in capsys.readouterr().err
+    assert again["train_records"] == figures["train_records"]
+    assert again["photos_per_second"] == 0
+
+
+def test_a_job_killed_after_the_manifest_is_cleaned_up(data, photos):
+    output_dir, _ = data
+    before = contents(output_dir)
+    (output_dir / ".prepare" / "recipe").mkdir(parents=True)
+    (output_dir / ".prepare" / "recipe" / "x.plan").write_text("left over")
+    prepare.prepare(**arguments(photos, output_dir))
+    assert contents(output_dir) == before
+
+
+def test_a_folder_that_another_job_has_just_finished_is_not_claimed(data):
+    output_dir, _ = data
+    text = "another job has just finished"
+    with pytest.raises(UserError, match=text), job_folder.claim(str(output_dir), {}):
+        pass
+    job_folder.clean(str(output_dir))
+
+
+def test_a_finished_data_set_is_not_replaced_by_another(data, photos):
+    output_dir, _ = data
+    with pytest.raises(UserError, match=r"made with other options .*quality 95 there, 90 here"):
+        prepare.prepare(**arguments(photos, output_dir, quality=90))
+
+
+def interrupted(photos, output_dir, monkeypatch, **changes):
+    """Runs prepare until one shard is written and the next is about to be."""
+    read, seen = shards.read_plan, []
+
+    def read_one(work_dir, name):
+        if seen:
+            raise OSError("the disk is gone")
+        seen.append(name)
+        return read(work_dir, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "read_plan", read_one)
+        with pytest.raises(UserError, match=r"the Beam job stopped: .*disk is gone.*are kept"):
+            prepare.prepare(**arguments(photos, output_dir, **changes))
+    return seen[0]
+
+
+def test_a_failed_job_goes_on_where_it_stopped(data, photos, tmp_path, monkeypatch, capsys):
+    output_dir = tmp_path / "data"
+    done = interrupted(photos, output_dir, monkeypatch)
+    assert not (output_dir / records.MANIFEST).exists()
+    with pytest.raises(UserError, match=r"a data set made by data_prep.prepare is needed"):
+        records.read_manifest(str(output_dir))
+    before = identities(output_dir)
+    assert list(before) == [done]
+    prepare.prepare(**arguments(photos, output_dir))
+    assert identities(output_dir)[done] == before[done]
+    assert contents(output_dir) == contents(data[0])
+    assert "1 of 5 shards are done already" in capsys.readouterr().err
+
+
+def test_a_failed_job_with_other_options_leaves_nothing(data, photos, tmp_path, monkeypatch):
+    output_dir = tmp_path / "data"
+    interrupted(photos, output_dir, monkeypatch, train_shards=7, validation_shards=6)
+    (output_dir / "notes.txt").write_text("mine")
+    prepare.prepare(**arguments(photos, output_dir))
+    assert contents(output_dir) == contents(data[0]) | {"notes.txt": b"mine"}
+
+
+def test_a_changed_input_is_noticed(photos, tmp_path, monkeypatch, data):
+    output_dir = tmp_path / "data"
+    interrupted(photos, output_dir, monkeypatch)
+    extra = photos / "train" / "dog" / "extra.jpg"
+    extra.write_bytes(encoded(picture(77)))
+    try:
+        figures = prepare.prepare(**arguments(photos, output_dir))
+        with pytest.raises(UserError, match=r"other options or photos .*input "):
+            prepare.prepare(**arguments(photos, data[0]))
+    finally:
+        extra.unlink()
+    assert figures["train_records"] == 17
+    assert verify.verify(data_dir=str(output_dir))["faults"] == 0
+
+
+def command(*flags):
+    return subprocess.run(
+        [sys.executable, "-m", "data_prep.prepare", *flags],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+    )
+
+
+def flags_for(photos, output_dir, **changes):
+    options = arguments(photos, output_dir, **changes)
+    options.pop("beam_options")
+    return [f"--{name}={value}" for name, value in options.items()]
+
+
+def start(mark, flags):
+    """A job in the background, the only one of its process group."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "data_prep.prepare", *flags],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        env=os.environ | {"JOB": str(mark)},
+        start_new_session=True,
+    )
+
+
+def wait_until(condition, what):
+    """The limit is no measurement: it only ends a test that would never end."""
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"waited a minute for {what}")
+
+
+def workers_of(mark):
+    """The Beam workers that have inherited the environment variable JOB=mark."""
+    found = []
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        process = pathlib.Path("/proc", number)
+        try:
+            command = (process / "cmdline").read_bytes()
+            if b"sdk_worker" in command and f"JOB={mark}".encode() in (
+                process / "environ"
+            ).read_bytes().split(b"\0"):
+                found.append(int(number))
+        except OSError:  # ended in the meantime
+            continue
+    return found
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="counts processes by /proc")
+def test_a_killed_job_goes_on_where_it_stopped(tmp_path):
+    # Large photos, so that there is time to kill the job in the middle.
+    content = encoded(picture(0, 2600, 1800))
+    for split, count in (("train", 90), ("validation", 2)):
+        (tmp_path / "photos" / split / "cat").mkdir(parents=True)
+        for index in range(count):
+            (tmp_path / "photos" / split / "cat" / f"{index}.jpg").write_bytes(content)
+    changes = {"train_shards": 30, "validation_shards": 1}
+    output_dir = tmp_path / "data"
+    job = start(tmp_path, flags_for(tmp_path / "photos", output_dir, **changes))
+    wait_until(lambda: output_dir.exists() and len(identities(output_dir)) > 3, "4 shards")
+    job.send_signal(signal.SIGKILL)
+    job.communicate()
+    wait_until(lambda: not workers_of(tmp_path), "the workers' end")
+
+    before = identities(output_dir)
+    assert 3 < len(before) < 30
+    assert not (output_dir / records.MANIFEST).exists()
+    figures = prepare.prepare(**arguments(tmp_path / "photos", output_dir, **changes))
+    after = identities(output_dir)
+    assert {name: after[name] for name in before} == before
+    assert figures["train_records"] == 90
+    prepare.prepare(**arguments(tmp_path / "photos", tmp_path / "whole", **changes))
+    assert contents(output_dir) == contents(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds processes by /proc")
+@pytest.mark.skipif(os.cpu_count() == 1, reason="one core needs no worker processes")
+def test_a_killed_worker_stops_the_job(tmp_path):
+    content = encoded(picture(0, 2600, 1800))
+    for split, count in (("train", 60), ("validation", 2)):
+        (tmp_path / "photos" / split / "cat").mkdir(parents=True)
+        for index in range(count):
+            (tmp_path / "photos" / split / "cat" / f"{index}.jpg").write_bytes(content)
+    job = start(tmp_path, flags_for(tmp_path / "photos", tmp_path / "data", train_shards=20))
+    wait_until(lambda: identities(tmp_path / "data"), "a shard")
+    os.kill(min(workers_of(tmp_path)), signal.SIGKILL)
+    # Without our watching the workers, Beam would wait for ever.
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert re.search("prepare.py: the Beam job stopped: .*was it killed.*are kept", said)
+    assert not workers_of(tmp_path)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="counts processes by /proc")
+def test_ctrl_c_ends_the_job_on_one_line(tmp_path):
+    content = encoded(picture(0, 2600, 1800))
+    for split in ("train", "validation"):
+        (tmp_path / "photos" / split / "cat").mkdir(parents=True)
+        for index in range(40):
+            (tmp_path / "photos" / split / "cat" / f"{index}.jpg").write_bytes(content)
+    job = start(tmp_path, flags_for(tmp_path / "photos", tmp_path / "data", train_shards=20))
+    wait_until(lambda: identities(tmp_path / "data"), "a shard")
+    os.killpg(job.pid, signal.SIGINT)
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 130
+    lines = said.replace("\r", "\n").splitlines()
+    others = [line for line in lines if line and not line.startswith("prepare: ")]
+    assert others == ["prepare.py: interrupted; run the same command again to go on"]
+    wait_until(lambda: not workers_of(tmp_path), "the workers' end")
+
+
+def test_two_jobs_do_not_write_to_one_folder(photos, tmp_path):
+    (tmp_path / ".prepare").mkdir()
+    with open(tmp_path / ".prepare" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another job is writing to"):
+            prepare.prepare(**arguments(photos, tmp_path))
+    assert prepare.prepare(**arguments(photos, tmp_path))["rejected"] == 3
+
+
+def test_a_folder_of_someone_else_is_left_alone(photos, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"must be new, empty .* holds thesis.txt; choose another"):
+        prepare.prepare(**arguments(photos, tmp_path))
+    assert contents(tmp_path) == {"thesis.txt": b"mine"}
+    with pytest.raises(UserError, match=r"must be a folder; .*thesis.txt is a file"):
+        prepare.prepare(**arguments(photos, tmp_path / "thesis.txt"))
+
+
+def test_an_output_that_cannot_be_written_is_one_line(photos, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"the data set cannot be written: .*Not a directory"):
+        prepare.prepare(**arguments(photos, tmp_path / "file" / "data"))
+
+
+def test_an_object_store_is_refused(photos):
+    with pytest.raises(UserError, match=r"--output_dir must be a local folder. Received: gs://b"):
+        prepare.prepare(**arguments(photos, "gs://b"))
+
+
+@pytest.mark.parametrize("fault", ["missing", "short", "miscounted"])
+def test_a_runners_done_is_not_believed(photos, tmp_path, monkeypatch, fault):
+    victim = records.shard_name("train", 1, 3)
+    read, replace = shards.read_plan, os.replace
+
+    def read_badly(work_dir, name):
+        plan = read(work_dir, name)
+        return plan[1:] if fault == "miscounted" and name == victim else plan
+
+    def replace_badly(source, target):
+        if target.endswith(victim):
+            if fault == "missing":
+                return
+            if fault == "short":
+                os.truncate(source, 10)
+        replace(source, target)
+
+    monkeypatch.setattr(shards, "read_plan", read_badly)
+    monkeypatch.setattr(os, "replace", replace_badly)
+    text = "was made of 7 photos|was made of 6 photos" if fault == "miscounted" else "is not: run"
+    with pytest.raises(UserError, match=text):
+        prepare.prepare(**arguments(photos, tmp_path))
+    assert not (tmp_path / records.MANIFEST).exists()
+
+
+def test_a_split_without_a_readable_photo_is_refused(tmp_path):
+    for split, content in (("train", encoded(picture(0))), ("validation", b"")):
+        (tmp_path / "photos" / split / "cat").mkdir(parents=True)
+        (tmp_path / "photos" / split / "cat" / "1.jpg").write_bytes(content)
+    with pytest.raises(UserError, match="all 1 validation photos were rejected, the first as 'em"):
+        prepare.prepare(**arguments(tmp_path / "photos", tmp_path / "data"))
+
+
+def test_a_shard_of_rejects_alone_is_empty(tmp_path):
+    for split, photos in (("train", 3), ("validation", 1)):
+        (tmp_path / "photos" / split / "cat").mkdir(parents=True)
+        for index in range(photos):
+            path = tmp_path / "photos" / split / "cat" / f"{index}.jpg"
+            path.write_bytes(b"" if index == 1 else encoded(picture(index)))
+    output_dir = tmp_path / "data"
+    figures = prepare.prepare(**arguments(tmp_path / "photos", output_dir))
+    assert (figures["train_records"], figures["shards"]) == (2, 4)
+    assert verify.verify(data_dir=str(output_dir))["train_records"] == 2
+    import tensorflow_datasets as tfds
+
+    dataset = tfds.builder_from_directory(str(output_dir)).as_dataset(split="train")
+    assert len(list(dataset)) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "text"),
+    [
+        (["--input_dir={none}"], 1, "--input_dir must be a folder; there is none at"),
+        (["--input_dir={empty}"], 1, "/train with a folder for each class is needed"),
+        (["--source=ilsvrc2012", "--input_dir={empty}"], 1, "the ILSVRC2012 release is needed"),
+        (["--source=imagenet21k"], 2, "should be one of <ilsvrc2012|class_folders>"),
+        (["--train_shards=0"], 2, "--train_shards=0"),
+        (["--quality=101"], 2, "--quality=101"),
+        (["--short_side=100000"], 2, "--short_side=100000"),
+        (["--seed=-1"], 2, "--seed=-1"),
+        (["--qualty=90"], 2, "Did you mean: quality"),
+        (["stray"], 2, "unexpected argument 'stray'"),
+        (["--", "--runer=DirectRunner"], 1, "what follows -- goes to Apache Beam"),
+        (["--", "--runner=NoSuchRunner"], 1, "the Beam job stopped: "),
+    ],
+)
+def test_a_mistake_at_the_keyboard_is_one_line(photos, tmp_path, flags, status, text):
+    (tmp_path / "empty").mkdir()
+    given = [flag.format(none=tmp_path / "none", empty=tmp_path / "empty") for flag in flags]
+    result = command(*flags_for(photos, tmp_path / "data"), *given)
+    assert result.returncode == status
+    assert result.stdout == ""
+    # The progress bar ends its own line.
+    last = result.stderr.replace("\r", "\n").rstrip("\n").splitlines()[-1]
+    assert last.startswith("prepare.py: ")
+    assert text in last
+    assert "Traceback" not in result.stderr
+
+
+def test_a_missing_flag_is_one_line():
+    result = command("--source=class_folders")
+    assert result.returncode == 2
+    assert "--input_dir" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_help_is_for_newcomers_and_does_not_wait_for_beam():
+    result = command("--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith("Turns ImageNet, or any folders of photos, into a data set")
+    assert "python -m data_prep.prepare --source=ilsvrc2012" in result.stdout
+    program = (
+        "import data_prep.prepare, sys; assert not {'tensorflow', 'apache_beam'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_command_ends_with_its_figures(data, photos, tmp_path):
+    result = command(*flags_for(photos, tmp_path / "data"))
+    assert result.returncode == 0
+    figures = json.loads(result.stdout.splitlines()[-1])
+    assert figures["train_records"] == 16
+    assert "5/5" in result.stderr
+    assert "WARNING" not in result.stderr
+    assert contents(tmp_path / "data") == contents(data[0])
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason="needs real photos")
+def test_real_photos_become_a_proven_data_set(tmp_path):
+    with tarfile.open(SAMPLE) as tar:
+        members = [member for member in tar if member.isfile()]
+        for index, member in enumerate(members):
+            name = os.path.basename(member.name)
+            # Three groups by kind of animal or thing: the tens of millions of WordNet's numbers.
+            split = "validation" if index % 10 == 0 else "train"
+            folder = tmp_path / "photos" / split / f"group_{name[:3]}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(tar.extractfile(member).read())
+    figures = prepare.prepare(
+        source="class_folders",
+        input_dir=str(tmp_path / "photos"),
+        output_dir=str(tmp_path / "data"),
+        train_shards=6,
+        validation_shards=2,
+    )
+    assert (figures["train_records"], figures["validation_records"]) == (270, 30)
+    assert (figures["rejected"], figures["repairs"]) == (0, {"grey_to_rgb": 10})
+    proven = verify.verify(data_dir=str(tmp_path / "data"), check_statistics=True)
+    assert proven["statistics"] == "equal"
+    statistics = records.read_statistics(str(tmp_path / "data"))
+    # Near those of all of ImageNet (cuda-convnet2's metadata): 127 120 105.
+    np.testing.assert_allclose(statistics.channel_mean, [127, 120, 105], atol=15)
+
+
+def test_publishing_replaces_a_file_as_a_whole(tmp_path):
+    (tmp_path / "work").mkdir()
+    digest = job_folder.publish(str(tmp_path), str(tmp_path / "work"), "a/b.txt", "ä")
+    assert digest == hashlib.sha256("ä".encode()).hexdigest()
+    assert contents(tmp_path) == {"a/b.txt": "ä".encode()}

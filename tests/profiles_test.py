@@ -1,0 +1,247 @@
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from keras_alexnet.profiles import PROFILES, Profile, get_profile
+
+PAPER = PROFILES["paper"]
+CAFFE = PROFILES["caffe"]
+
+# The table of what the systems do, once more and by hand: a slip in a profile shows here.
+COMMON = {
+    "conv_filters": [96, 256, 384, 384, 256],
+    "conv_groups": [1, 2, 1, 2, 2],
+    "fc_units": [4096, 4096],
+    "conv1_order": ["relu", "lrn", "pool"],
+    "conv2_order": ["relu", "lrn", "pool"],
+    "lrn_size": 5,
+    "lrn_alpha": 1e-4,
+    "lrn_beta": 0.75,
+    "lrn_crosses_groups": True,
+    "dropout_rate": 0.5,
+    "dropout_at": "outputs",
+    "mean": "image",
+    "mean_position": "crop",
+    "pixel_scale": 1.0,
+    "bias_decay_multiplier": 0.0,
+    "optimizer": "sgd",
+    "learning_rate": 0.01,
+    "momentum": 0.9,
+    "weight_decay": 0.0005,
+    "learning_rate_factor": 0.1,
+    "epochs": 90,
+}
+EXPECTED = {
+    "paper": COMMON
+    | {
+        "input_size": 224,
+        "conv1_padding": [0, 3],
+        "lrn_k": 2.0,
+        "lrn_alpha_divided_by_size": False,
+        "kernel_init": [0.01] * 8,
+        "bias_init": [0, 1, 0, 1, 1, 1, 1, 0],
+        "colour_noise": "eigenvalue",
+        "colour_noise_std": 0.1,
+        "bias_learning_rate_multiplier": 1.0,
+        "batch_size": 128,
+        "schedule": "plateau",
+        "learning_rate_drops": 3,
+        "epochs_per_drop": None,
+    },
+    "caffe": COMMON
+    | {
+        "input_size": 227,
+        "conv1_padding": [0, 0],
+        "lrn_k": 1.0,
+        "lrn_alpha_divided_by_size": True,
+        "kernel_init": [0.01, 0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.01],
+        "bias_init": [0, 0.1, 0, 0.1, 0.1, 0.1, 0.1, 0],
+        "colour_noise": None,
+        "bias_learning_rate_multiplier": 2.0,
+        "batch_size": 256,
+        "schedule": "steps",
+        "learning_rate_drops": 4,
+        "epochs_per_drop": 20,
+    },
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_profile_is_what_its_source_says(name):
+    fields = PROFILES[name].to_dict()
+    assert fields["name"] == name
+    assert {field: fields[field] for field in EXPECTED[name]} == EXPECTED[name]
+
+
+def test_profiles_are_known_by_their_own_names_and_fixed():
+    assert {name: profile.name for name, profile in PROFILES.items()} == {n: n for n in PROFILES}
+    with pytest.raises(TypeError):
+        PROFILES["mine"] = PAPER
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PAPER.lrn_k = 3.0
+
+
+def test_caffe_epochs_are_its_steps():
+    steps_an_epoch = 1_281_167 / CAFFE.batch_size
+    assert CAFFE.epochs == round(450_000 / steps_an_epoch)
+    assert CAFFE.epochs_per_drop == round(100_000 / steps_an_epoch)
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_a_profile_survives_json(profile):
+    assert Profile.from_dict(json.loads(json.dumps(profile.to_dict()))) == profile
+
+
+def test_from_dict_wants_exactly_the_fields():
+    fields = PAPER.to_dict()
+    with pytest.raises(ValueError, match=r"unknown \['colour'\], missing \[\]"):
+        Profile.from_dict(fields | {"colour": "red"})
+    del fields["lrn_k"]
+    with pytest.raises(ValueError, match=r"unknown \[\], missing \['lrn_k'\]"):
+        Profile.from_dict(fields)
+    with pytest.raises(ValueError, match=r"Profile.lrn_k must be a number above 0"):
+        Profile.from_dict(fields | {"lrn_k": "two"})
+
+
+def test_a_narrow_copy_has_fewer_units_and_the_same_rest():
+    narrow = PAPER.scaled(0.125)
+    assert narrow.conv_filters == (16, 32, 48, 48, 32)  # 96 / 8 = 12 is no multiple of 8
+    assert narrow.fc_units == (512, 512)
+    restored = dataclasses.replace(narrow, conv_filters=PAPER.conv_filters, fc_units=PAPER.fc_units)
+    assert restored == PAPER
+    assert PAPER.scaled(1.0) == PAPER
+    assert PAPER.scaled(2.0).conv_filters == (192, 512, 768, 768, 512)
+    assert PAPER.scaled(1e-9).conv_filters == (8,) * 5
+    in_thirds = dataclasses.replace(
+        PAPER, conv_filters=(96, 252, 384, 384, 252), conv_groups=(1, 3, 1, 3, 3)
+    )
+    assert in_thirds.scaled(0.1).conv_filters == (24, 24, 48, 48, 24)
+
+
+@pytest.mark.parametrize("width", [0, -1.0, float("nan"), float("inf"), "half", True])
+def test_a_width_is_a_number_above_0(width):
+    with pytest.raises(ValueError, match=r"width must be a number above 0.*Received: "):
+        PAPER.scaled(width)
+
+
+def test_get_profile_takes_a_name_or_a_profile():
+    assert get_profile("caffe") is CAFFE
+    assert get_profile(CAFFE) is CAFFE
+    with pytest.raises(ValueError, match=r"one of paper, caffe, or a Profile. Received: 'papper'"):
+        get_profile("papper")
+
+
+NOT_ABOVE_0 = (0, -1, True, None, "1", float("nan"), float("inf"))
+NOT_FROM_0 = (-1, True, None, "1", float("nan"))
+NOT_A_COUNT = (0, -1, 1.0, True, None, "1")
+WRONG = {
+    "name": ("", " ", 1, None),
+    "summary": ("", None),
+    "input_size": (*NOT_A_COUNT, 63),  # with 3 of padding: 66 leaves pool5 empty
+    "conv1_padding": (3, (3,), (0, 1, 2), (-1, 0), (0.0, 3.0), [0, 3]),
+    "conv_filters": (96, (96,) * 4, (96,) * 6, (96, 256, 384, 384, 0), [96] * 5),
+    "conv_groups": (2, (1,) * 4, (1, 2, 1, 2, 0), (2, 2, 1, 2, 2), (1, 2, 1, 2, 3), [1] * 5),
+    "fc_units": ((4096,), (4096, 0), (4096, 4096, 1000), [4096, 4096]),
+    "conv1_order": ("relu", ("relu",), ("relu", "lrn"), ("relu", "relu", "pool"), ("relu", "bn")),
+    "conv2_order": (None, ("pool",), ("lrn", "pool"), ["relu", "pool"]),
+    "lrn_size": (*NOT_A_COUNT, 4),
+    "lrn_k": NOT_ABOVE_0,
+    "lrn_alpha": NOT_FROM_0,
+    "lrn_beta": NOT_ABOVE_0,
+    "lrn_alpha_divided_by_size": (1, 0, None, "no"),
+    "lrn_crosses_groups": (False, 1, None),
+    "kernel_init": (0.01, (0.01,) * 7, (0.0,) * 8, ("zeros",) * 8, (None,) * 8, [0.01] * 8),
+    "bias_init": (1.0, (1.0,) * 7, ("ones",) * 8, (float("nan"),) * 8),
+    "dropout_rate": (1, -0.1, None, "0.5"),
+    "dropout_at": ("inputs", None),
+    "mean": ("channel", None, 117),
+    "mean_position": ("central", None),
+    "pixel_scale": NOT_ABOVE_0,
+    "colour_noise": ("root", "none", False),
+    "colour_noise_std": NOT_FROM_0,
+    "bias_learning_rate_multiplier": NOT_FROM_0,
+    "bias_decay_multiplier": NOT_FROM_0,
+    "optimizer": ("SGD", None),
+    "learning_rate": NOT_ABOVE_0,
+    "momentum": (1.0, -0.1, None),
+    "weight_decay": NOT_FROM_0,
+    "batch_size": NOT_A_COUNT,
+    "schedule": ("cosine", None),
+    "learning_rate_factor": NOT_ABOVE_0,
+    "learning_rate_drops": (-1, 0.5, None),
+    "epochs_per_drop": (0, 2.5, 20),  # 20 is for "steps", and paper has "plateau"
+    "epochs": NOT_A_COUNT,
+}
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Profile)])
+def test_a_wrong_value_is_refused(field):
+    for value in WRONG[field]:
+        message = rf"Profile.{field} must be .*Received: {re.escape(repr(value))}\. The docstring"
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(PAPER, **{field: value})
+
+
+def test_what_fields_must_be_to_each_other():
+    smallest = dataclasses.replace(PAPER, input_size=64)
+    assert smallest.input_size + sum(smallest.conv1_padding) == 67
+    with pytest.raises(ValueError, match=r"input_size must be at least 67. Received: 66"):
+        dataclasses.replace(CAFFE, input_size=66)
+    with pytest.raises(ValueError, match=r"divisors of the channels around: 3 -> 96 -> 255 -> "):
+        dataclasses.replace(PAPER, conv_filters=(96, 255, 384, 384, 256))
+    with pytest.raises(ValueError, match="an int above 0 for the schedule 'steps'"):
+        dataclasses.replace(CAFFE, epochs_per_drop=None)
+    with pytest.raises(ValueError, match="None for the schedule 'plateau'"):
+        dataclasses.replace(CAFFE, schedule="plateau")
+
+
+def test_initializers_are_keras_own():
+    import keras
+
+    from keras_alexnet.profile_rules import INITIALIZERS
+
+    for name in INITIALIZERS:
+        assert "seed" in keras.initializers.get(name).get_config()
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    names = ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL")
+    own = {name: value for name, value in os.environ.items() if name not in names}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=own | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_package_starts_without_tensorflow():
+    result = run_python(
+        "import sys, os, keras_alexnet\n"
+        "from keras_alexnet import PROFILES, Profile, decode_predictions\n"
+        "assert isinstance(PROFILES['paper'], Profile)\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules), 'imported'\n"
+        "assert {'AlexNet', 'PROFILES', 'decode_predictions'} <= set(dir(keras_alexnet))\n"
+        "print(os.environ['KERAS_BACKEND'], os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    )
+    assert (result.returncode, result.stdout) == (0, "tensorflow 1\n"), result.stderr
+    result = run_python(
+        "import os, keras_alexnet; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])",
+        TF_CPP_MIN_LOG_LEVEL="3",
+    )
+    assert result.stdout == "3\n", "the user's own setting stays"
+
+
+def test_the_package_has_what_it_promises_and_no_more():
+    import keras_alexnet
+    from keras_alexnet.model import AlexNet
+
+    assert keras_alexnet.AlexNet is AlexNet
+    with pytest.raises(AttributeError, match="module 'keras_alexnet' has no attribute 'ResNet'"):
+        keras_alexnet.ResNet  # noqa: B018

@@ -1,0 +1,91 @@
+"""A narrow network with random weights, and photos that it tells apart, for tests of serving."""
+
+import dataclasses
+import hashlib
+import io
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from data_prep import records
+from keras_alexnet import workdir
+from keras_alexnet.model import AlexNet
+from keras_alexnet.profiles import PROFILES
+
+PROFILE = dataclasses.replace(
+    PROFILES["paper"].scaled(0.0625),
+    kernel_init=("he_normal",) * 8,
+    bias_init=(0.0,) * 8,
+    pixel_scale=1 / 60,
+)
+
+
+def class_names(count: int) -> tuple[records.ClassName, ...]:
+    return tuple(records.ClassName(f"n{i:08d}", f"klasse {i}, naïve") for i in range(count))
+
+
+def statistics(size: int = 256) -> records.Statistics:
+    ramp = np.linspace(60, 180, size, dtype=np.float32)
+    mean_image = np.stack([np.broadcast_to(ramp, (size, size)).T, *[np.tile(ramp, (size, 1))] * 2])
+    return records.Statistics(
+        count=1,
+        mean_image=np.moveaxis(mean_image, 0, 2).astype(np.float32),
+        channel_mean=np.full(3, 120.0),
+        channel_std=np.full(3, 60.0),
+        covariance=np.eye(3),
+        pca_eigenvalues=np.ones(3),
+        pca_eigenvectors=np.eye(3),
+    )
+
+
+def trained_run(classes: int = 7, seed: int = 1, **description) -> workdir.TrainedRun:
+    facts = {
+        "workdir": "/runs/stand_in",
+        "epoch": 3,
+        "top1": 0.5,
+        "top5": 0.75,
+        "profile": PROFILE.to_dict(),
+        "manifest_sha256": hashlib.sha256(b"stand-in").hexdigest(),
+        "precision": "float32",
+    }
+    return workdir.TrainedRun(
+        model=AlexNet(PROFILE, classes=classes, seed=seed),
+        profile=PROFILE,
+        classes=class_names(classes),
+        statistics=statistics(),
+        description={**facts, **description},
+    )
+
+
+def pixels(height: int, width: int, seed: int = 0, channels: int = 3) -> np.ndarray:
+    """Smooth colours that fill the whole range, uint8 [height, width, channels]."""
+    noise = np.random.default_rng(seed).normal(size=(height, width, channels))
+    smooth = cv2.GaussianBlur(noise, (0, 0), 0.02 * (height + width))
+    low, high = smooth.min(), smooth.max()
+    return np.round(255 * (smooth - low) / (high - low)).astype(np.uint8)
+
+
+def encoded(image: np.ndarray | Image.Image, kind: str = "JPEG", **options) -> bytes:
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    output = io.BytesIO()
+    image.save(output, kind, **options)
+    return output.getvalue()
+
+
+def photo(height: int = 256, width: int = 256, seed: int = 0) -> bytes:
+    return encoded(pixels(height, width, seed), quality=95)
+
+
+def decoded(photo: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(photo)).convert("RGB"))
+
+
+def scores(run: workdir.TrainedRun, images: np.ndarray) -> np.ndarray:
+    """Softmax of the network on the central view, the preprocessing in NumPy: [N, classes]."""
+    size = run.profile.input_size
+    at = (images.shape[1] - size) // 2
+    crop = (slice(None), slice(at, at + size), slice(at, at + size))
+    mean = run.statistics.mean_image[np.newaxis]
+    network_input = (images[crop].astype(np.float32) - mean[crop]) * run.profile.pixel_scale
+    return run.model(network_input, training=False).numpy()

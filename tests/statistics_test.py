@@ -1,0 +1,127 @@
+import json
+
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from data_prep import records, statistics
+from data_prep.statistics import PixelSums
+
+SIZE = 12
+
+
+def photos(count, seed=0):
+    """[count, SIZE, SIZE, 3] uint8, with channels of different means that vary together."""
+    random = np.random.default_rng(seed)
+    grey = random.integers(0, 200, (count, SIZE, SIZE, 1))
+    return (grey * [1.0, 0.7, 0.3] + random.integers(0, 56, (count, SIZE, SIZE, 3))).astype("uint8")
+
+
+def summed(images):
+    sums = PixelSums.zeros(SIZE)
+    for image in images:
+        sums.add(image)
+    return sums
+
+
+def test_agrees_with_numpy():
+    images = photos(50)
+    found = statistics.finish(summed(images))
+    flat = images.reshape(-1, 3).astype(np.float64)
+    assert found.count == 50
+    np.testing.assert_allclose(found.mean_image, images.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found.channel_mean, flat.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.channel_std, flat.std(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(flat.T, bias=True), rtol=1e-10)
+    # An independent way to the PCA: the singular values of the centred pixels.
+    _, singular, rows = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
+    np.testing.assert_allclose(found.pca_eigenvalues, singular[::-1] ** 2 / len(flat), rtol=1e-9)
+    same_axis = np.abs(np.sum(found.pca_eigenvectors * rows[::-1].T, axis=0))
+    np.testing.assert_allclose(same_axis, 1, rtol=1e-9)
+
+
+def test_eigenvectors_are_columns_of_known_sign():
+    found = statistics.finish(summed(photos(20)))
+    vectors = found.pca_eigenvectors
+    np.testing.assert_allclose(
+        found.covariance @ vectors, vectors * found.pca_eigenvalues, rtol=1e-6, atol=1e-6
+    )
+    assert (np.diff(found.pca_eigenvalues) > 0).all()
+    assert (vectors[np.abs(vectors).argmax(axis=0), range(3)] > 0).all()
+
+
+def test_neither_order_nor_shards_change_a_bit():
+    images = photos(31)
+    whole = statistics.to_files(statistics.finish(summed(images)))
+    parts = [summed(part) for part in np.array_split(images[::-1], 4)]
+    merged = PixelSums.zeros(SIZE)
+    for index in (2, 0, 3, 1):
+        merged.merge(parts[index])
+    assert statistics.to_files(statistics.finish(merged)) == whole
+
+
+def test_white_photos_do_not_overflow():
+    white = np.full((SIZE, SIZE, 3), 255, np.uint8)
+    sums = summed([white] * 3)
+    assert sums.products.tolist() == [[3 * SIZE**2 * 255**2] * 3] * 3
+    # As many photos as 2e9 of 256 x 256: products of 9.2e18 are the most that int64 holds.
+    factor = 2**63 // int(sums.products[0, 0]) - 1
+    sums.count, sums.pixels, sums.products = (
+        sums.count * factor,
+        sums.pixels * factor,
+        sums.products * factor,
+    )
+    found = statistics.finish(sums)
+    assert found.channel_mean.tolist() == [255.0] * 3
+    assert found.covariance.tolist() == [[0.0] * 3] * 3
+
+
+def test_products_of_large_photos_are_exact():
+    image = np.random.default_rng(0).integers(200, 256, (256, 256, 3), np.uint8)
+    sums = PixelSums.zeros(256)
+    sums.add(image)
+    flat = image.reshape(-1, 3).astype(np.int64)
+    assert sums.products.tolist() == (flat.T @ flat).tolist()
+
+
+def test_no_photos_have_no_statistics():
+    with pytest.raises(ValueError, match="at least one photo is required"):
+        statistics.finish(PixelSums.zeros(SIZE))
+
+
+def test_the_files_are_read_back(tmp_path):
+    written = statistics.finish(summed(photos(9)))
+    (tmp_path / "statistics").mkdir()
+    for name, content in statistics.to_files(written).items():
+        (tmp_path / name).write_bytes(content)
+    read = records.read_statistics(str(tmp_path))
+    assert read.count == 9
+    for name in ("mean_image", "channel_mean", "channel_std", "covariance", "pca_eigenvalues"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(written, name))
+    assert read.mean_image.dtype == np.float32
+    json.loads((tmp_path / records.STATISTICS).read_text())
+
+
+def blob_proto():
+    """BlobProto, with the fields that caffe.proto gives it."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
+    message = file.message_type.add(name="BlobProto")
+    for number, name in enumerate(("num", "channels", "height", "width"), start=1):
+        message.field.add(name=name, number=number, type=field.TYPE_INT32, label=1)
+    data = message.field.add(name="data", number=5, type=field.TYPE_FLOAT, label=3)
+    data.options.packed = True
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("caffe.BlobProto"))()
+
+
+def test_caffe_reads_the_mean_image():
+    mean = np.random.default_rng(0).uniform(0, 255, (256, 300, 3)).astype(np.float32)
+    blob = blob_proto()
+    blob.ParseFromString(statistics.caffe_mean(mean))
+    assert (blob.num, blob.channels, blob.height, blob.width) == (1, 3, 256, 300)
+    planes = np.array(blob.data, np.float32).reshape(3, 256, 300)
+    np.testing.assert_array_equal(planes[0], mean[..., 2])  # blue first
+    np.testing.assert_array_equal(planes[2], mean[..., 0])
+    assert blob.SerializeToString() == statistics.caffe_mean(mean)

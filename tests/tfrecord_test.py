@@ -1,0 +1,80 @@
+import io
+
+import pytest
+import tensorflow as tf
+
+from data_prep import tfrecord
+
+PAYLOADS = [b"", b"a", b"photo" * 5000]
+
+
+def test_tensorflow_reads_what_is_framed(tmp_path):
+    path = tmp_path / "records"
+    path.write_bytes(b"".join(tfrecord.frame(payload) for payload in PAYLOADS))
+    read = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+    assert read == PAYLOADS
+
+
+def test_reads_what_tensorflow_wrote(tmp_path):
+    path = tmp_path / "records"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for payload in PAYLOADS:
+            writer.write(payload)
+    with open(path, "rb") as file:
+        assert list(tfrecord.read_records(file)) == PAYLOADS
+
+
+def test_any_flipped_byte_is_found_and_its_record_named():
+    records = [tfrecord.frame(payload) for payload in (b"first", b"second")]
+    whole = b"".join(records)
+    for place in range(len(whole)):
+        broken = bytearray(whole)
+        broken[place] ^= 1
+        number = 0 if place < len(records[0]) else 1
+        with pytest.raises(tfrecord.CorruptRecordError, match=f"^record {number}: "):
+            list(tfrecord.read_records(io.BytesIO(broken)))
+
+
+def test_any_cut_is_found():
+    whole = tfrecord.frame(b"payload")
+    for length in range(1, len(whole)):
+        with pytest.raises(tfrecord.CorruptRecordError, match="cut short"):
+            list(tfrecord.read_records(io.BytesIO(whole[:length])))
+
+
+def test_a_huge_length_with_a_right_checksum_allocates_nothing():
+    length = (1 << 40).to_bytes(8, "little")
+    header = tfrecord.frame(length)[12:20] + tfrecord.frame(length)[20:24]
+    with pytest.raises(tfrecord.CorruptRecordError, match="a length of 1099511627776 bytes"):
+        list(tfrecord.read_records(io.BytesIO(header)))
+
+
+def test_an_example_is_tensorflows_example():
+    values = {"b": b"\x00\xff", "a": "text", "n": -5, "zero": 0}
+    example = tf.train.Example.FromString(tfrecord.encode_example(values))
+    assert example.features.feature["b"].bytes_list.value == [b"\x00\xff"]
+    assert example.features.feature["a"].bytes_list.value == [b"text"]
+    assert example.features.feature["n"].int64_list.value == [-5]
+    assert example.features.feature["zero"].int64_list.value == [0]
+
+
+def test_an_example_does_not_depend_on_the_order_of_its_features():
+    one = tfrecord.encode_example({"a": 1, "b": 2, "c": 3})
+    other = tfrecord.encode_example({"c": 3, "a": 1, "b": 2})
+    assert one == other
+
+
+def test_decodes_tensorflows_example_and_leaves_out_what_is_not_one_value():
+    feature = {
+        "one": tf.train.Feature(int64_list=tf.train.Int64List(value=[7])),
+        "two": tf.train.Feature(int64_list=tf.train.Int64List(value=[7, 8])),
+        "none": tf.train.Feature(),
+        "text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"])),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    assert tfrecord.decode_example(example.SerializeToString()) == {"one": 7, "text": b"x"}
+
+
+def test_what_is_no_example_is_refused():
+    with pytest.raises(tfrecord.CorruptRecordError, match=r"not a tf.train.Example"):
+        tfrecord.decode_example(b"\xff\xff\xff")

@@ -1,0 +1,205 @@
+import dataclasses
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from data_prep import records
+from data_prep.command_line import UserError
+from keras_alexnet import evaluate, train, workdir
+from keras_alexnet.profiles import PROFILES
+
+ROOT = pathlib.Path(__file__).parents[1]
+PROFILE = dataclasses.replace(
+    PROFILES["paper"].scaled(0.0625),
+    kernel_init=("he_normal",) * 8,
+    bias_init=(0.0,) * 8,
+    pixel_scale=1 / 60,
+)
+OPTIONS = train.TrainingOptions(
+    optimizer="sgd",
+    learning_rate=0.01,
+    momentum=0.9,
+    weight_decay=0.0005,
+    schedule="plateau",
+    patience=1,
+    epochs=3,
+    batch_size=8,
+    seed=5,
+    precision="float32",
+    strategy="mirrored",
+)
+
+
+def run(data_dir, folder, profile=PROFILE, **changes):
+    return train.train(
+        data_dir=str(data_dir),
+        workdir=str(folder),
+        profile=profile,
+        options=dataclasses.replace(OPTIONS, **changes),
+    )
+
+
+def metrics_of(folder):
+    """metrics.jsonl without what a clock decides."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    clock = ("seconds", "images_per_second")
+    return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
+
+
+def assert_same_run(first, second):
+    assert metrics_of(first) == metrics_of(second)
+    one, two = (workdir.read_checkpoint(str(folder)) for folder in (first, second))
+    assert one.schedule == two.schedule
+    assert one.weights.keys() == two.weights.keys()
+    for name in one.weights:
+        np.testing.assert_array_equal(one.weights[name], two.weights[name], err_msg=name)
+    for a, b in zip(one.optimizer, two.optimizer, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train") / "run"
+    figures = run(data_dir, folder)
+    return folder, figures
+
+
+def test_figures_and_metrics(finished, data_dir):
+    folder, figures = finished
+    manifest = records.read_manifest(data_dir)
+    metrics = metrics_of(folder)
+    assert figures["epochs"] == len(metrics) == 3
+    assert figures["images"] == manifest.splits["validation"].records == 10
+    assert figures["top1"] == max(line["val_top1"] for line in metrics)
+    assert [line["step"] for line in metrics] == [4, 8, 12]
+    assert metrics[0]["loss"] > metrics[0]["cross_entropy"] > 0  # the decay is in the loss
+    assert (folder / "tensorboard").is_dir()
+
+
+def test_the_network_learns_something(finished):
+    metrics = metrics_of(finished[0])
+    assert metrics[-1]["cross_entropy"] < metrics[0]["cross_entropy"]
+
+
+def test_a_finished_run_is_left_as_it_is(finished, data_dir):
+    folder, figures = finished
+    before = (folder / "metrics.jsonl").read_bytes()
+    again = run(data_dir, folder)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    assert again["top1"] == figures["top1"]
+
+
+def test_a_run_that_was_killed_ends_as_the_one_that_was_not(finished, data_dir, tmp_path):
+    """kill -9 once the first checkpoint is there, then the same command."""
+    folder = tmp_path / "run"
+    script = (
+        "import sys; sys.path.insert(0, 'tests'); import conftest, train_test; "
+        f"train_test.run({str(data_dir)!r}, {str(folder)!r})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (folder / "checkpoints" / "epoch-0001").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(metrics_of(folder)) < 3, "it was finished before it could be killed"
+    run(data_dir, folder)
+    assert_same_run(finished[0], folder)
+
+
+def test_two_runs_are_the_same_bit_for_bit(finished, data_dir, tmp_path):
+    run(data_dir, tmp_path / "run")
+    assert_same_run(finished[0], tmp_path / "run")
+
+
+def test_another_seed_is_another_run(finished, data_dir, tmp_path):
+    run(data_dir, tmp_path / "run", seed=6, epochs=1)
+    assert metrics_of(tmp_path / "run")[0] != metrics_of(finished[0])[0]
+
+
+def test_one_and_two_replicas_compute_the_same(data_dir, tmp_path):
+    profile = dataclasses.replace(PROFILE, dropout_rate=0.0)
+    for strategy in ("mirrored", "one_device"):
+        run(data_dir, tmp_path / strategy, profile, strategy=strategy, epochs=2)
+    two, one = (metrics_of(tmp_path / strategy) for strategy in ("mirrored", "one_device"))
+    for a, b in zip(two, one, strict=True):
+        assert a["val_images"] == b["val_images"] == 10
+        for name in ("loss", "cross_entropy", "val_cross_entropy", "top1", "val_top1"):
+            assert a[name] == pytest.approx(b[name], rel=1e-3), name
+
+
+def test_evaluate_agrees_with_the_validation_of_the_last_epoch(finished, data_dir):
+    folder, _ = finished
+    trained = workdir.load_run(str(folder), "last")
+    figures = evaluate.evaluate(trained=trained, data_dir=str(data_dir), views=1, batch_size=4)
+    last = metrics_of(folder)[-1]
+    assert figures["images"] == 10
+    assert figures["top1"] == pytest.approx(last["val_top1"])
+    assert figures["top5"] == pytest.approx(last["val_top5"])
+
+
+def test_a_workdir_of_another_profile_is_refused(finished, data_dir):
+    with pytest.raises(UserError, match=r"profile.name: there paper, asked for caffe"):
+        run(data_dir, finished[0], PROFILES["caffe"].scaled(0.0625))
+
+
+def test_a_batch_that_does_not_divide_among_the_devices_is_refused(data_dir, tmp_path):
+    with pytest.raises(UserError, match="divides among the 2 devices is needed, but it is 7"):
+        run(data_dir, tmp_path / "run", batch_size=7)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(data_dir, tmp_path):
+    with pytest.raises(
+        UserError, match=r"the loss became (nan|inf) at step \d+ with learning rate"
+    ):
+        run(data_dir, tmp_path / "run", learning_rate=1e20)
+
+
+def test_bfloat16_trains_and_its_checkpoint_is_float32(data_dir, tmp_path):
+    run(data_dir, tmp_path / "run", precision="bfloat16", epochs=1)
+    checkpoint = workdir.read_checkpoint(str(tmp_path / "run"))
+    assert checkpoint.weights["conv1/kernel"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data_dir=/nowhere", "--workdir={tmp}/w"], "a data set made by data_prep.prepare is"),
+        (["--data_dir={data}"], "--workdir"),
+        (["--data_dir={data}", "--workdir={tmp}/w", "--batch_size=0"], "batch_size"),
+        (["--data_dir={data}", "--workdir={tmp}/w", "--profile=vgg"], "--profile=vgg"),
+        (["--data_dir={data}", "--workdir={tmp}/w", "--bach_size=8"], "bach_size"),
+        (["--data_dir={data}", "--workdir=/proc/w", "--batch_size=8"], "cannot be made"),
+        (["--data_dir={data}", "--workdir={tmp}/w", "more"], "unexpected argument 'more'"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_no_traceback(data_dir, tmp_path, arguments, message):
+    command = [a.format(data=data_dir, tmp=tmp_path) for a in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_alexnet.train", *command],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.flags")), ids=lambda p: p.name)
+def test_every_config_is_a_run_that_can_be_started(path):
+    values = train.FLAGS
+    values.unparse_flags()
+    values(["train", f"--flagfile={path}", "--data_dir=d", "--workdir=w"])
+    profile = train._profile_from_flags()
+    options = train._options_from_flags(profile)
+    assert options.epochs > 0
+    assert path.read_text().startswith("# ")
