@@ -70,13 +70,16 @@ class EpochRecorder(keras.callbacks.Callback):
         self._rate = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping | None = None) -> None:
+        """Starts the clock, and notes the rate before a policy changes it."""
         self._epoch_started = time.perf_counter()
         self._rate = float(self.model.optimizer.learning_rate.numpy())
 
     def on_test_begin(self, logs: Mapping | None = None) -> None:
+        """Stops the clock of training: validation begins."""
         self._train_seconds = time.perf_counter() - self._epoch_started
 
     def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
+        """Writes the checkpoint, if validation counted every record once."""
         counted = round(logs["val_images"])
         if counted != self._validation_images:
             raise RuntimeError(
@@ -116,6 +119,7 @@ class StopWhenNotFinite(keras.callbacks.Callback):
     """Ends the run, with its step and rate, when the loss is not a number any more."""
 
     def on_train_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
+        """Looks at the loss, which Keras has fetched from the device anyway."""
         if not math.isfinite(logs["loss"]):
             optimizer = self.model.optimizer
             raise UserError(
@@ -142,6 +146,7 @@ class Progress(keras.callbacks.Callback):
         self._bar = None
 
     def on_epoch_begin(self, epoch: int, logs: Mapping | None = None) -> None:
+        """Opens the bar."""
         self._bar = tqdm.tqdm(
             total=self._steps * self._batch_size,
             desc=f"epoch {epoch + 1}/{self._epochs}",
@@ -151,12 +156,14 @@ class Progress(keras.callbacks.Callback):
         )
 
     def on_train_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
+        """Moves it on."""
         self._bar.set_postfix_str(
             f"loss {logs['cross_entropy']:.3f}, top-1 {logs['top1']:.1%}", refresh=False
         )
         self._bar.update(self._batch_size)
 
     def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
+        """Closes it with the figures of the validation."""
         self._bar.set_postfix_str(
             f"loss {logs['cross_entropy']:.3f}, top-1 {logs['top1']:.1%}; validation "
             f"loss {logs['val_cross_entropy']:.3f}, top-1 {logs['val_top1']:.1%}"

@@ -1,5 +1,7 @@
 """Where a run computes, and in which number format."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -13,8 +15,12 @@ PRECISIONS = {
 STRATEGIES = ("mirrored", "one_device")
 
 
+@functools.cache
 def make_strategy(name: str) -> tf.distribute.Strategy:
     """The distribution strategy over the visible devices: every GPU, or without one every CPU.
+
+    One object a process and name: a second MirroredStrategy over the same devices aborts the
+    collective operations of the first.
 
     Args:
         name: "mirrored" (one replica a device) or "one_device".

@@ -61,8 +61,8 @@ def evaluate(
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
     if manifest.classes != trained.classes:
         raise UserError(
-            f"a data set with the network's {len(trained.classes)} classes is needed; {data_dir} has "
-            f"{len(manifest.classes)} classes that differ from them; check --data_dir"
+            f"a data set with the network's {len(trained.classes)} classes is needed; {data_dir} "
+            f"has {len(manifest.classes)} classes that differ from them; check --data_dir"
         )
     predict = make_predict(trained, views)
     correct = {1: 0.0, 5: 0.0}

@@ -17,7 +17,7 @@ from data_prep.command_line import UserError
 from keras_alexnet import preprocessing
 from keras_alexnet.profiles import Profile
 
-# How many shards are read at once. With the shuffled blocks this decides how well an epoch is mixed.
+# Shards read at once. With the shuffled blocks this decides how well an epoch is mixed.
 _INTERLEAVED_SHARDS = 16
 SHUFFLE_BLOCK = 8192
 

@@ -47,6 +47,7 @@ class MomentumSGD(keras.optimizers.SGD):
         return super().apply_gradients(scaled, **kwargs)
 
     def get_config(self) -> dict:
+        """The arguments of the constructor."""
         return {**super().get_config(), "bias_multiplier": self.bias_multiplier}
 
 

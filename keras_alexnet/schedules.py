@@ -78,10 +78,12 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
         return not self.drops_left and self.wait >= self.patience
 
     def on_train_begin(self, logs: Mapping | None = None) -> None:
+        """Forgets nothing that was restored."""
         if not self._restored:
             super().on_train_begin(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Lowers the rate, or ends the run."""
         # Keras lowers the rate only above min_lr: that is how the last drop is made the last.
         self.min_lr = 0.0 if self.drops_left else float("inf")
         before = self.model.optimizer.learning_rate.numpy()

@@ -234,7 +234,7 @@ def _announce(
     splits = {name: split.records for name, split in manifest.splits.items()}
     print(
         f"profile {profile.name}, {len(manifest.classes)} classes; {splits} photos; "
-        f"{replicas} device(s), batch {options.batch_size} ({options.batch_size // replicas} each), "
+        f"devices: {replicas}, batch {options.batch_size} ({options.batch_size // replicas} each), "
         f"{steps} steps an epoch, epochs {done + 1} to {options.epochs}; "
         f"{options.optimizer} at {options.learning_rate:g} ({options.schedule}), "
         f"{options.precision}",
