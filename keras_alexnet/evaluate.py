@@ -108,19 +108,9 @@ def make_predict(trained: workdirs.TrainedRun, views: int) -> tf.types.experimen
             chosen = [preprocessing.central_view(trained.profile, stored=stored)]
         else:
             chosen = preprocessing.ten_views(trained.profile, stored=stored)
-        batch = tf.shape(images)[0]
-        total = 0.0
-        # View after view, not one batch of all: ten times less memory, the same arithmetic.
-        for view in chosen:
-            network_input = preprocessing.network_input(
-                preprocessing.crop(images, view, trained.profile.input_size),
-                offsets=tf.tile(tf.constant([[view.y, view.x]], tf.int32), [batch, 1]),
-                flips=tf.fill([batch], view.flip),
-                profile=trained.profile,
-                statistics=trained.statistics,
-            )
-            total += trained.model(network_input, training=False)
-        return total / len(chosen)
+        return preprocessing.mean_over_views(
+            trained.model, images, chosen, trained.profile, trained.statistics
+        )
 
     return predict
 

@@ -62,7 +62,7 @@ def train_dataset(
     Raises:
         UserError: the split has fewer records than a batch.
     """
-    train_steps(manifest, batch_size)  # refuses a split smaller than a batch
+    batches = train_steps(manifest, batch_size) * (epochs - first_epoch)
     files = _shard_paths(data_dir, manifest, "train")
     stored = _stored_size(manifest)
 
@@ -98,7 +98,7 @@ def train_dataset(
         )
 
     dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
-    return _with_options(dataset).prefetch(tf.data.AUTOTUNE)
+    return _finish(dataset, batches)
 
 
 def train_steps(manifest: records.Manifest, batch_size: int) -> int:
@@ -169,7 +169,7 @@ def eval_dataset(
         .concatenate(tf.data.Dataset.from_tensors(fill).repeat(padding))
         .batch(batch_size, drop_remainder=True)
     )
-    return _with_options(dataset).prefetch(tf.data.AUTOTUNE)
+    return _finish(dataset, (photos + padding) // batch_size)
 
 
 def central_views(dataset: tf.data.Dataset, profile: Profile) -> tf.data.Dataset:
@@ -231,9 +231,11 @@ def _stored_size(manifest: records.Manifest) -> int:
     return int(manifest.recipe["short_side"])
 
 
-def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:
+    """Order kept, length known (Keras asks), and the next batch made while this one is used."""
     options = tf.data.Options()
     options.deterministic = True
     # One folder of shards, read by one process: batches are split among replicas, not files.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return dataset.with_options(options)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
+    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)

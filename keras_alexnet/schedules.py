@@ -8,31 +8,31 @@ from collections.abc import Callable, Mapping
 
 import keras
 
-# "divide the learning rate by 10 when the validation error rate stopped improving [...]
-# reduced three times prior to termination" (paper, section 5).
-FACTOR = 0.1
-DROPS = 3
+# Caffe's stepsize of 100,000 in its 450,000 steps (solver.prototxt of bvlc_alexnet).
+_PART_OF_RUN_PER_DROP = 100_000 / 450_000
 
 
 def steps(
-    learning_rate: float, total_steps: int
+    learning_rate: float, total_steps: int, factor: float, drops: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Caffe's policy: a tenth after each 100,000 of 450,000 steps, in proportion to the run.
-
-    Source: solver.prototxt of bvlc_alexnet (lr_policy "step", gamma 0.1, stepsize 100000).
+    """Caffe's policy "step": a drop after each 2/9 of the run.
 
     Args:
         learning_rate: the first one.
         total_steps: of the whole run.
+        factor: what a drop multiplies the rate by.
+        drops: how many there are at most.
     """
-    boundaries = [max(1, round(total_steps * part * 100_000 / 450_000)) for part in (1, 2, 3, 4)]
-    values = [learning_rate * FACTOR**drop for drop in range(len(boundaries) + 1)]
+    boundaries = [
+        max(1, round(total_steps * _PART_OF_RUN_PER_DROP * drop)) for drop in range(1, drops + 1)
+    ]
+    values = [learning_rate * factor**drop for drop in range(drops + 1)]
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
 
 
-def constant(learning_rate: float, total_steps: int) -> float:
+def constant(learning_rate: float, total_steps: int, factor: float, drops: int) -> float:
     """The rate as it is, for `plateau` (which lowers it as it goes) and for experiments."""
-    del total_steps
+    del total_steps, factor, drops
     return learning_rate
 
 
@@ -43,18 +43,19 @@ SCHEDULES: Mapping[str, Callable] = {"plateau": constant, "steps": steps, "const
 class Plateau(keras.callbacks.ReduceLROnPlateau):
     """ReduceLROnPlateau on the validation top-1 accuracy, that ends a run and survives a resume.
 
-    The paper's hand made automatic: a tenth of the rate when validation stopped improving, three
-    times; the plateau after the third ends the run. Keras' own callback forgets what it has seen
-    when `fit` starts (keras#9462); this one goes on from a state that was set before.
+    The paper's hand made automatic (section 5): a tenth of the rate when validation stopped
+    improving, three times; the plateau after the third ends the run. Keras' own callback forgets
+    what it has seen when `fit` starts (keras#9462); this one goes on from a state that was set.
 
     Args:
         patience: epochs without improvement before a drop.
+        factor: what a drop multiplies the rate by.
         drops: how often the rate is lowered.
     """
 
-    def __init__(self, patience: int, drops: int = DROPS) -> None:
+    def __init__(self, patience: int, factor: float = 0.1, drops: int = 3) -> None:
         super().__init__(
-            monitor="val_top1", mode="max", factor=FACTOR, patience=patience, min_delta=1e-4
+            monitor="val_top1", mode="max", factor=factor, patience=patience, min_delta=1e-4
         )
         self.drops_left = drops
         self._restored = False

@@ -91,7 +91,11 @@ def train(
     devices.use_precision(options.precision)
     with strategy.scope():
         network, model = _build(profile, options, manifest, statistics, steps)
-    plateau = schedules.Plateau(options.patience) if options.schedule == "plateau" else None
+    plateau = None
+    if options.schedule == "plateau":
+        plateau = schedules.Plateau(
+            options.patience, profile.learning_rate_factor, profile.learning_rate_drops
+        )
     checkpoint = workdirs.read_checkpoint(workdir)
     if checkpoint:
         _restore(network, model, plateau, checkpoint)
@@ -171,7 +175,12 @@ def _build(
         "noise": keras.Input([3], dtype="float32", name="noise"),
     }
     model = keras.Model(inputs, network(preprocessing.NetworkInput(profile, statistics)(inputs)))
-    rate = schedules.SCHEDULES[options.schedule](options.learning_rate, steps * options.epochs)
+    rate = schedules.SCHEDULES[options.schedule](
+        options.learning_rate,
+        steps * options.epochs,
+        profile.learning_rate_factor,
+        profile.learning_rate_drops,
+    )
     optimizer = optimizers.OPTIMIZERS[options.optimizer](
         rate, options.momentum, profile.bias_learning_rate_multiplier
     )

@@ -45,7 +45,7 @@ def test_plateau_with_a_restored_state_goes_on_as_if_never_stopped():
 
 
 def test_steps_are_caffes_solver():
-    schedule = schedules.steps(0.01, 450_000)
+    schedule = schedules.steps(0.01, 450_000, factor=0.1, drops=4)
     for step, rate in [
         (1, 0.01),
         (99_999, 0.01),

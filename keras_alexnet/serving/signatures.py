@@ -90,7 +90,7 @@ class ServedModel(tf.Module):
             network: keras.Model, views: Sequence[preprocessing.View]
         ) -> Callable[[tf.Tensor], tf.Tensor]:
             def scores(images: tf.Tensor) -> tf.Tensor:
-                return _mean_over_views(network, images, views, profile, statistics)
+                return preprocessing.mean_over_views(network, images, views, profile, statistics)
 
             # A function of its own: two signatures that call it share its constants.
             return tf.function(scores)
@@ -147,29 +147,6 @@ def _functions(
 
     every = (serving_default, ten_crop, features, pixels)
     return {function.__name__: function for function in every}
-
-
-def _mean_over_views(
-    network: keras.Model,
-    images: tf.Tensor,
-    views: Sequence[preprocessing.View],
-    profile: Profile,
-    statistics: records.Statistics,
-) -> tf.Tensor:
-    """Output of the network, float32 [N, units], averaged over views of the stored images."""
-    batch = tf.shape(images)[0]
-    outputs = []
-    for view in views:
-        network_input = preprocessing.network_input(
-            preprocessing.crop(images, view, profile.input_size),
-            offsets=tf.tile(tf.constant([[view.y, view.x]], tf.int32), [batch, 1]),
-            flips=tf.fill([batch], view.flip),
-            profile=profile,
-            statistics=statistics,
-        )
-        # JSON has no bfloat16: whatever the network computes in, it answers in float32.
-        outputs.append(tf.cast(network(network_input, training=False), tf.float32))
-    return tf.add_n(outputs) / len(outputs)
 
 
 def _blank_invalid(outputs: Outputs, valid: tf.Tensor) -> Outputs:
