@@ -2,6 +2,7 @@
 
 import pathlib
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -9,6 +10,13 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+@pytest.fixture(autouse=True)
+def _float32_again():
+    """Training sets the process' dtype policy, which the next test must not inherit."""
+    yield
+    keras.mixed_precision.set_global_policy("float32")
 
 
 @pytest.fixture(scope="session")

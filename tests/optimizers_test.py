@@ -12,6 +12,7 @@ def test_momentum_sgd_follows_the_papers_rule_for_20_steps(bias_multiplier):
     x, y = rng.normal(size=(8, 3)), rng.normal(size=(8, 2))
     decay, rate, momentum = 0.05, 0.01, 0.9
     keras.backend.set_floatx("float64")
+    keras.mixed_precision.set_global_policy("float64")
     try:
         layer = keras.layers.Dense(2, kernel_regularizer=keras.regularizers.L2(decay / 2))
         model = keras.Sequential([keras.Input([3]), layer])
