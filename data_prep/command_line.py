@@ -45,8 +45,9 @@ def run(
         usage: the command's module docstring, shown by `--help`.
         takes_arguments: whether arguments that are not flags are allowed.
 
-    Exit status: 0 when `main` returned, 1 after a `UserError`, 2 after a wrong flag, 130 after
-    Ctrl-C. In each of these but the first, one line on stderr says what to do.
+    Exit status: 0 when `main` returned, 1 after a `UserError` or an `OSError` (a full disk, a
+    folder without permission), 2 after a wrong flag, 130 after Ctrl-C. In each of these but the
+    first, one line on stderr says what to do.
     """
     if _asks_for_help(sys.argv[1:]):
         print(f"{usage.strip()}\n\nFlags:\n{_describe(flag_values)}")
@@ -60,6 +61,11 @@ def run(
         _fail(f"{error} (--help lists the flags)", EXIT_USAGE)
     except UserError as error:
         _fail(str(error), EXIT_FAILED)
+    except OSError as error:
+        _fail(
+            f"{error.strerror or error}: {error.filename or 'while writing or reading'}",
+            EXIT_FAILED,
+        )
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to go on", EXIT_INTERRUPTED)
     print(json.dumps(result), flush=True)

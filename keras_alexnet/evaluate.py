@@ -64,12 +64,16 @@ def evaluate(
             f"a data set with the network's {len(trained.classes)} classes is needed; {data_dir} "
             f"has {len(manifest.classes)} classes that differ from them; check --data_dir"
         )
+    input_pipeline.check_stored_size(manifest, trained.profile)
     predict = make_predict(trained, views)
     correct = {1: 0.0, 5: 0.0}
     counted = 0
     expected = manifest.splits[split].records if split in manifest.splits else 0
     dataset = input_pipeline.eval_dataset(data_dir, manifest, batch_size=batch_size, split=split)
-    with tqdm.tqdm(total=expected, unit=" images", file=sys.stderr) as bar:
+    with (
+        input_pipeline.broken_data_is_a_user_error(data_dir),
+        tqdm.tqdm(total=expected, unit=" images", file=sys.stderr) as bar,
+    ):
         for images, labels, weights in dataset:
             scores = predict(images)
             for top in correct:

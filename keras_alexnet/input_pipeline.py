@@ -7,8 +7,9 @@ Order and augmentation of the training photos are functions of (seed, epoch, pos
 whatever the number of threads, and from whichever epoch a run is started.
 """
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -116,6 +117,20 @@ def train_steps(manifest: records.Manifest, batch_size: int) -> int:
     return photos // batch_size
 
 
+def check_stored_size(manifest: records.Manifest, profile: Profile) -> None:
+    """Refuses a data set whose photos are smaller than the network's input.
+
+    Raises:
+        UserError: they are.
+    """
+    if _stored_size(manifest) < profile.input_size:
+        raise UserError(
+            f"photos of at least {profile.input_size} pixels are needed by the profile "
+            f"{profile.name}, but the data set stores {_stored_size(manifest)}; "
+            f"prepare it with a larger --short_side"
+        )
+
+
 def eval_dataset(
     data_dir: str,
     manifest: records.Manifest,
@@ -191,6 +206,30 @@ def central_views(dataset: tf.data.Dataset, profile: Profile) -> tf.data.Dataset
         return features, label, weight
 
     return dataset.map(to_view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+@contextlib.contextmanager
+def broken_data_is_a_user_error(data_dir: str) -> Iterator[None]:
+    """Turns what TensorFlow raises over a broken or missing record into one line.
+
+    Args:
+        data_dir: what the datasets used inside were made of.
+
+    Raises:
+        UserError: in place of TensorFlow's error.
+    """
+    try:
+        yield
+    except (
+        tf.errors.DataLossError,  # a checksum
+        tf.errors.NotFoundError,  # a shard
+        tf.errors.InvalidArgumentError,  # a photo or an Example
+    ) as error:
+        reason = str(error.message).strip().splitlines()[0]
+        raise UserError(
+            f"{data_dir} cannot be read to its end ({reason}); run data_prep.verify, which "
+            f"names what is broken, and prepare again"
+        ) from error
 
 
 def decode_stored(encoded: tf.Tensor) -> tf.Tensor:

@@ -20,6 +20,7 @@ import tensorflow as tf
 from absl import flags
 
 from data_prep import command_line, records
+from data_prep.command_line import UserError
 from keras_alexnet import (
     callbacks,
     devices,
@@ -81,6 +82,7 @@ def train(
     started = time.perf_counter()
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
     statistics = records.read_statistics(data_dir, tf.io.gfile.GFile)
+    input_pipeline.check_stored_size(manifest, profile)
     strategy = devices.make_strategy(options.strategy)
     devices.check_batch(options.batch_size, strategy)
     steps = input_pipeline.train_steps(manifest, options.batch_size)
@@ -112,33 +114,34 @@ def train(
         validation_images=manifest.splits["validation"].records,
     )
     if not _is_finished(plateau, history, options.epochs):
-        model.fit(
-            input_pipeline.train_dataset(
-                data_dir,
-                manifest,
-                profile=profile,
-                batch_size=options.batch_size,
-                seed=options.seed,
-                first_epoch=len(history),
+        with input_pipeline.broken_data_is_a_user_error(data_dir):
+            model.fit(
+                input_pipeline.train_dataset(
+                    data_dir,
+                    manifest,
+                    profile=profile,
+                    batch_size=options.batch_size,
+                    seed=options.seed,
+                    first_epoch=len(history),
+                    epochs=options.epochs,
+                ),
+                initial_epoch=len(history),
                 epochs=options.epochs,
-            ),
-            initial_epoch=len(history),
-            epochs=options.epochs,
-            steps_per_epoch=steps,
-            validation_data=input_pipeline.central_views(validation, profile),
-            callbacks=[
-                callbacks.StopWhenNotFinite(),
-                callbacks.Progress(
-                    epochs=options.epochs, steps=steps, batch_size=options.batch_size
-                ),
-                keras.callbacks.TensorBoard(
-                    os.path.join(workdir, workdirs.TENSORBOARD), write_graph=False
-                ),
-                *([plateau] if plateau else []),
-                recorder,
-            ],
-            verbose=0,
-        )
+                steps_per_epoch=steps,
+                validation_data=input_pipeline.central_views(validation, profile),
+                callbacks=[
+                    callbacks.StopWhenNotFinite(),
+                    callbacks.Progress(
+                        epochs=options.epochs, steps=steps, batch_size=options.batch_size
+                    ),
+                    keras.callbacks.TensorBoard(
+                        os.path.join(workdir, workdirs.TENSORBOARD), write_graph=False
+                    ),
+                    *([plateau] if plateau else []),
+                    recorder,
+                ],
+                verbose=0,
+            )
     workdirs.write_metrics(workdir, recorder.history)
     best = max(recorder.history, key=lambda metrics: metrics["val_top1"])
     return {
@@ -261,9 +264,11 @@ def _profile_from_flags() -> Profile:
         "pixel_scale": FLAGS.pixel_scale,
         "dropout_rate": FLAGS.dropout,
     }
-    return dataclasses.replace(
-        profile, **{name: value for name, value in overrides.items() if value is not None}
-    )
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return dataclasses.replace(profile, **given)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _options_from_flags(profile: Profile) -> TrainingOptions:

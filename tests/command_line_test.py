@@ -1,3 +1,4 @@
+import errno
 import json
 import sys
 
@@ -92,3 +93,12 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tool.py"])
     with pytest.raises(ZeroDivisionError):
         command_line.run(bug, flags.FlagValues(), "")
+
+
+def test_a_full_disk_is_one_line_and_status_1(monkeypatch, capsys):
+    def write(values, rest):
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/shard")
+
+    status, out, err = run(monkeypatch, capsys, write)
+    assert (status, out) == (command_line.EXIT_FAILED, "")
+    assert err == "tool.py: No space left on device: /data/shard\n"

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,7 +116,8 @@ def test_a_run_that_was_killed_ends_as_the_one_that_was_not(finished, data_dir, 
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert len(metrics_of(folder)) < 3, "it was finished before it could be killed"
+    finished_epochs = sorted(path.name for path in (folder / "checkpoints").glob("epoch-*"))
+    assert "epoch-0003" not in finished_epochs, "it was finished before it could be killed"
     run(data_dir, folder)
     assert_same_run(finished[0], folder)
 
@@ -168,6 +170,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(data_dir, tmp_path):
         run(data_dir, tmp_path / "run", learning_rate=1e20)
 
 
+def test_a_broken_record_stops_the_run_with_one_line(data_dir, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data_dir, copy)
+    shard = next(copy.glob("train-*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be read to its end .* run data_prep.verify"):
+        run(copy, tmp_path / "run", epochs=1)
+
+
+def test_stored_photos_smaller_than_the_input_are_refused(data_dir, tmp_path):
+    profile = dataclasses.replace(PROFILE, input_size=300)
+    with pytest.raises(UserError, match=r"at least 300 pixels are needed .* stores 256"):
+        run(data_dir, tmp_path / "run", profile)
+
+
 def test_bfloat16_trains_and_its_checkpoint_is_float32(data_dir, tmp_path):
     run(data_dir, tmp_path / "run", precision="bfloat16", epochs=1)
     checkpoint = workdir.read_checkpoint(str(tmp_path / "run"))
@@ -183,6 +202,7 @@ def test_bfloat16_trains_and_its_checkpoint_is_float32(data_dir, tmp_path):
         (["--data_dir={data}", "--workdir={tmp}/w", "--profile=vgg"], "--profile=vgg"),
         (["--data_dir={data}", "--workdir={tmp}/w", "--bach_size=8"], "bach_size"),
         (["--data_dir={data}", "--workdir=/proc/w", "--batch_size=8"], "cannot be made"),
+        (["--data_dir={data}", "--workdir={tmp}/w", "--dropout=1"], "dropout_rate"),
         (["--data_dir={data}", "--workdir={tmp}/w", "more"], "unexpected argument 'more'"),
     ],
 )
