@@ -10,7 +10,7 @@ import tensorflow as tf
 import tqdm
 
 from data_prep.command_line import UserError
-from keras_alexnet import schedules, workdir
+from keras_alexnet import checkpoints, schedules
 
 
 class ImageCount(keras.metrics.Metric):
@@ -100,13 +100,13 @@ class EpochRecorder(keras.callbacks.Callback):
                 "seconds": round(time.perf_counter() - self._epoch_started, 1),
             }
         )
-        workdir.write_checkpoint(
+        checkpoints.write(
             self._folder,
-            workdir.Checkpoint(
+            checkpoints.Checkpoint(
                 epoch=epoch + 1,
                 weights={
                     name: variable.numpy()
-                    for name, variable in workdir.named_variables(self._network).items()
+                    for name, variable in checkpoints.named_variables(self._network).items()
                 },
                 optimizer=[variable.numpy() for variable in self.model.optimizer.variables],
                 schedule=self._plateau.state if self._plateau else None,

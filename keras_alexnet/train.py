@@ -23,6 +23,7 @@ from data_prep import command_line, records
 from data_prep.command_line import UserError
 from keras_alexnet import (
     callbacks,
+    checkpoints,
     devices,
     input_pipeline,
     optimizers,
@@ -98,7 +99,7 @@ def train(
         plateau = schedules.Plateau(
             options.patience, profile.learning_rate_factor, profile.learning_rate_drops
         )
-    checkpoint = workdirs.read_checkpoint(workdir)
+    checkpoint = checkpoints.read(workdir)
     if checkpoint:
         _restore(network, model, plateau, checkpoint)
     history = list(checkpoint.history) if checkpoint else []
@@ -142,7 +143,7 @@ def train(
                 ],
                 verbose=0,
             )
-    workdirs.write_metrics(workdir, recorder.history)
+    checkpoints.write_metrics(workdir, recorder.history)
     best = max(recorder.history, key=lambda metrics: metrics["val_top1"])
     return {
         "epochs": len(recorder.history),
@@ -205,10 +206,10 @@ def _restore(
     network: keras.Model,
     model: keras.Model,
     plateau: schedules.Plateau | None,
-    checkpoint: workdirs.Checkpoint,
+    checkpoint: checkpoints.Checkpoint,
 ) -> None:
     """Sets everything that decides the next step to what it was after the checkpoint's epoch."""
-    workdirs.assign(network, checkpoint.weights)
+    checkpoints.assign(network, checkpoint.weights)
     for variable, value in zip(model.optimizer.variables, checkpoint.optimizer, strict=True):
         variable.assign(value)
     if plateau:

@@ -13,7 +13,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from data_prep import files, records
 from data_prep.command_line import UserError
-from keras_alexnet import export, workdir
+from keras_alexnet import checkpoints, export, workdir
 from keras_alexnet.serving import versions, warmup
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -229,10 +229,10 @@ def write_run(folder, run, data_dir):
         "options": {"precision": "float32"},
     }
     workdir.start(str(folder), facts, str(data_dir))
-    variables = workdir.named_variables(run.model)
-    workdir.write_checkpoint(
+    variables = checkpoints.named_variables(run.model)
+    checkpoints.write(
         str(folder),
-        workdir.Checkpoint(
+        checkpoints.Checkpoint(
             epoch=1,
             weights={name: np.asarray(variable) for name, variable in variables.items()},
             optimizer=[],

@@ -13,7 +13,7 @@ import pytest
 
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import evaluate, train, workdir
+from keras_alexnet import checkpoints, evaluate, train, workdir
 from keras_alexnet.profiles import PROFILES
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -63,7 +63,7 @@ def metrics_of(folder):
 
 def assert_same_run(first, second):
     assert metrics_of(first) == metrics_of(second)
-    one, two = (workdir.read_checkpoint(str(folder)) for folder in (first, second))
+    one, two = (checkpoints.read(str(folder)) for folder in (first, second))
     assert one.schedule == two.schedule
     assert one.weights.keys() == two.weights.keys()
     for name in one.weights:
@@ -189,7 +189,7 @@ def test_stored_photos_smaller_than_the_input_are_refused(data_dir, tmp_path):
 
 def test_bfloat16_trains_and_its_checkpoint_is_float32(data_dir, tmp_path):
     run(data_dir, tmp_path / "run", precision="bfloat16", epochs=1)
-    checkpoint = workdir.read_checkpoint(str(tmp_path / "run"))
+    checkpoint = checkpoints.read(str(tmp_path / "run"))
     assert checkpoint.weights["conv1/kernel"].dtype == np.float32
 
 
