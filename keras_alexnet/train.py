@@ -1,4 +1,4 @@
-"""Trains AlexNet on TFRecords: the same command starts a run and goes on with it.
+r"""Trains AlexNet on TFRecords: the same command starts a run and goes on with it.
 
     python -m keras_alexnet.train --flagfile=configs/paper.flags \
         --data_dir=DATA --workdir=RUN
