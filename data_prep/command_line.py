@@ -83,11 +83,13 @@ def _describe(flag_values: flags.FlagValues) -> str:
     for module_flags in flag_values.flags_by_module_dict().values():
         for flag in module_flags:
             kind = flag.flag_type()
-            # Absl names a choice "string enum"; what a person wants is the choices themselves.
+            # Absl names a choice "string enum" and has the choices in the help text; what a
+            # person wants is to see them where the value goes.
             choices = getattr(flag.parser, "enum_values", None)
             value = "|".join(choices) if choices else kind
             default = "" if flag.default is None else f" (default: {flag.default})"
-            lines.append(f"  --{flag.name}=<{value}>{default}\n      {flag.help}")
+            text = flag.help.removeprefix(f"<{value}>: ")
+            lines.append(f"  --{flag.name}=<{value}>{default}\n      {text}")
     lines.append(
         "  --flagfile=<file>\n      reads flags from a file; later flags win, so put it first"
     )

@@ -43,7 +43,7 @@ def test_help_shows_usage_flags_and_choices(monkeypatch, capsys):
     assert status == 0
     assert out.startswith("Does things.\n")
     assert "--size=<int> (default: 3)\n      " in out
-    assert "--kind=<a|b>\n" in out
+    assert "--kind=<a|b>\n      Which." in out
 
 
 def test_help_after_two_dashes_is_not_ours(monkeypatch, capsys):
