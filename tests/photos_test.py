@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from keras_alexnet.serving import photos
 
-SAMPLE = pathlib.Path("/work/shared/imagenet_sample.tar")
+SAMPLE = pathlib.Path(__file__).parents[2] / "shared" / "imagenet_sample.tar"
 
 stored_images = tf.function(
     lambda data: photos.stored_images(data), input_signature=[tf.TensorSpec([None], tf.string)]
