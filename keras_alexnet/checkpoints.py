@@ -28,6 +28,7 @@ from data_prep.command_line import UserError
 METRICS = "metrics.jsonl"
 _CHECKPOINTS = "checkpoints"
 _CHECKPOINT = re.compile(r"epoch-(\d{4,})")
+_ABANDONED = re.compile(r"\.epoch-\d{4,}\..*\.tmp")  # see files.new_folder
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.npz", "optimizer.npz", "state.json"
 
 
@@ -56,6 +57,7 @@ def write(workdir: str, checkpoint: Checkpoint) -> None:
     A crash between any two of these leaves a folder from which the run goes on.
     """
     path = _checkpoint_path(workdir, checkpoint.epoch)
+    _remove_abandoned(workdir)
     if os.path.isdir(path):  # a broken one, or read would have gone on from it
         shutil.rmtree(path)
     with files.new_folder(path) as folder:
@@ -74,7 +76,7 @@ def write(workdir: str, checkpoint: Checkpoint) -> None:
         }
         files.write_file(os.path.join(folder, _STATE), json.dumps(state, indent=1) + "\n")
     write_metrics(workdir, checkpoint.history)
-    keep = {*_epochs(workdir)[-2:], _best_epoch(checkpoint.history)}
+    keep = {*_epochs(workdir)[-2:], best_of(checkpoint.history)["epoch"]}
     for epoch in _epochs(workdir):
         if epoch not in keep:
             shutil.rmtree(_checkpoint_path(workdir, epoch))
@@ -101,7 +103,7 @@ def read(workdir: str, which: str = "last") -> Checkpoint | None:
     epochs = _epochs(workdir)[::-1]
     if which == "best" and epochs:
         newest = next(filter(None, (_read_state(workdir, epoch) for epoch in epochs)), None)
-        best = _best_epoch(newest["history"]) if newest else None
+        best = best_of(newest["history"])["epoch"] if newest else None
         epochs.sort(key=lambda epoch: epoch != best)  # stable: the newest come after the best
     for epoch in epochs:
         checkpoint = _read_whole(workdir, epoch)
@@ -178,13 +180,21 @@ def _epochs(workdir: str) -> list[int]:
     return sorted(int(match[1]) for match in map(_CHECKPOINT.fullmatch, names) if match)
 
 
+def _remove_abandoned(workdir: str) -> None:
+    """Drops what a run that was killed inside of `write` had put aside: up to half a gigabyte."""
+    folder = os.path.join(workdir, _CHECKPOINTS)
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        if _ABANDONED.fullmatch(name):
+            shutil.rmtree(os.path.join(folder, name))
+
+
 def _checkpoint_path(workdir: str, epoch: int) -> str:
     return os.path.join(workdir, _CHECKPOINTS, f"epoch-{epoch:04d}")
 
 
-def _best_epoch(history: Sequence[Mapping[str, object]]) -> int:
-    """The epoch (counted from 1) with the highest val_top1; the earliest of equals."""
-    return max(history, key=lambda metrics: (metrics["val_top1"], -metrics["epoch"]))["epoch"]
+def best_of(history: Sequence[Mapping[str, object]]) -> Mapping[str, object]:
+    """The metrics of the epoch with the highest val_top1; the earliest of equals."""
+    return max(history, key=lambda metrics: (metrics["val_top1"], -metrics["epoch"]))
 
 
 def _write_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> str:

@@ -144,7 +144,7 @@ def train(
                 verbose=0,
             )
     checkpoints.write_metrics(workdir, recorder.history)
-    best = max(recorder.history, key=lambda metrics: metrics["val_top1"])
+    best = checkpoints.best_of(recorder.history)
     return {
         "epochs": len(recorder.history),
         "best_epoch": best["epoch"],

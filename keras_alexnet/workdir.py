@@ -60,7 +60,13 @@ def start(workdir: str, run: Mapping[str, object], data_dir: str) -> None:
     if os.path.exists(path):
         _refuse_other(workdir, read_run(workdir), json.loads(json.dumps(run)))
         return
-    if os.path.isdir(workdir) and any(name != "statistics" for name in os.listdir(workdir)):
+    # A start that was killed leaves these two behind.
+    left = [
+        name
+        for name in (os.listdir(workdir) if os.path.isdir(workdir) else [])
+        if name != "statistics" and not (name.startswith(RUN) and name.endswith(".tmp"))
+    ]
+    if left:
         raise UserError(
             f"an empty or absent folder is needed for a new run, but {workdir} holds other "
             f"files; name another --workdir"

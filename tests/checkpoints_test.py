@@ -64,5 +64,13 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys, name, damage):
     assert "passed over" in capsys.readouterr().err
 
 
+def test_what_a_killed_write_put_aside_is_dropped(tmp_path):
+    abandoned = tmp_path / "checkpoints" / ".epoch-0001.x1y2.tmp"
+    abandoned.mkdir(parents=True)
+    (abandoned / "weights.npz").write_bytes(b"half")
+    checkpoints.write(str(tmp_path), make_checkpoint(1))
+    assert os.listdir(tmp_path / "checkpoints") == ["epoch-0001"]
+
+
 def test_no_checkpoint_is_none(tmp_path):
     assert checkpoints.read(str(tmp_path)) is None

@@ -18,6 +18,14 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path, data_dir):
         workdir.start(folder, {**run, "options": {"seed": 2}}, str(data_dir))
 
 
+def test_a_start_that_was_killed_is_started_again(tmp_path, data_dir):
+    folder = tmp_path / "run"
+    (folder / "statistics").mkdir(parents=True)
+    (folder / "run.json.4711.tmp").write_text("{")
+    workdir.start(str(folder), {"options": 1}, str(data_dir))
+    assert workdir.read_run(str(folder)) == {"options": 1}
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path, data_dir):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="holds other files"):

@@ -8,9 +8,9 @@ another curve than OpenCV's, so that step is written out.
 
 import tensorflow as tf
 
+from keras_alexnet.preprocessing import STORED_SIZE
 from keras_alexnet.serving import exif
 
-STORED_SIZE = 256
 # The data job's limit, checked before decoding: 2 MB of JPEG can decode to 192 MB of pixels.
 MAX_PIXELS = 1 << 26
 # Photos decoded at the same time: bounds memory to a few times 3 bytes a pixel of the largest.
