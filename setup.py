@@ -7,6 +7,7 @@ _COMMANDS = {
     "keras_alexnet": ("train", "evaluate", "export"),
     "keras_alexnet.serving": ("local_server", "client"),
 }
+_DASK = "apache-beam[dask]>=2.77,<2.78"
 
 setuptools.setup(
     name="keras-alexnet",
@@ -32,7 +33,17 @@ setuptools.setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "serving": ["grpcio", "tensorflow-serving-api>=2.21,<2.22"],
-        "dev": ["psutil", "pytest", "pytest-xdist", "ruff", "setuptools", "tensorflow-datasets"],
+        "dask": [_DASK],
+        "dev": [
+            _DASK,
+            "psutil",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "setuptools",
+            "tensorflow-datasets",
+            "tfrecord",  # a reader of the data set that tests try
+        ],
     },
     entry_points={
         "console_scripts": [

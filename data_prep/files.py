@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import BinaryIO
 
 
 def write_file(path: str, content: bytes | str) -> None:
@@ -26,6 +27,36 @@ def write_file(path: str, content: bytes | str) -> None:
     try:
         with open(aside, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+    sync_folder(os.path.dirname(path) or ".")
+
+
+@contextlib.contextmanager
+def create(path: str, aside: str) -> Iterator[BinaryIO]:
+    """Opens `path` for writing; it appears, as a whole, when the `with` block ends well.
+
+    Args:
+        path: local path; its folder is made if missing. An existing file is replaced.
+        aside: where the bytes go until then: on the same disk; its folder is made if missing.
+
+    Yields:
+        The file to write to.
+
+    Raises:
+        OSError: a folder is read-only or full. As after any error in the block, `path` is then
+            as it was and `aside` is gone.
+    """
+    for name in (path, aside):
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+    try:
+        with open(aside, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

@@ -1,8 +1,8 @@
 """The output folder while a job fills it: whose it is, who holds it, what an earlier run left.
 
-    OUTPUT/.prepare/lock       held by the job that runs
+    OUTPUT/.prepare/lock       held by the job that runs (on a local disk; an object store has none)
     OUTPUT/.prepare/job.log    what its workers said
-    OUTPUT/.prepare/RECIPE/    plans and results of the shards (see `shards`); RECIPE is a hash
+    OUTPUT/.prepare/JOB/       plans and results of the shards (see `shards`); JOB is a hash
 
 Nothing is ever deleted but this folder and shards that a result in it names.
 """
@@ -10,39 +10,42 @@ Nothing is ever deleted but this folder and shards that a result in it names.
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
-import shutil
 import sys
+import tempfile
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import tqdm
 
-from data_prep import files, records, shards
+from data_prep import records, shard_results, storage
 from data_prep.command_line import UserError
 
 _HIDDEN = ".prepare"
 _SHARD_NAME = re.compile(rf"({'|'.join(records.SPLITS)})-\d{{5}}-of-\d{{5}}")
+# Seconds between two looks at the folder, which an object store bills.
+_LOOK_EVERY = {True: 0.5, False: 10}
 
 
 def finished(output_dir: str, recipe: Mapping[str, object]) -> records.Manifest | None:
     """The manifest of the data set that `recipe` makes, if it is already in the folder.
 
     Args:
-        output_dir: local path; may be missing.
+        output_dir: may be missing.
         recipe: that of the manifest to be.
 
     Raises:
         UserError: the folder holds another data set, or files that no job of ours has put there.
     """
-    if not os.path.lexists(output_dir):
+    if not storage.is_folder(output_dir):
+        if storage.is_local(output_dir) and os.path.lexists(output_dir):
+            raise UserError(f"--output_dir must be a folder; {output_dir} is a file")
         return None
-    if not os.path.isdir(output_dir):
-        raise UserError(f"--output_dir must be a folder; {output_dir} is a file")
-    if os.path.exists(os.path.join(output_dir, records.MANIFEST)):
-        manifest = records.read_manifest(output_dir)
+    if storage.exists(storage.join(output_dir, records.MANIFEST)):
+        manifest = records.read_manifest(output_dir, _open)
         # As JSON has it: what was read back cannot hold a tuple.
         if manifest.recipe != json.loads(json.dumps(recipe)):
             raise UserError(
@@ -51,8 +54,8 @@ def finished(output_dir: str, recipe: Mapping[str, object]) -> records.Manifest 
                 "remove that one first"
             )
         return manifest
-    visible = [name for name in os.listdir(output_dir) if not name.startswith(".")]
-    if visible and not os.path.isdir(os.path.join(output_dir, _HIDDEN)):
+    visible = [*storage.folders(output_dir), *(f.name for f in storage.files(output_dir, 1))]
+    if visible and not storage.is_folder(storage.join(output_dir, _HIDDEN)):
         raise UserError(
             f"--output_dir must be new, empty or of an earlier run of prepare; {output_dir} holds "
             f"{min(visible)}; choose another"
@@ -61,20 +64,38 @@ def finished(output_dir: str, recipe: Mapping[str, object]) -> records.Manifest 
 
 
 @contextlib.contextmanager
-def claim(output_dir: str, recipe: Mapping[str, object]) -> Iterator[str]:
-    """Holds the folder for one job; what a job with another recipe left half-done is removed.
+def claim(output_dir: str, recipe: Mapping[str, object], state: str) -> Iterator[str]:
+    """Holds the folder for one job; what another job left half-done in it is removed.
 
     Args:
-        output_dir: local path; made if missing.
+        output_dir: made if missing.
         recipe: of the job.
+        state: of its input (`Catalog.state`): of other files, the shards are made anew.
 
     Yields:
-        The work folder of `recipe`. It outlives a failure, for the next run to go on from.
+        The job's work folder. It outlives a failure, for the next run to go on from.
 
     Raises:
         UserError: another job holds the folder, or has finished it since `finished` was asked.
     """
-    hidden = os.path.join(output_dir, _HIDDEN)
+    hidden = storage.join(output_dir, _HIDDEN)
+    with _lock(output_dir, hidden):
+        if storage.exists(storage.join(output_dir, records.MANIFEST)):
+            raise UserError(f"another job has just finished {output_dir}; run the command again")
+        job = json.dumps([recipe, state], sort_keys=True).encode()
+        work_dir = storage.join(hidden, hashlib.blake2b(job, digest_size=16).hexdigest())
+        _remove_others(output_dir, hidden, work_dir)
+        if storage.is_local(work_dir):
+            os.makedirs(work_dir, exist_ok=True)
+        yield work_dir
+
+
+@contextlib.contextmanager
+def _lock(output_dir: str, hidden: str) -> Iterator[None]:
+    """Keeps a second job out; the system lets go of the lock when the process ends, however."""
+    if not storage.is_local(output_dir):
+        yield
+        return
     os.makedirs(hidden, exist_ok=True)
     with open(os.path.join(hidden, "lock"), "w") as lock:
         try:
@@ -84,40 +105,47 @@ def claim(output_dir: str, recipe: Mapping[str, object]) -> Iterator[str]:
                 f"another job is writing to {output_dir}; wait for it, or choose another "
                 "--output_dir"
             ) from error
-        if os.path.exists(os.path.join(output_dir, records.MANIFEST)):
-            raise UserError(f"another job has just finished {output_dir}; run the command again")
-        name = hashlib.blake2b(json.dumps(recipe, sort_keys=True).encode(), digest_size=16)
-        work_dir = os.path.join(hidden, name.hexdigest())
-        _remove_others(output_dir, hidden, work_dir)
-        os.makedirs(work_dir, exist_ok=True)
-        yield work_dir
+        yield
 
 
 def log_path(output_dir: str) -> str:
-    """The file for what the workers say."""
-    return os.path.join(output_dir, _HIDDEN, "job.log")
+    """The local file for what the workers say."""
+    if storage.is_local(output_dir):
+        return os.path.join(output_dir, _HIDDEN, "job.log")
+    return os.path.join(tempfile.mkdtemp(prefix="prepare-"), "job.log")
 
 
 @contextlib.contextmanager
-def progress(work_dir: str, names: Collection[str]) -> Iterator[None]:
-    """A bar on stderr over the shards, while the block runs.
+def progress(output_dir: str, work_dir: str, plan: Mapping[str, int]) -> Iterator[None]:
+    """A bar on stderr, while the block runs: photos a second, time left, shards done.
 
-    It counts the results in the folder, which is the same on every runner.
+    It looks for the results in the folder, which is the same on every runner.
 
     Args:
+        output_dir: of the job.
         work_dir: of the job.
-        names: of all shards.
+        plan: how many photos are in each shard, by its name.
     """
     stop = threading.Event()
 
-    def count() -> int:
-        return sum(name.endswith(shards.RESULT_SUFFIX) for name in os.listdir(work_dir))
+    def finished_shards() -> set[str]:
+        names = (found.name for found in storage.files(work_dir, 1))
+        return {name.removesuffix(shard_results.SUFFIX) for name in names} & plan.keys()
+
+    def show(bar: tqdm.tqdm) -> None:
+        with contextlib.suppress(OSError):  # a bar is not worth a job
+            found = finished_shards()
+            bar.set_postfix_str(f"{len(found)}/{len(plan)} shards", refresh=False)
+            bar.update(sum(plan[name] for name in found) - bar.n)
 
     def watch() -> None:
-        with tqdm.tqdm(total=len(names), initial=count(), unit="shard", desc="prepare") as bar:
-            while not stop.wait(0.5):
-                bar.update(count() - bar.n)
-            bar.update(count() - bar.n)
+        # What an earlier run has done must not count as speed.
+        done = sum(plan[name] for name in finished_shards())
+        total = sum(plan.values())
+        with tqdm.tqdm(total=total, initial=done, unit="photo", desc="prepare") as bar:
+            while not stop.wait(_LOOK_EVERY[storage.is_local(output_dir)]):
+                show(bar)
+            show(bar)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -140,36 +168,40 @@ def publish(output_dir: str, work_dir: str, name: str, content: bytes | str) -> 
         content: bytes, or text that is written as UTF-8.
     """
     data = content.encode() if isinstance(content, str) else content
-    aside = os.path.join(work_dir, os.path.basename(name))
-    path = os.path.join(output_dir, name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    files.write_file(aside, data)
-    os.replace(aside, path)
-    files.sync_folder(os.path.dirname(path))
+    aside = storage.join(work_dir, os.path.basename(name) + ".tmp")
+    with storage.create(storage.join(output_dir, name), aside) as file:
+        file.write(data)
     return hashlib.sha256(data).hexdigest()
 
 
 def clean(output_dir: str) -> None:
     """Removes all that is not part of the data set."""
-    shutil.rmtree(os.path.join(output_dir, _HIDDEN), ignore_errors=True)
+    storage.remove_folder(storage.join(output_dir, _HIDDEN))
 
 
 def _remove_others(output_dir: str, hidden: str, work_dir: str) -> None:
-    for entry in os.scandir(hidden):
-        if not entry.is_dir(follow_symlinks=False) or entry.path == work_dir:
+    if not storage.is_folder(hidden):
+        return
+    for name in storage.folders(hidden):
+        other = storage.join(hidden, name)
+        if other == work_dir:
             continue
         print(
             f"prepare: {output_dir} holds the shards of an unfinished job with other options or "
             "photos; they are made anew",
             file=sys.stderr,
         )
-        for result in os.listdir(entry.path):
-            name = result.removesuffix(shards.RESULT_SUFFIX)
-            if name != result and _SHARD_NAME.fullmatch(name):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(output_dir, name))
+        for found in storage.files(other, 1):
+            shard = found.name.removesuffix(shard_results.SUFFIX)
+            if shard != found.name and _SHARD_NAME.fullmatch(shard):
+                storage.remove(storage.join(output_dir, shard))
         # Also stops a worker that outlived its killed job: it finds no file left to rename.
-        shutil.rmtree(entry.path)
+        storage.remove_folder(other)
+
+
+def _open(path: str, mode: str):
+    file = storage.open_file(path)
+    return file if "b" in mode else io.TextIOWrapper(file, encoding="utf-8")
 
 
 def _differences(made: Mapping[str, object], wanted: Mapping[str, object]) -> str:

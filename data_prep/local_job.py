@@ -8,7 +8,6 @@ soon as a worker does, or as soon as its parent is gone, however that was ended.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import shlex
@@ -19,7 +18,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 
-from data_prep import records, shards
+from data_prep import shards
 
 _DONE = "done"
 
@@ -42,7 +41,7 @@ def run(names: Sequence[str], settings: shards.Settings, *, workers: int, log_pa
     """
     job = {
         "names": list(names),
-        "settings": dataclasses.asdict(settings),
+        "settings": settings.to_json(),
         "workers": workers,
         "log_path": log_path,
     }
@@ -75,8 +74,6 @@ def run(names: Sequence[str], settings: shards.Settings, *, workers: int, log_pa
 def _main() -> None:
     """The child: says on one line of stdout that all is done, or what went wrong."""
     job = json.loads(sys.stdin.buffer.readline())
-    fields = job["settings"]
-    fields["classes"] = tuple(records.ClassName(**entry) for entry in fields["classes"])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threading.excepthook = _end_with_worker
 
@@ -85,7 +82,7 @@ def _main() -> None:
     try:
         pipeline.run(
             job["names"],
-            shards.Settings(**fields),
+            shards.Settings.from_json(job["settings"]),
             pipeline.parse_options([f"--direct_num_workers={job['workers']}"]),
             _processes(job["log_path"]),
         )

@@ -12,16 +12,28 @@ import re
 from collections.abc import Sequence
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-from apache_beam.runners.runner import PipelineRunner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
 
 from data_prep import shards
+
+# Beam's remarks on itself are for its developers; a failed job is an exception anyway.
+logging.getLogger("apache_beam").setLevel(logging.CRITICAL + 1)
 
 _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception)\b")
 
 
+# Of the counters that a cluster's own page shows.
+COUNTERS = "prepare"
+
+
 class WriteShards(beam.PTransform):
-    """Names of planned shards -> names of finished shards (PCollection[str], both)."""
+    """Names of planned shards -> names of finished shards (PCollection[str], both).
+
+    Counts, in the namespace `COUNTERS`: shards, records, and photos by reason of rejection, repair
+    and note. A shard that an earlier run has finished counts, too.
+    """
 
     def __init__(self, settings: shards.Settings):
         super().__init__()
@@ -32,8 +44,15 @@ class WriteShards(beam.PTransform):
         return (
             names
             | "SpreadOverWorkers" >> beam.Reshuffle()  # str
-            | "WriteShard" >> beam.Map(shards.write_shard, self._settings)  # str
+            | "WriteShard" >> beam.Map(_write_shard, self._settings)  # str
         )
+
+
+def _write_shard(name: str, settings: shards.Settings) -> str:
+    counts = shards.write_shard(name, settings).counts()
+    for counter, number in {"shards": 1, **counts}.items():
+        Metrics.counter(COUNTERS, counter).inc(number)
+    return name
 
 
 def parse_options(beam_options: Sequence[str]) -> PipelineOptions:
@@ -43,17 +62,22 @@ def parse_options(beam_options: Sequence[str]) -> PipelineOptions:
         beam_options: such as ["--runner=DataflowRunner", "--region=europe-west1"].
 
     Raises:
-        ValueError: Beam does not know an option, or does not take its value.
+        ValueError: Beam does not know an option or the runner, or does not take a value.
     """
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
+            runner = PipelineOptions(list(beam_options)).view_as(StandardOptions).runner
+            if runner:
+                create_runner(runner)  # imports its module, which makes its own options known
             options = PipelineOptions(list(beam_options))
             known = options.get_all_options()
             unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
     except SystemExit as error:  # argparse's way; its last line is what matters
         message = said.getvalue().strip().splitlines()[-1]
         raise ValueError(f"Beam options are required. Received: {message}") from error
+    except ImportError as error:
+        raise ValueError(f"{runner} needs a package that is missing: {error}") from error
     if unknown:  # Beam would pass over a typing error without a word
         raise ValueError(f"Beam options are required. Received: --{min(unknown)}")
     return options
@@ -64,7 +88,7 @@ def run(
     settings: shards.Settings,
     options: PipelineOptions,
     runner: PipelineRunner | None = None,
-) -> None:
+) -> PipelineResult:
     """Writes the planned shards, and returns when the runner says that it is done.
 
     Do not believe it: look for the shards.
@@ -75,15 +99,17 @@ def run(
         options: from `parse_options`.
         runner: instead of the one that `options` name.
 
+    Returns:
+        What the runner says of the job; where it has counters, they are in its `metrics()`.
+
     Raises:
         Exception: whatever the runner raises when a shard fails; see `cause`.
     """
-    # Beam's remarks on itself are for its developers; a failed job is an exception anyway.
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL + 1)
     # Beam's own default, DirectRunner, first tries to download a program.
     chosen = runner or options.view_as(StandardOptions).runner or "FnApiRunner"
     with beam.Pipeline(chosen, options) as pipeline:
         _ = pipeline | "ShardNames" >> beam.Create(names) | WriteShards(settings)
+    return pipeline.result
 
 
 def cause(error: Exception) -> str:

@@ -25,18 +25,19 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 
-import cv2
-import numpy as np
-import PIL.features
+import tqdm
 from absl import flags
 
 from data_prep import (
+    catalog,
     command_line,
     finishing,
     images,
     job_folder,
     local_job,
+    options,
     records,
+    shard_results,
     shards,
     sources,
 )
@@ -66,12 +67,41 @@ VALIDATION_SHARDS = flags.DEFINE_integer(
     upper_bound=99_999,
     flag_values=FLAGS,
 )
+VALIDATION_FRACTION = flags.DEFINE_float(
+    "validation_fraction",
+    None,
+    "For --source=class_folders whose --input_dir holds the classes themselves, not yet split: the "
+    "share of photos to validate with, such as 0.1. What a photo holds decides, so equal photos "
+    "are never in both, and adding photos moves none.",
+    flag_values=FLAGS,
+)
 SHORT_SIDE = flags.DEFINE_integer(
     "short_side",
     256,
-    "Side of the stored photos in pixels: the short side is scaled to it, the long one cropped.",
+    "Short side of the stored photos in pixels.",
     lower_bound=8,
     upper_bound=images.LARGEST_SIZE,
+    flag_values=FLAGS,
+)
+CROP = flags.DEFINE_enum(
+    "crop",
+    "center",
+    list(images.CROPS),
+    "center: the central square is kept, as in 2012; none: the whole photo is.",
+    flag_values=FLAGS,
+)
+FIT = flags.DEFINE_enum(
+    "fit",
+    "short_side",
+    list(images.FITS),
+    "short_side: scaled in proportion, as in 2012; warp: squeezed into a square, as Caffe does.",
+    flag_values=FLAGS,
+)
+STORAGE = flags.DEFINE_enum(
+    "storage",
+    "jpeg",
+    list(images.STORAGES),
+    "jpeg, or raw: the pixels themselves, faster to read, about four times as large.",
     flag_values=FLAGS,
 )
 QUALITY = flags.DEFINE_integer(
@@ -80,6 +110,33 @@ QUALITY = flags.DEFINE_integer(
     "Quality of the stored JPEGs.",
     lower_bound=1,
     upper_bound=100,
+    flag_values=FLAGS,
+)
+TRUNCATED = flags.DEFINE_enum(
+    "truncated",
+    "reject",
+    list(images.TRUNCATED),
+    "What becomes of a photo whose end is missing; accept: the rest of it is grey.",
+    flag_values=FLAGS,
+)
+PASS_THROUGH = flags.DEFINE_bool(
+    "pass_through",
+    False,
+    "Store a photo that is already a plain JPEG of the right size byte for byte.",
+    flag_values=FLAGS,
+)
+LABEL_OFFSET = flags.DEFINE_integer(
+    "label_offset",
+    0,
+    "1: labels from 1, for readers that keep 0 for the background, as TensorFlow slim's do.",
+    lower_bound=0,
+    upper_bound=1,
+    flag_values=FLAGS,
+)
+INDEX = flags.DEFINE_bool(
+    "index",
+    False,
+    "Also write index/SHARD.index, which DALI and PyTorch's tfrecord package read.",
     flag_values=FLAGS,
 )
 SEED = flags.DEFINE_integer(
@@ -94,66 +151,69 @@ flags.mark_flags_as_required(["source", "input_dir", "output_dir"], flag_values=
 
 
 def prepare(
-    *,
-    source: str,
-    input_dir: str,
-    output_dir: str,
-    train_shards: int = 1024,
-    validation_shards: int = 128,
-    short_side: int = 256,
-    quality: int = 95,
-    seed: int = 0,
-    beam_options: Sequence[str] = (),
+    *, input_dir: str, output_dir: str, beam_options: Sequence[str] = (), **choices: object
 ) -> dict[str, object]:
     """Makes the data set; what an interrupted run with the same arguments has done is kept.
 
     Args:
-        source: one of `sources.SOURCES`.
-        input_dir: the folder that the source reads; local.
-        output_dir: new, empty, or of an earlier run; local.
-        train_shards: files of the train split; a split has no more files than photos.
-        validation_shards: files of the validation split.
-        short_side: side of the stored photos, pixels.
-        quality: of the stored JPEGs, 1 to 100.
-        seed: of the order of the photos, from 0.
+        input_dir: the folder that the source reads.
+        output_dir: new, empty, or of an earlier run.
         beam_options: for Apache Beam; without any, all cores of this machine are used.
+        **choices: the fields of `options.Options`; only `source` must be given.
 
     Returns:
-        train_records, validation_records, rejected, repairs (how many, by name), shards, classes,
-        seconds, photos_per_second (of those read in this run) and output_dir.
+        train_records, validation_records, rejected, repairs (how many, by name), duplicates (photos
+        that are in the data set more than once), shards, classes, seconds, photos_per_second (of
+        those read in this run) and output_dir.
 
     Raises:
         UserError: an argument or the input cannot be used, or the job was stopped by an error.
     """
     started = time.monotonic()
-    for flag, path in (("--input_dir", input_dir), ("--output_dir", output_dir)):
-        if "://" in path:
-            raise UserError(f"{flag} must be a local folder. Received: {path}")
+    wanted = options.Options(**choices)
     if beam_options:
         _check_beam_options(beam_options)
-    listing = sources.open_source(source, input_dir)
-    shard_counts = _shard_counts(listing, train=train_shards, validation=validation_shards)
-    recipe = _recipe(source, listing, shard_counts, short_side, quality, seed)
-    done = 0
     try:
-        manifest = job_folder.finished(output_dir, recipe)
-        if manifest is None:
-            with job_folder.claim(output_dir, recipe) as work_dir:
-                settings = shards.Settings(
-                    output_dir, work_dir, listing.classes, short_side, quality
-                )
-                plan = shards.write_plans(work_dir, listing.splits, shard_counts, seed)
-                done = _convert(plan, settings, beam_options)
-                manifest = finishing.finish(plan, settings, recipe)
-        else:
-            print(f"prepare: {output_dir} is finished already", file=sys.stderr)
-        job_folder.clean(output_dir)
-    except OSError as error:
-        raise UserError(
-            f"the data set cannot be written: {error}; put that right and run the same command "
-            "again, finished shards are kept"
-        ) from error
+        rule = wanted.rule()
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    source = sources.open_source(
+        wanted.source, input_dir, validation_fraction=wanted.validation_fraction
+    )
+    with catalog.Catalog(wanted.seed) as photos:
+        photos.fill(tqdm.tqdm(source.photos, desc="list", unit="photo"))
+        recipe = wanted.recipe(photos, source.classes)
+        try:
+            manifest = job_folder.finished(output_dir, recipe)
+            done = 0
+            if manifest is None:
+                with job_folder.claim(output_dir, recipe, photos.state) as work_dir:
+                    settings = shards.Settings(
+                        output_dir, work_dir, source.classes, rule, wanted.label_offset
+                    )
+                    plan = _plan(photos, wanted, work_dir)
+                    done = _convert(plan, settings, beam_options)
+                    manifest = finishing.finish(plan, settings, recipe)
+            else:
+                print(f"prepare: {output_dir} is finished already", file=sys.stderr)
+            job_folder.clean(output_dir)
+        except OSError as error:
+            raise UserError(
+                f"the data set cannot be written: {error}; put that right and run the same "
+                "command again, finished shards are kept"
+            ) from error
     return _figures(manifest, output_dir, done, time.monotonic() - started)
+
+
+def _plan(photos: catalog.Catalog, wanted: options.Options, work_dir: str) -> dict[str, int]:
+    counts = wanted.shard_counts(photos.counts)
+    for split, count in counts.items():
+        if count < getattr(wanted, f"{split}_shards"):
+            print(f"prepare: {count} {split} photos make {count} shards at most", file=sys.stderr)
+    try:
+        return shards.write_plans(work_dir, photos, counts)
+    except ValueError as error:
+        raise UserError(f"{error}; rename or remove one of the two in --input_dir") from error
 
 
 def _import_pipeline():
@@ -176,52 +236,18 @@ def _check_beam_options(beam_options: Sequence[str]) -> None:
         raise UserError(f"what follows -- goes to Apache Beam: {error}") from error
 
 
-def _shard_counts(listing: sources.Source, **wanted: int) -> dict[str, int]:
-    counts = {split: min(wanted[split], len(listing.splits[split])) for split in records.SPLITS}
-    for split, count in counts.items():
-        if count < wanted[split]:
-            print(f"prepare: {count} {split} photos make {count} shards at most", file=sys.stderr)
-    return counts
-
-
-def _recipe(
-    source: str,
-    listing: sources.Source,
-    shard_counts: Mapping[str, int],
-    short_side: int,
-    quality: int,
-    seed: int,
-) -> dict[str, object]:
-    """All that decides a byte of the data set, but not where its input lies."""
-    return {
-        "source": source,
-        "input": listing.fingerprint(),
-        **{f"{split}_shards": count for split, count in shard_counts.items()},
-        "short_side": short_side,
-        "quality": quality,
-        "seed": seed,
-        "conversion": images.VERSION,
-        "versions": {
-            "libjpeg_turbo": PIL.features.version("libjpeg_turbo"),
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-            "pillow": PIL.__version__,
-        },
-    }
-
-
 def _convert(
     plan: Mapping[str, int], settings: shards.Settings, beam_options: Sequence[str]
 ) -> int:
     """Runs the Beam job; returns how many photos were in the shards that had to be made."""
-    kept = {name for name in plan if shards.read_result(settings.work_dir, name)}
+    kept = {name for name in plan if shard_results.read(settings.work_dir, name)}
     if kept:
         print(f"prepare: {len(kept)} of {len(plan)} shards are done already", file=sys.stderr)
     log_path = job_folder.log_path(settings.output_dir)
     workers = min(_cores(), len(plan) - len(kept))
     names = list(plan)  # all: whether a shard that seems done is whole, a worker finds out
     try:
-        with job_folder.progress(settings.work_dir, names):
+        with job_folder.progress(settings.output_dir, settings.work_dir, plan):
             if workers > 1 and not beam_options:
                 local_job.run(names, settings, workers=workers, log_path=log_path)
             else:
@@ -272,10 +298,18 @@ def main(arguments: Sequence[str]) -> dict[str, object]:
         source=SOURCE.value,
         input_dir=INPUT_DIR.value,
         output_dir=OUTPUT_DIR.value,
+        validation_fraction=VALIDATION_FRACTION.value,
         train_shards=TRAIN_SHARDS.value,
         validation_shards=VALIDATION_SHARDS.value,
         short_side=SHORT_SIDE.value,
+        crop=CROP.value,
+        fit=FIT.value,
+        storage=STORAGE.value,
         quality=QUALITY.value,
+        truncated=TRUNCATED.value,
+        pass_through=PASS_THROUGH.value,
+        label_offset=LABEL_OFFSET.value,
+        index=INDEX.value,
         seed=SEED.value,
         beam_options=arguments,
     )

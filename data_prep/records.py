@@ -2,9 +2,11 @@
 
     train-00000-of-01024 ... validation-00000-of-00128   TFRecords of tf.train.Example
     manifest.json      written last; a folder without it is not a data set
-    labels.txt         line number = class index, from 0: wnid <tab> name
+    labels.txt         line number = place of the class, from 0: wnid <tab> name
     rejected.jsonl     every input that became no record: {"split", "key", "reason"}
     statistics/        mean_image.npy, mean_image.binaryproto, statistics.json
+    audit.json         what a person should know of the photos; audit.html shows it
+    index/             where asked for: the byte ranges of each shard's records
 
 Written by data_prep.prepare, proven by data_prep.verify, read by keras_alexnet. This module is
 the only one of the two sides' common knowledge, and imports neither Beam nor, until `parse` is
@@ -12,10 +14,11 @@ called, TensorFlow.
 """
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -26,14 +29,21 @@ from data_prep.command_line import UserError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 LABELS = "labels.txt"
 REJECTED = "rejected.jsonl"
 STATISTICS = "statistics/statistics.json"
 MEAN_IMAGE = "statistics/mean_image.npy"
 MEAN_IMAGE_CAFFE = "statistics/mean_image.binaryproto"
+AUDIT = "audit.json"
+AUDIT_PAGE = "audit.html"
+# A folder of its own, so that the glob train-* finds shards and nothing else.
+INDEX_FOLDER = "index"
 SPLITS = ("train", "validation")
+# image/format of the photos, by the recipe's "storage".
+IMAGE_FORMATS = {"jpeg": "JPEG", "raw": "RAW"}
+CROPS = ("center", "none")
 
 # How to open a file; Beam's and TensorFlow's file systems have the same two arguments.
 OpenFile = Callable[[str, str], IO]
@@ -51,14 +61,14 @@ class Feature:
 
 # The names that slim, the TPU tools, TFDS' importers and DALI's users know.
 FEATURES = (
-    Feature("image/encoded", "bytes", "the photo, a baseline RGB JPEG", b"\xff\xd8..."),
-    Feature("image/format", "bytes", "how image/encoded is stored", "JPEG"),
+    Feature("image/encoded", "bytes", "a baseline RGB JPEG, or pixels by row", b"\xff\xd8..."),
+    Feature("image/format", "bytes", "of image/encoded: JPEG or RAW", "JPEG"),
     Feature("image/colorspace", "bytes", "of image/encoded", "RGB"),
     Feature("image/channels", "int64", "of image/encoded", 3),
     Feature("image/height", "int64", "of image/encoded, pixels", 256),
     Feature("image/width", "int64", "of image/encoded, pixels", 256),
     Feature("image/filename", "bytes", "name of the original", "n01440764_10026.JPEG"),
-    Feature("image/class/label", "int64", "class index, from 0, by sorted wnid", 0),
+    Feature("image/class/label", "int64", "place by sorted wnid + the manifest's offset", 0),
     Feature("image/class/synset", "bytes", "wnid, or the class folder's name", "n01440764"),
     Feature("image/class/text", "bytes", "the class' name in words", "tench, Tinca tinca"),
 )
@@ -67,6 +77,7 @@ FEATURES = (
 def encode(
     *,
     image: bytes,
+    image_format: str = "JPEG",
     height: int,
     width: int,
     filename: str,
@@ -77,18 +88,20 @@ def encode(
     """A serialized tf.train.Example with the features of `FEATURES`.
 
     Args:
-        image: a baseline RGB JPEG of `height` x `width` pixels.
+        image: of `height` x `width` pixels.
+        image_format: of `image`: "JPEG", a baseline RGB one, or "RAW", the RGB bytes of the pixels
+            from left to right and from top to bottom.
         height: pixels.
         width: pixels.
         filename: the original's name, without folders.
-        label: class index, from 0.
+        label: place of the class, from 0, plus the data set's label_offset.
         wnid: WordNet id, or the class folder's name.
         text: the class in words.
     """
     return tfrecord.encode_example(
         {
             "image/encoded": image,
-            "image/format": "JPEG",
+            "image/format": image_format,
             "image/colorspace": "RGB",
             "image/channels": 3,
             "image/height": height,
@@ -121,9 +134,30 @@ def shard_name(split: str, index: int, count: int) -> str:
     return f"{split}-{index:05d}-of-{count:05d}"
 
 
+def index_name(shard: str) -> str:
+    """The path in the data set of a shard's index: index/train-00000-of-01024.index."""
+    return f"{INDEX_FOLDER}/{shard}.index"
+
+
+def index_text(record_bytes: Iterable[int]) -> str:
+    """The text of a shard's index: a line a record, its offset and its length in bytes.
+
+    The format is that of the programs called tfrecord2idx, of the `tfrecord` package for PyTorch
+    and of NVIDIA DALI.
+
+    Args:
+        record_bytes: the lengths of the records in the file, their framing included.
+    """
+    lines, offset = [], 0
+    for length in record_bytes:
+        lines.append(f"{offset} {length}\n")
+        offset += length
+    return "".join(lines)
+
+
 @dataclasses.dataclass(frozen=True)
 class ClassName:
-    """A class: its place in `Manifest.classes` is its label."""
+    """A class: its place in `Manifest.classes` is its label, less the manifest's label_offset."""
 
     wnid: str
     name: str
@@ -153,16 +187,39 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
+class PhotoFormat:
+    """What a reader has to know of the photos in the records.
+
+    Attributes:
+        short_side: pixels.
+        storage: "jpeg" or "raw".
+        crop: "center", the photos are squares, or "none", they are as long as the originals. Then
+            a reader takes the square in the middle, whose statistics are those of the data set.
+    """
+
+    short_side: int
+    storage: str
+    crop: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     """What a data set is and how it was made.
 
     Attributes:
         recipe: every option that decides a byte of the output, and the versions of the libraries.
+            Of use to a reader are: short_side (pixels), crop ("center" or "none"), fit
+            ("short_side", or "warp" to a square as Caffe does), storage ("jpeg" or "raw"), quality
+            (of the JPEGs), truncated ("reject" or "accept") and pass_through (whether originals
+            that were right already were kept byte for byte), index (whether there are index
+            files), label_offset, and icc_profiles (what was done about color profiles, in words).
         classes: in the order of their labels.
         splits: by name, one of `SPLITS`.
         repairs: how many photos each repair was done to, by its name.
         files: sha256 of every file that is not a shard, by its path in the folder.
-        label_offset: what was added to a class' place to make its label.
+        notes: how many photos each note is on, by its name: what is worth knowing, but no repair.
+        label_offset: what was added to a class' place to make its label: 0, or 1 for readers of the
+            slim convention, where label 0 is the background.
         schema_version: of this description.
     """
 
@@ -171,25 +228,63 @@ class Manifest:
     splits: Mapping[str, Split]
     repairs: Mapping[str, int]
     files: Mapping[str, str]
+    notes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     label_offset: int = 0
     schema_version: int = SCHEMA_VERSION
 
+    def __post_init__(self):
+        if self.label_offset not in (0, 1):
+            raise ValueError(f"a label_offset of 0 or 1 is required. Received: {self.label_offset}")
+
+    @property
+    def photo_format(self) -> PhotoFormat:
+        """How the photos are stored, by the recipe.
+
+        Raises:
+            UserError: the recipe does not say it, or says what this version does not know.
+        """
+        found = PhotoFormat(
+            self.recipe.get("short_side"),
+            self.recipe.get("storage", "jpeg"),
+            self.recipe.get("crop", "center"),
+        )
+        side = found.short_side
+        if (
+            not (isinstance(side, int) and side > 0)
+            or found.storage not in IMAGE_FORMATS
+            or found.crop not in CROPS
+        ):
+            raise UserError(
+                f"the manifest's recipe must have a short_side of at least 1 pixel, a storage of "
+                f"{list(IMAGE_FORMATS)} and a crop of {list(CROPS)}. Received: {found}; "
+                f"run data_prep.prepare again"
+            )
+        return found
+
     def to_json(self) -> str:
-        """The text of manifest.json: keys sorted, so that equal manifests are equal bytes."""
-        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+        """The text of manifest.json: keys sorted, so that equal manifests are equal bytes.
+
+        Its key "sha256" is the hash of the text that it would be without that key and its value, so
+        that the file proves itself, as it proves all others.
+        """
+        fields = dataclasses.asdict(self)
+        digest = hashlib.sha256(_json_text(fields).encode()).hexdigest()
+        return _json_text({**fields, "sha256": digest})
 
     @staticmethod
     def from_json(text: str) -> "Manifest":
         """The inverse of `to_json`.
 
         Raises:
-            ValueError: the text is no manifest, or one of another schema version.
+            ValueError: the text is no manifest, one of another schema version, or not to the last
+                byte what `to_json` wrote.
         """
         try:
             fields = json.loads(text)
             version = fields["schema_version"]
             if version != SCHEMA_VERSION:
                 raise ValueError(f"schema version {SCHEMA_VERSION} is needed, this is {version}")
+            del fields["sha256"]  # compared below, with all else
             fields["classes"] = tuple(ClassName(**entry) for entry in fields["classes"])
             fields["splits"] = {
                 name: Split(
@@ -198,9 +293,16 @@ class Manifest:
                 )
                 for name, split in fields["splits"].items()
             }
-            return Manifest(**fields)
-        except (KeyError, TypeError, AttributeError) as error:
+            manifest = Manifest(**fields)
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a manifest: {error!r}") from error
+        if manifest.to_json() != text:
+            raise ValueError("its text was changed: it is not what its own SHA-256 is of")
+        return manifest
+
+
+def _json_text(fields: Mapping[str, object]) -> str:
+    return json.dumps(fields, indent=1, sort_keys=True) + "\n"
 
 
 def read_manifest(data_dir: str, open_file: OpenFile = open) -> Manifest:
@@ -215,8 +317,9 @@ def read_manifest(data_dir: str, open_file: OpenFile = open) -> Manifest:
     """
     path = os.path.join(data_dir, MANIFEST)
     try:
-        with open_file(path, "r") as file:
-            return Manifest.from_json(file.read())
+        # As bytes: a text file's reader takes "\r" for "\n", and a changed byte for none.
+        with open_file(path, "rb") as file:
+            return Manifest.from_json(file.read().decode())
     except ValueError as error:
         raise UserError(f"{path} cannot be used: {error}; run data_prep.prepare again") from error
     except Exception as error:  # each file system has its own "not found"
@@ -234,6 +337,8 @@ def labels_text(classes: tuple[ClassName, ...]) -> str:
 @dataclasses.dataclass(frozen=True)
 class Statistics:
     """Over all pixels of the train split's records, RGB, 0 to 255.
+
+    Of photos that are not square, the square in their middle counts.
 
     Attributes:
         count: photos.

@@ -4,7 +4,7 @@ What moves between machines is the name of a shard, never a photo. Everything el
 the work folder, where it also survives a kill:
 
     NAME.plan     the shard's photos: byte ranges and labels, written before the job starts
-    NAME.result   what became of them: counts, rejects, sha256 and pixel sums
+    NAME.result   what became of them (see `shard_results`)
     NAME.*.tmp    the shard while it is being written
 
 Workers import this and no Beam; `data_prep.pipeline` spreads it over them.
@@ -12,23 +12,25 @@ Workers import this and no Beam; `data_prep.pipeline` spreads it over them.
 
 import dataclasses
 import hashlib
-import io
-import itertools
 import json
 import os
-import zipfile
+import socket
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
-import numpy as np
-
-from data_prep import files, images, records, tfrecord
-from data_prep.sources import Reference
+from data_prep import images, records, shard_results, storage, tfrecord
+from data_prep.catalog import Catalog
+from data_prep.outcomes import Outcome, Thumbnail
+from data_prep.references import Reference
+from data_prep.shard_results import ShardResult
 from data_prep.statistics import PixelSums
 
 PLAN_SUFFIX = ".plan"
-RESULT_SUFFIX = ".result"
+# Of a repair, or of a reason to reject: enough for the audit's page to show some of each.
+THUMBNAILS_PER_SHARD = 24
+
+_CHUNK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,32 +41,27 @@ class Settings:
         output_dir: where finished shards go.
         work_dir: the folder of plans and results; on the file system of `output_dir`.
         classes: in the order of their labels.
-        size: side of the stored photos, pixels.
-        quality: of their JPEG, 1 to 100.
+        rule: how a photo becomes a record.
+        label_offset: what is added to a class' place to make its label.
     """
 
     output_dir: str
     work_dir: str
     classes: tuple[records.ClassName, ...]
-    size: int
-    quality: int
+    rule: images.Rule
+    label_offset: int = 0
 
+    def to_json(self) -> str:
+        """For a worker that is another process."""
+        return json.dumps(dataclasses.asdict(self))
 
-@dataclasses.dataclass
-class ShardResult:
-    """What became of a shard's photos.
-
-    Attributes:
-        shard: the finished file.
-        rejected: key and reason of the photos that are not in it.
-        repairs: how many photos each repair was done to.
-        sums: over the photos in it; of no photo in a validation shard.
-    """
-
-    shard: records.Shard
-    rejected: list[tuple[str, str]]
-    repairs: Counter[str]
-    sums: PixelSums
+    @staticmethod
+    def from_json(text: str) -> "Settings":
+        """The inverse of `to_json`."""
+        fields = json.loads(text)
+        fields["classes"] = tuple(records.ClassName(**entry) for entry in fields["classes"])
+        fields["rule"] = images.Rule(**fields["rule"])
+        return Settings(**fields)
 
 
 def split_of(name: str) -> str:
@@ -72,88 +69,41 @@ def split_of(name: str) -> str:
     return name.partition("-")[0]
 
 
-def write_plans(
-    work_dir: str,
-    splits: Mapping[str, Sequence[Reference]],
-    shard_counts: Mapping[str, int],
-    seed: int,
-) -> dict[str, int]:
-    """Shuffles the photos of each split, deals them out to its shards and writes down which.
-
-    A plan takes some 35 bytes a photo: the paths and names in it compress well.
+def write_plans(work_dir: str, catalog: Catalog, shard_counts: Mapping[str, int]) -> dict[str, int]:
+    """Deals the shuffled photos of each split out to its shards, and writes down which.
 
     Args:
         work_dir: where the plans go.
-        splits: the photos, by the name of the split, in any order.
+        catalog: of all photos.
         shard_counts: by the name of the split.
-        seed: of the order, 0 to 2**64 - 1.
 
     Returns:
         How many photos are in each shard, by the shard's name.
+
+    Raises:
+        ValueError: two photos of a split have one key.
     """
     planned = {}
     for split, count in shard_counts.items():
-        order = _shuffled(splits[split], split, seed)
-        bounds = [len(order) * index // count for index in range(count + 1)]
-        for index, (start, end) in enumerate(itertools.pairwise(bounds)):
+        photos, total = catalog.in_order(split), catalog.counts[split]
+        for index in range(count):
+            size = total * (index + 1) // count - total * index // count
             name = records.shard_name(split, index, count)
-            content = zlib.compress(json.dumps(order[start:end]).encode(), level=1)
-            files.write_file(os.path.join(work_dir, name + PLAN_SUFFIX), content)
-            planned[name] = end - start
+            plan = [next(photos) for _ in range(size)]
+            content = zlib.compress(json.dumps(plan).encode(), level=1)
+            storage.write_file(storage.join(work_dir, name + PLAN_SUFFIX), content)
+            planned[name] = size
     return planned
-
-
-def _shuffled(references: Iterable[Reference], split: str, seed: int) -> list[Reference]:
-    """An order that depends on the photos' keys, the split and the seed, and on nothing else."""
-    salt = seed.to_bytes(8, "little")
-
-    def place(reference: Reference) -> tuple[bytes, str]:
-        key = f"{split}/{reference.key}".encode()
-        return hashlib.blake2b(key, digest_size=16, salt=salt).digest(), reference.key
-
-    return sorted(references, key=place)
 
 
 def read_plan(work_dir: str, name: str) -> list[Reference]:
     """A shard's photos, as `write_plans` wrote them down."""
-    with open(os.path.join(work_dir, name + PLAN_SUFFIX), "rb") as file:
+    with storage.open_file(storage.join(work_dir, name + PLAN_SUFFIX)) as file:
         return [Reference(*fields) for fields in json.loads(zlib.decompress(file.read()))]
 
 
-def read_result(work_dir: str, name: str) -> ShardResult | None:
-    """What a worker left about a shard; None if it has not finished it."""
-    try:
-        with np.load(os.path.join(work_dir, name + RESULT_SUFFIX), allow_pickle=False) as arrays:
-            fields = json.loads(arrays["json"].tobytes())
-            return ShardResult(
-                shard=records.Shard(**fields["shard"]),
-                rejected=[(key, reason) for key, reason in fields["rejected"]],
-                repairs=Counter(fields["repairs"]),
-                sums=PixelSums(fields["count"], arrays["pixels"], arrays["products"]),
-            )
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        return None
-
-
-def _write_result(work_dir: str, result: ShardResult) -> None:
-    fields = {
-        "shard": dataclasses.asdict(result.shard),
-        "rejected": result.rejected,
-        "repairs": result.repairs,
-        "count": result.sums.count,
-    }
-    output = io.BytesIO()
-    np.savez_compressed(
-        output,
-        json=np.frombuffer(json.dumps(fields).encode(), np.uint8),
-        pixels=result.sums.pixels,
-        products=result.sums.products,
-    )
-    files.write_file(os.path.join(work_dir, result.shard.name + RESULT_SUFFIX), output.getvalue())
-
-
-def write_shard(name: str, settings: Settings) -> str:
-    """Makes a planned shard, unless it is there already, and its result; returns its name.
+def write_shard(name: str, settings: Settings) -> ShardResult:
+    """Makes a planned shard, unless it is there already, and its result.
 
     Runs on a worker. A runner may call it twice, even at once, for the same shard: each call
     writes a file of its own, and the last rename wins, with the same bytes.
@@ -161,61 +111,107 @@ def write_shard(name: str, settings: Settings) -> str:
     Raises:
         OSError: the source or the output cannot be read or written. Broken photos raise nothing.
     """
-    path = os.path.join(settings.output_dir, name)
-    earlier = read_result(settings.work_dir, name)
+    path = storage.join(settings.output_dir, name)
+    earlier = shard_results.read(settings.work_dir, name)
     if earlier and _is_whole(path, earlier.shard):
-        return name
+        return earlier
 
-    aside = os.path.join(settings.work_dir, f"{name}.{os.getpid()}.tmp")
-    digest, size, count = hashlib.sha256(), 0, 0
-    rejected, repairs, sums = [], Counter(), PixelSums.zeros(settings.size)
-    with open(aside, "wb") as file:
-        for reference, data in _read(read_plan(settings.work_dir, name)):
-            photo = images.convert(data, size=settings.size, quality=settings.quality)
-            if isinstance(photo, images.Rejected):
-                rejected.append((reference.key, photo.reason))
-                continue
-            repairs.update(photo.repairs)
-            if split_of(name) == "train":
-                # The statistics are of what training will see: the photo after JPEG.
-                sums.add(images.decode_record(photo.jpeg))
-            record = tfrecord.frame(_example(reference, photo.jpeg, settings))
-            digest.update(record)
-            file.write(record)
-            size, count = size + len(record), count + 1
-        file.flush()
-        os.fsync(file.fileno())
     # Result first: then each shard in the output folder is known to be this job's. A kill between
     # the two leaves a result without its shard, which is no finished shard.
-    shard = records.Shard(name, count, size, digest.hexdigest())
-    _write_result(settings.work_dir, ShardResult(shard, rejected, repairs, sums))
-    os.replace(aside, path)
-    files.sync_folder(settings.output_dir)
-    return name
+    aside = storage.join(settings.work_dir, f"{name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    with storage.create(path, aside) as file:
+        work = _Work(name, settings)
+        for reference, data in _read(read_plan(settings.work_dir, name)):
+            file.write(work.record(reference, data))
+        result = work.result()
+        shard_results.write(settings.work_dir, result)
+    return result
 
 
-def _example(reference: Reference, jpeg: bytes, settings: Settings) -> bytes:
-    entry = settings.classes[reference.label]
-    return records.encode(
-        image=jpeg,
-        height=settings.size,
-        width=settings.size,
-        filename=reference.filename,
-        label=reference.label,
-        wnid=entry.wnid,
-        text=entry.name,
-    )
+class _Work:
+    """A shard in the making: turns photos into records and keeps the books."""
+
+    def __init__(self, name: str, settings: Settings):
+        self._name = name
+        self._settings = settings
+        self._digest = hashlib.sha256()
+        self._outcomes: list[Outcome] = []
+        self._thumbnails: list[Thumbnail] = []
+        self._shown: Counter[str] = Counter()
+        # Statistics are of what is trained on.
+        self._sums = PixelSums.zeros(settings.rule.size) if split_of(name) == "train" else None
+
+    def record(self, reference: Reference, data: bytes) -> bytes:
+        """The framed record of a photo; of one that is rejected, nothing."""
+        photo = images.convert(data, self._settings.rule)
+        record = b""
+        if isinstance(photo, images.Converted):
+            if self._sums:
+                self._sums.add(self._stored_square(photo))
+            record = tfrecord.frame(self._example(reference, photo))
+            self._digest.update(record)
+        rejected = isinstance(photo, images.Rejected)
+        outcome = Outcome(
+            content=hashlib.sha256(data).digest()[
+                :16
+            ],  # half of blake2b's time, by CPU instructions
+            width=photo.original_width,
+            height=photo.original_height,
+            reason=photo.reason if rejected else "",
+            repairs=() if rejected else photo.repairs,
+            notes=() if rejected else photo.notes,
+            record_bytes=len(record),
+        )
+        self._outcomes.append(outcome)
+        self._show(reference, outcome, data)
+        return record
+
+    def result(self) -> ShardResult:
+        """What became of all photos so far."""
+        written = [outcome.record_bytes for outcome in self._outcomes if outcome.record_bytes]
+        shard = records.Shard(self._name, len(written), sum(written), self._digest.hexdigest())
+        return ShardResult(shard, self._outcomes, self._thumbnails, self._sums)
+
+    def _stored_square(self, photo: images.Converted):
+        """What training will see: the photo as it is stored, after JPEG."""
+        rule = self._settings.rule
+        pixels = images.decode_stored(
+            photo.image, storage=rule.storage, height=photo.height, width=photo.width
+        )
+        return images.central_square(pixels, rule.size)
+
+    def _example(self, reference: Reference, photo: images.Converted) -> bytes:
+        entry = self._settings.classes[reference.label]
+        return records.encode(
+            image=photo.image,
+            image_format=self._settings.rule.storage.upper(),
+            height=photo.height,
+            width=photo.width,
+            filename=reference.filename,
+            label=reference.label + self._settings.label_offset,
+            wnid=entry.wnid,
+            text=entry.name,
+        )
+
+    def _show(self, reference: Reference, outcome: Outcome, data: bytes) -> None:
+        """Keeps a thumbnail of what was odd about a photo, if there are not enough of its kind."""
+        kinds = (outcome.reason,) if outcome.reason else outcome.repairs
+        wanted = [kind for kind in kinds if self._shown[kind] < THUMBNAILS_PER_SHARD]
+        if wanted:
+            jpeg = images.thumbnail(data)
+            self._thumbnails += [Thumbnail(reference.key, kind, jpeg) for kind in wanted]
+            self._shown.update(wanted)
 
 
 def _read(references: Iterable[Reference]) -> Iterator[tuple[Reference, bytes]]:
     """The photos' bytes; a tar is opened once for all photos that follow one another in it."""
-    file = None
+    file, path = None, None
     try:
         for reference in references:
-            if file is None or file.name != reference.path:
+            if path != reference.path:
                 if file is not None:
                     file.close()
-                file = open(reference.path, "rb")  # noqa: SIM115 - outlives the iteration
+                file, path = storage.open_file(reference.path), reference.path
             # One byte past the limit is enough for the photo to be rejected for its size.
             wanted = min(reference.length, images.MAX_BYTES + 1)
             file.seek(reference.offset)
@@ -230,7 +226,10 @@ def _read(references: Iterable[Reference]) -> Iterator[tuple[Reference, bytes]]:
 
 def _is_whole(path: str, shard: records.Shard) -> bool:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == shard.sha256
+        digest = hashlib.sha256()
+        with storage.open_file(path) as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest() == shard.sha256
     except OSError:
         return False

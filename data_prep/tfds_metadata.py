@@ -15,17 +15,24 @@ INFO_FILE = "dataset_info.json"
 # Where TFDS looks for the names of the classes of image/class/label.
 CLASS_NAMES_FILE = "image-class-label.labels.txt"
 
+# The name of label 0 where labels start at 1.
+BACKGROUND = "background"
+
 _FEATURES_MODULE = "tensorflow_datasets.core.features"
 
 
-def to_files(manifest: records.Manifest, *, name: str, size: int) -> dict[str, str]:
+def to_files(manifest: records.Manifest, *, name: str) -> dict[str, str]:
     """The texts of the files, by their name.
 
     Args:
         manifest: of the data set; its `files` are not looked at.
         name: of the data set: lower case letters, digits and "_".
-        size: side of the photos, pixels.
+
+    Raises:
+        UserError: the manifest's recipe does not say how the photos are stored.
     """
+    # One name for every label there may be.
+    names = [BACKGROUND] * manifest.label_offset + [entry.wnid for entry in manifest.classes]
     info = {
         "name": name,
         "version": "1.0.0",
@@ -41,15 +48,15 @@ def to_files(manifest: records.Manifest, *, name: str, size: int) -> dict[str, s
             for split_name, split in manifest.splits.items()
         ],
     }
-    features = _nested(_feature_configs(len(manifest.classes), size))
+    features = _nested(_feature_configs(len(names), manifest.photo_format))
     return {
         FEATURES_FILE: json.dumps(features, indent=1, sort_keys=True) + "\n",
         INFO_FILE: json.dumps(info, indent=1, sort_keys=True) + "\n",
-        CLASS_NAMES_FILE: "".join(f"{entry.wnid}\n" for entry in manifest.classes),
+        CLASS_NAMES_FILE: "".join(f"{name}\n" for name in names),
     }
 
 
-def _feature_configs(classes: int, size: int) -> dict[str, dict]:
+def _feature_configs(labels: int, photo_format: records.PhotoFormat) -> dict[str, dict]:
     """TFDS' description of each feature of a record, by the feature's name."""
     configs = {}
     for feature in records.FEATURES:
@@ -58,12 +65,28 @@ def _feature_configs(classes: int, size: int) -> dict[str, dict]:
             configs[feature.name] = _config("scalar.Scalar", tensor=tensor)
         else:
             configs[feature.name] = _config("text_feature.Text", text={})
-    shape = {"dimensions": [str(size), str(size), "3"]}
-    image = {"dtype": "uint8", "encodingFormat": "jpeg", "shape": shape}
-    configs["image/encoded"] = _config("image_feature.Image", image=image)
-    label = {"numClasses": str(classes)}
+    configs["image/encoded"] = _photo_config(photo_format)
+    label = {"numClasses": str(labels)}
     configs["image/class/label"] = _config("class_label_feature.ClassLabel", classLabel=label)
     return configs
+
+
+def _photo_config(photo_format: records.PhotoFormat) -> dict:
+    """What TFDS makes of image/encoded: the pixels, in rows if it can know how long they are.
+
+    Raw pixels of any height and width come as one list, [pixels, 3], to be shaped by image/height
+    and image/width: TFDS itself would look for the shape in a feature of another name.
+    """
+    any_length = -1  # as protobufs of TFDS write an unknown dimension
+    side = photo_format.short_side
+    is_square, is_raw = photo_format.crop == "center", photo_format.storage == "raw"
+    height_width = [side, side] if is_square else [any_length] * (1 if is_raw else 2)
+    shape = {"dimensions": [str(length) for length in (*height_width, 3)]}
+    if is_raw:
+        tensor = {"dtype": "uint8", "encoding": "bytes", "shape": shape}
+        return _config("tensor_feature.Tensor", tensor=tensor)
+    image = {"dtype": "uint8", "encodingFormat": "jpeg", "shape": shape}
+    return _config("image_feature.Image", image=image)
 
 
 def _config(class_name: str, **content: object) -> dict:

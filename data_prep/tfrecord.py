@@ -9,7 +9,7 @@ nothing of it but these two formats:
 
 import struct
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -31,29 +31,67 @@ def frame(payload: bytes) -> bytes:
     return b"".join((length, _masked_crc(length), payload, _masked_crc(payload)))
 
 
+class Frame(NamedTuple):
+    """One record as it lies in a file.
+
+    Attributes:
+        offset: of its first byte in the file.
+        length: bytes, its framing included; 0 where it is not known.
+        payload: the content; of no use where there is a fault.
+        fault: what is wrong with it; "" if nothing is.
+    """
+
+    offset: int
+    length: int
+    payload: bytes
+    fault: str
+
+
 def read_records(file: BinaryIO) -> Iterator[bytes]:
     """The payloads of a TFRecord file, each proven by its checksums.
 
     Raises:
         CorruptRecordError: with the record's number in the file, counted from 0.
     """
-    number = 0
+    for number, frame in enumerate(read_frames(file)):
+        if frame.fault:
+            raise CorruptRecordError(f"record {number}: {frame.fault}")
+        yield frame.payload
+
+
+def read_frames(file: BinaryIO) -> Iterator[Frame]:
+    """The records of a TFRecord file, the broken ones too.
+
+    Where only a payload is broken, its length still leads to the next record. Where the length is,
+    or the file is cut short, nothing does: that frame is the last one.
+    """
+    offset = 0
     while header := file.read(_HEADER_BYTES):
-        if len(header) < _HEADER_BYTES:
-            raise CorruptRecordError(f"record {number}: its header is cut short")
-        if _masked_crc(header[: _LENGTH.size]) != header[_LENGTH.size :]:
-            raise CorruptRecordError(f"record {number}: the checksum of its length is wrong")
-        (length,) = _LENGTH.unpack_from(header)
-        if length > _LONGEST_RECORD:
-            raise CorruptRecordError(f"record {number}: a length of {length} bytes")
+        length, fault = _payload_length(header)
+        if fault:
+            yield Frame(offset, 0, b"", fault)
+            return
         payload = file.read(length)
         checksum = file.read(_CHECKSUM.size)
         if len(payload) < length or len(checksum) < _CHECKSUM.size:
-            raise CorruptRecordError(f"record {number}: cut short")
-        if _masked_crc(payload) != checksum:
-            raise CorruptRecordError(f"record {number}: the checksum of its payload is wrong")
-        yield payload
-        number += 1
+            yield Frame(offset, 0, b"", "cut short")
+            return
+        fault = "" if _masked_crc(payload) == checksum else "the checksum of its payload is wrong"
+        total = _HEADER_BYTES + length + _CHECKSUM.size
+        yield Frame(offset, total, payload, fault)
+        offset += total
+
+
+def _payload_length(header: bytes) -> tuple[int, str]:
+    """The length that a header tells, or what is wrong with it."""
+    if len(header) < _HEADER_BYTES:
+        return 0, "its header is cut short"
+    if _masked_crc(header[: _LENGTH.size]) != header[_LENGTH.size :]:
+        return 0, "the checksum of its length is wrong"
+    (length,) = _LENGTH.unpack_from(header)
+    if length > _LONGEST_RECORD:
+        return 0, f"a length of {length} bytes"
+    return length, ""
 
 
 def _masked_crc(data: bytes) -> bytes:

@@ -3,10 +3,11 @@
     python -m data_prep.verify --data_dir=imagenet
 
 Checked are: that every file is there and none too many; size, SHA-256 and number of records of each
-shard; the two checksums, the features, the label and the photo of each record; the SHA-256 of all
-other files. With --statistics, mean and covariance are computed again and compared, too.
+shard; the two checksums, the features, the label and the photo of each record; that an index leads
+to the records; the SHA-256 of all other files, the manifest's own among them. With --statistics,
+mean and covariance are computed again and compared, too.
 
-The exit status is 0 if all is well. If not, the first fault is named, by file and record.
+The exit status is 0 if all is well. If not, the faults are listed by file, record and byte.
 """
 
 import concurrent.futures
@@ -18,16 +19,16 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
 
 import numpy as np
 import tqdm
 from absl import flags
 
-from data_prep import command_line, images, records, shards, statistics, tfrecord
+from data_prep import command_line, images, records, statistics, tfds_metadata, verify_shard
 from data_prep.command_line import UserError
 from data_prep.statistics import PixelSums
 
@@ -40,15 +41,21 @@ STATISTICS = flags.DEFINE_bool(
 )
 flags.mark_flag_as_required("data_dir", flag_values=FLAGS)
 
-_SHARD_LIKE = re.compile(rf"({'|'.join(records.SPLITS)})-\d+-of-\d+")
-
-
-@dataclasses.dataclass
-class _ShardReport:
-    """What was found in one shard; reading stops at the first record whose checksum is wrong."""
-
-    faults: list[str]
-    sums: PixelSums | None  # of a train shard, when asked for
+_SHARD_LIKE = re.compile(rf"({'|'.join(records.SPLITS)})-\d+-of-\d+(\.index)?")
+# Every data set has these; a manifest that is silent about one proves nothing of it.
+_FILES = (
+    records.LABELS,
+    records.REJECTED,
+    records.STATISTICS,
+    records.MEAN_IMAGE,
+    records.MEAN_IMAGE_CAFFE,
+    records.AUDIT,
+    records.AUDIT_PAGE,
+    tfds_metadata.FEATURES_FILE,
+    tfds_metadata.INFO_FILE,
+    tfds_metadata.CLASS_NAMES_FILE,
+)
+_LISTED_FAULTS = 20
 
 
 def verify(*, data_dir: str, check_statistics: bool = False) -> dict[str, object]:
@@ -64,24 +71,28 @@ def verify(*, data_dir: str, check_statistics: bool = False) -> dict[str, object
 
     Raises:
         UserError: there is no data set, or a fault in it: the first one, and how many there are.
+            If there are several, stderr has them.
     """
     started = time.monotonic()
     manifest = records.read_manifest(data_dir)
-    size = manifest.recipe.get("short_side")
-    if not isinstance(size, int) or not 0 < size <= images.LARGEST_SIZE:
+    expected = verify_shard.Expectation(
+        data_dir, manifest.classes, manifest.label_offset, manifest.photo_format, check_statistics
+    )
+    size = expected.photo_format.short_side
+    if size > images.LARGEST_SIZE:
         raise UserError(
             f"the manifest's recipe must have a short_side of 1 to {images.LARGEST_SIZE} pixels. "
-            f"Received: {size!r}; run data_prep.prepare again"
+            f"Received: {size}; run data_prep.prepare again"
         )
     faults = list(_file_faults(data_dir, manifest))
-    sums = PixelSums.zeros(size)
-    for report in _shard_reports(data_dir, manifest, size, check_statistics):
+    sums = PixelSums.zeros(size if check_statistics else 0)
+    for report in _shard_reports(expected, manifest):
         faults += report.faults
-        if report.sums:
-            sums.merge(report.sums)
+        sums.merge(report.sums)
     if check_statistics and not faults:
         faults += _statistics_faults(data_dir, sums)
     if faults:
+        _list(faults)
         raise UserError(
             f"{faults[0]} ({len(faults)} {'fault' if len(faults) == 1 else 'faults'} in "
             f"{data_dir}); remove the folder and run data_prep.prepare again"
@@ -100,20 +111,30 @@ def verify(*, data_dir: str, check_statistics: bool = False) -> dict[str, object
     }
 
 
+def _list(faults: Sequence[str]) -> None:
+    """Shows faults to a person; of a single one, the error itself tells."""
+    if len(faults) == 1:
+        return
+    for fault in faults[:_LISTED_FAULTS]:
+        print(f"verify: {fault}", file=sys.stderr)
+    if len(faults) > _LISTED_FAULTS:
+        print(f"verify: and {len(faults) - _LISTED_FAULTS} more", file=sys.stderr)
+
+
 def _file_faults(data_dir: str, manifest: records.Manifest) -> Iterator[str]:
     """Faults of all that is not in a shard."""
-    expected = set()
+    wanted, shard_names = set(_FILES), set()
     for split, content in manifest.splits.items():
         for index, shard in enumerate(content.shards):
-            expected.add(shard.name)
+            shard_names.add(shard.name)
             if shard.name != records.shard_name(split, index, len(content.shards)):
                 yield f"{records.MANIFEST}: {shard.name!r} is no name for a shard of {split}"
-    for name in sorted(os.listdir(data_dir)):
-        if _SHARD_LIKE.fullmatch(name) and name not in expected:
-            yield f"{name}: is in the folder, but not in the manifest"
-    wanted = {records.LABELS, records.REJECTED, records.STATISTICS, records.MEAN_IMAGE}
+            if manifest.recipe.get("index"):
+                wanted.add(records.index_name(shard.name))
     for name in sorted(wanted - manifest.files.keys()):
         yield f"{records.MANIFEST}: says nothing of {name}"
+    for name in sorted(_shard_like(data_dir) - shard_names - manifest.files.keys()):
+        yield f"{name}: is in the folder, but not in the manifest"
     for name, digest in manifest.files.items():
         path = os.path.normpath(os.path.join(data_dir, name))
         if not path.startswith(os.path.normpath(data_dir) + os.sep):
@@ -126,6 +147,15 @@ def _file_faults(data_dir: str, manifest: records.Manifest) -> Iterator[str]:
         except OSError as error:
             yield f"{name}: cannot be read ({error.strerror})"
     yield from _text_faults(data_dir, manifest)
+
+
+def _shard_like(data_dir: str) -> set[str]:
+    """The files that a reader's pattern would take for shards or their indices."""
+    found = {name for name in os.listdir(data_dir) if _SHARD_LIKE.fullmatch(name)}
+    index_dir = os.path.join(data_dir, records.INDEX_FOLDER)
+    if os.path.isdir(index_dir):
+        found |= {f"{records.INDEX_FOLDER}/{name}" for name in os.listdir(index_dir)}
+    return found
 
 
 def _text_faults(data_dir: str, manifest: records.Manifest) -> Iterator[str]:
@@ -148,8 +178,8 @@ def _text_faults(data_dir: str, manifest: records.Manifest) -> Iterator[str]:
 
 
 def _shard_reports(
-    data_dir: str, manifest: records.Manifest, size: int, sum_pixels: bool
-) -> Iterator[_ShardReport]:
+    expected: verify_shard.Expectation, manifest: records.Manifest
+) -> Iterator[verify_shard.ShardReport]:
     """What is in the shards, in the manifest's order; each core reads one at a time."""
     wanted = [
         shard
@@ -159,7 +189,9 @@ def _shard_reports(
     ]
     if not wanted:
         return
-    read = functools.partial(_read_shard, data_dir, manifest.classes, size, sum_pixels)
+    read = functools.partial(
+        verify_shard.read_shard, expected, has_index=bool(manifest.recipe.get("index"))
+    )
     executor = concurrent.futures.ProcessPoolExecutor(
         min(os.cpu_count() or 1, len(wanted)),
         # Not forked: TensorFlow and Beam have threads, whose locks a fork would leave locked.
@@ -174,90 +206,6 @@ def _shard_reports(
         executor.shutdown(cancel_futures=True)
 
 
-def _read_shard(
-    data_dir: str,
-    classes: tuple[records.ClassName, ...],
-    size: int,
-    sum_pixels: bool,
-    shard: records.Shard,
-) -> _ShardReport:
-    report = _ShardReport([], PixelSums.zeros(size) if sum_pixels else None)
-    is_train = shards.split_of(shard.name) == "train"
-    count = 0
-    try:
-        with open(os.path.join(data_dir, shard.name), "rb") as file:
-            hashed = _HashingReader(file)
-            for count, payload in enumerate(tfrecord.read_records(hashed), start=1):
-                try:
-                    pixels = _check_record(payload, classes, size)
-                except ValueError as error:
-                    report.faults.append(f"{shard.name}, record {count - 1}: {error}")
-                    continue
-                if sum_pixels and is_train:
-                    report.sums.add(pixels)
-    except tfrecord.CorruptRecordError as error:
-        report.faults.append(f"{shard.name}, {error}")
-        return report
-    except OSError as error:
-        report.faults.append(f"{shard.name}: cannot be read ({error.strerror})")
-        return report
-    for what, found, expected in (
-        ("records", count, shard.records),
-        ("bytes", hashed.size, shard.bytes),
-        ("SHA-256", hashed.digest.hexdigest(), shard.sha256),
-    ):
-        if found != expected:
-            report.faults.append(f"{shard.name}: {what} {found}, in the manifest {expected}")
-    return report
-
-
-def _check_record(payload: bytes, classes: tuple[records.ClassName, ...], size: int) -> np.ndarray:
-    """The photo of a record, [size, size, 3] uint8.
-
-    Raises:
-        ValueError: what is wrong with the record.
-    """
-    example = tfrecord.decode_example(payload)
-    for feature in records.FEATURES:
-        kind = bytes if feature.dtype == "bytes" else int
-        if not isinstance(example.get(feature.name), kind):
-            raise ValueError(f"{feature.name} is missing, or not one {feature.dtype}")
-    label = example["image/class/label"]
-    if not 0 <= label < len(classes):
-        raise ValueError(f"label {label} of {len(classes)} classes")
-    expected = {
-        "image/class/synset": classes[label].wnid.encode(),
-        "image/class/text": classes[label].name.encode(),
-        "image/format": b"JPEG",
-        "image/colorspace": b"RGB",
-        "image/channels": 3,
-        "image/height": size,
-        "image/width": size,
-    }
-    for name, value in expected.items():
-        if example[name] != value:
-            raise ValueError(f"{name} is {example[name]!r} instead of {value!r}")
-    pixels = images.decode_record(example["image/encoded"])
-    if pixels.shape != (size, size, 3):
-        raise ValueError(f"the photo has {pixels.shape[1]} x {pixels.shape[0]} pixels")
-    return pixels
-
-
-class _HashingReader:
-    """A file that is hashed while it is read, so that it is read once."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self.digest = hashlib.sha256()
-        self.size = 0
-
-    def read(self, count: int) -> bytes:
-        data = self._file.read(count)
-        self.digest.update(data)
-        self.size += len(data)
-        return data
-
-
 def _statistics_faults(data_dir: str, sums: PixelSums) -> Iterator[str]:
     computed, stored = statistics.finish(sums), records.read_statistics(data_dir)
     for field in dataclasses.fields(computed):
@@ -265,6 +213,9 @@ def _statistics_faults(data_dir: str, sums: PixelSums) -> Iterator[str]:
         # Equal sums, but perhaps another machine's eigenvalue routine.
         if np.shape(one) != np.shape(other) or not np.allclose(one, other, rtol=1e-6, atol=1e-6):
             yield f"statistics: {field.name} is not that of the records"
+    with open(os.path.join(data_dir, records.MEAN_IMAGE_CAFFE), "rb") as file:
+        if file.read() != statistics.caffe_mean(stored.mean_image):
+            yield f"{records.MEAN_IMAGE_CAFFE}: is not {records.MEAN_IMAGE}"
 
 
 def main(arguments: Sequence[str]) -> dict[str, object]:

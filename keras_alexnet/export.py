@@ -26,6 +26,7 @@ from keras_alexnet import evaluate
 from keras_alexnet import flags as training_flags
 from keras_alexnet import workdir as workdirs
 from keras_alexnet.serving import signatures, versions, warmup
+from keras_alexnet.stored_photos import to_photo_file
 
 FLAGS = flags.FlagValues()
 _WORKDIR = training_flags.workdir(FLAGS)
@@ -52,8 +53,8 @@ def export(
 
     Args:
         trained: the network and what it was trained with.
-        photos: some JPEGs as the data set stores them, on which the written model is compared
-            with the network, and which become TF Serving's warm-up requests.
+        photos: some photos as the data set stores them, JPEG or PNG files, on which the written
+            model is compared with the network, and which become TF Serving's warm-up requests.
         export_dir: local folder of the model, made if absent.
 
     Returns:
@@ -114,18 +115,21 @@ def _base_folder(export_dir: str) -> str:
 
 
 def _decode(photos: Sequence[bytes], shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 [N, size, size, 3], by another decoder than the graph's."""
+    """The squares in the middle, uint8 [N, size, size, 3], by another decoder than the graph's."""
+    size = shape[0]
     images = []
     for photo in photos:
         try:
-            images.append(np.asarray(Image.open(io.BytesIO(photo))))
+            pixels = np.asarray(Image.open(io.BytesIO(photo)))
         except OSError as error:
             raise UserError(f"a stored photo is broken ({error}); run data_prep.verify") from error
-        if images[-1].shape != shape:
+        if pixels.ndim != 3 or min(pixels.shape[:2]) != size:
             raise UserError(
-                f"stored photos of shape {shape}, as the mean image, are needed; one has "
-                f"{images[-1].shape}; run data_prep.verify"
+                f"stored photos of shape {shape}, as the mean image, or longer are needed; one has "
+                f"{pixels.shape}; run data_prep.verify"
             )
+        top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
+        images.append(pixels[top : top + size, left : left + size])
     return np.stack(images)
 
 
@@ -206,7 +210,7 @@ def _readme(trained: workdirs.TrainedRun, served: signatures.ServedModel) -> str
 def stored_photos(
     data_dir: str, manifest_sha256: str, count: int = _COMPARED_PHOTOS
 ) -> list[bytes]:
-    """The first photos of a data set's validation split (of train, if that is empty).
+    """The first photos of a data set's validation split (of train, if that is empty), as files.
 
     Args:
         data_dir: folder that data_prep.prepare wrote.
@@ -243,8 +247,8 @@ def _photos_of_shard(path: str, count: int) -> list[bytes]:
             for record in tfrecord.read_records(file):
                 if len(photos) == count:
                     break
-                photos.append(tfrecord.decode_example(record)["image/encoded"])
-    except (tf.errors.OpError, tfrecord.CorruptRecordError, KeyError) as error:
+                photos.append(to_photo_file(tfrecord.decode_example(record)))
+    except (tf.errors.OpError, ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({error}); run data_prep.verify") from error
     return photos
 

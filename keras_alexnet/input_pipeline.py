@@ -9,13 +9,13 @@ whatever the number of threads, and from whichever epoch a run is started.
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import preprocessing
+from keras_alexnet import preprocessing, stored_photos
 from keras_alexnet.profiles import Profile
 
 # Shards read at once. With the shuffled blocks this decides how well an epoch is mixed.
@@ -58,14 +58,14 @@ def train_dataset(
 
     Yields:
         ({"image": uint8 [B, S, S, 3], "offset": int32 [B, 2], "flip": uint8 [B],
-        "noise": float32 [B, 3]}, label int64 [B]), `train_steps(...)` times an epoch.
+        "noise": float32 [B, 3]}, label int64 [B], from 0), `train_steps(...)` times an epoch.
 
     Raises:
-        UserError: the split has fewer records than a batch.
+        UserError: the split has fewer records than a batch, or the manifest lacks what is needed.
     """
     batches = train_steps(manifest, batch_size) * (epochs - first_epoch)
     files = _shard_paths(data_dir, manifest, "train")
-    stored = _stored_size(manifest)
+    photo_format, label_offset = manifest.photo_format, manifest.label_offset
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         order_seed = tf.stack([tf.constant(seed * 4 + _ORDER, tf.int64), epoch])
@@ -78,7 +78,9 @@ def train_dataset(
 
         def to_example(position: tf.Tensor, serialized: tf.Tensor) -> tuple[dict, tf.Tensor]:
             photo_seed = tf.random.experimental.stateless_fold_in(view_seed, position)
-            return _random_crop(serialized, photo_seed, profile, stored)
+            features = records.parse(serialized)
+            view = _random_view(features, photo_seed, profile, photo_format)
+            return view, features["image/class/label"] - label_offset
 
         return (
             tf.data.Dataset.from_tensor_slices(shuffle(-1, tf.constant(files)))
@@ -121,12 +123,13 @@ def check_stored_size(manifest: records.Manifest, profile: Profile) -> None:
     """Refuses a data set whose photos are smaller than the network's input.
 
     Raises:
-        UserError: they are.
+        UserError: they are, or the manifest does not tell.
     """
-    if _stored_size(manifest) < profile.input_size:
+    side = manifest.photo_format.short_side
+    if side < profile.input_size:
         raise UserError(
             f"photos of at least {profile.input_size} pixels are needed by the profile "
-            f"{profile.name}, but the data set stores {_stored_size(manifest)}; "
+            f"{profile.name}, but the data set stores {side}; "
             f"prepare it with a larger --short_side"
         )
 
@@ -150,25 +153,24 @@ def eval_dataset(
         split: "validation" or "train".
 
     Yields:
-        (image uint8 [B, stored, stored, 3], label int64 [B], weight float32 [B]).
+        (image uint8 [B, stored, stored, 3], label int64 [B], from 0, weight float32 [B]).
 
     Raises:
-        UserError: the split is empty or absent.
+        UserError: the split is empty or absent, or the manifest lacks what is needed.
     """
     photos = manifest.splits[split].records if split in manifest.splits else 0
     if not photos:
         raise UserError(f"photos in the split {split!r} are needed, but {data_dir} has none there")
-    stored = _stored_size(manifest)
+    photo_format = manifest.photo_format
 
     def to_example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         features = records.parse(serialized)
-        image = decode_stored(features["image/encoded"])
-        image = tf.ensure_shape(image, [stored, stored, 3])
-        return image, features["image/class/label"], tf.constant(1.0)
+        image = stored_photos.decode(features, photo_format)
+        return image, features["image/class/label"] - manifest.label_offset, tf.constant(1.0)
 
     padding = -photos % batch_size
     fill = (
-        tf.zeros([stored, stored, 3], tf.uint8),
+        tf.zeros([photo_format.short_side, photo_format.short_side, 3], tf.uint8),
         tf.zeros([], tf.int64),
         tf.zeros([], tf.float32),
     )
@@ -232,42 +234,19 @@ def broken_data_is_a_user_error(data_dir: str) -> Iterator[None]:
         ) from error
 
 
-def decode_stored(encoded: tf.Tensor) -> tf.Tensor:
-    """The uint8 pixels [H, W, 3] of a stored JPEG, by the slow and exact inverse transform.
-
-    Training, evaluation and export must see the same pixels; TensorFlow's default may be the
-    fast one, which differs by some grey levels.
-    """
-    return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-
-
-def _random_crop(
-    serialized: tf.Tensor, seed: tf.Tensor, profile: Profile, stored: int
-) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    features = records.parse(serialized)
-    offset, flip, noise = preprocessing.random_view(seed, profile, stored=stored)
-    size = profile.input_size
-    # Decoding only the crop skips the rows and the inverse transforms outside of it.
-    image = tf.image.decode_and_crop_jpeg(
-        features["image/encoded"],
-        tf.concat([offset, [size, size]], axis=0),
-        channels=3,
-        dct_method="INTEGER_ACCURATE",
-    )
-    image = tf.ensure_shape(image, [size, size, 3])
-    return (
-        {"image": image, "offset": offset, "flip": tf.cast(flip, tf.uint8), "noise": noise},
-        features["image/class/label"],
-    )
+def _random_view(
+    features: Mapping[str, tf.Tensor],
+    seed: tf.Tensor,
+    profile: Profile,
+    photo_format: records.PhotoFormat,
+) -> dict[str, tf.Tensor]:
+    offset, flip, noise = preprocessing.random_view(seed, profile, stored=photo_format.short_side)
+    image = stored_photos.decode_part(features, photo_format, offset, profile.input_size)
+    return {"image": image, "offset": offset, "flip": tf.cast(flip, tf.uint8), "noise": noise}
 
 
 def _shard_paths(data_dir: str, manifest: records.Manifest, split: str) -> Sequence[str]:
     return [os.path.join(data_dir, shard.name) for shard in manifest.splits[split].shards]
-
-
-def _stored_size(manifest: records.Manifest) -> int:
-    """The side of the stored photos, pixels."""
-    return int(manifest.recipe["short_side"])
 
 
 def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:

@@ -8,8 +8,9 @@ from apache_beam.testing import test_pipeline as beam_test
 from apache_beam.testing.util import assert_that, equal_to
 from PIL import Image
 
-from data_prep import local_job, pipeline, records, shards
-from data_prep.sources import Reference
+from data_prep import images, local_job, pipeline, records, shards
+from data_prep.catalog import Catalog
+from data_prep.references import Reference
 
 
 @pytest.fixture
@@ -24,10 +25,13 @@ def job(tmp_path):
         Image.fromarray(np.full((20, 30, 3), number * 30, np.uint8)).save(output, "JPEG")
         path.write_bytes(output.getvalue())
         size = os.path.getsize(path)
-        references.append(Reference(path.name, str(path), 0, size, path.name, 0))
+        references.append(Reference("train", path.name, str(path), 0, size, path.name, 0, 0))
     classes = (records.ClassName("n0", "zero"),)
-    settings = shards.Settings(str(tmp_path / "out"), str(work_dir), classes, 16, 95)
-    return settings, list(shards.write_plans(str(work_dir), {"train": references}, {"train": 4}, 0))
+    rule = images.Rule(size=16)
+    settings = shards.Settings(str(tmp_path / "out"), str(work_dir), classes, rule)
+    with Catalog(seed=0) as catalog:
+        catalog.fill(references)
+        return settings, list(shards.write_plans(str(work_dir), catalog, {"train": 4}))
 
 
 def written(settings):
@@ -57,6 +61,29 @@ def test_the_chain_has_one_leaf(job):
         name for transform in leaves for name in transform.outputs.values() if name not in read
     ]
     assert len(unread) == 1
+
+
+def test_counters_tell_a_clusters_page_what_became_of_the_photos(job):
+    settings, names = job
+    plans = [shards.read_plan(settings.work_dir, name) for name in names]
+    grey, text = plans[0][0], plans[1][0]
+    output = io.BytesIO()
+    Image.new("L", (20, 30)).save(output, "JPEG")
+    with open(grey.path, "wb") as file:
+        file.write(output.getvalue().ljust(grey.length, b"\0"))
+    with open(text.path, "wb") as file:
+        file.write(b"x" * text.length)
+    result = pipeline.run(names, settings, pipeline.parse_options([]))
+    counted = {
+        (c.key.metric.namespace, c.key.metric.name): c.committed
+        for c in result.metrics().query()["counters"]
+    }
+    assert counted == {
+        ("prepare", "shards"): 4,
+        ("prepare", "records"): 7,
+        ("prepare", "rejected/not_a_photo"): 1,
+        ("prepare", "repaired/grey_to_rgb"): 1,
+    }
 
 
 def test_processes_write_the_same_bytes_as_one(job, tmp_path):

@@ -3,92 +3,36 @@ import hashlib
 import io
 import json
 import os
-import pathlib
-import re
-import signal
 import subprocess
 import sys
 import tarfile
-import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from photo_folders import (
+    REASONS,
+    REPOSITORY,
+    arguments,
+    contents,
+    encoded,
+    faulty_photos,
+    flags_for,
+    identities,
+    picture,
+    write_photos,
+)
 from PIL import Image
 
 from data_prep import job_folder, prepare, records, shards, verify
 from data_prep.command_line import UserError
 
-IN_PROCESS = ("--runner=FnApiRunner",)
-REPOSITORY = pathlib.Path(__file__).parents[1]
 SAMPLE = REPOSITORY.parent / "shared" / "imagenet_sample.tar"
-
-
-def picture(seed, width=60, height=48):
-    noise = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
-    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image, kind="JPEG", **options):
-    output = io.BytesIO()
-    image.save(output, kind, **options)
-    return output.getvalue()
-
-
-def faulty_photos():
-    """File name -> content, and what must become of it: a repair or a reason."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return {
-        "cmyk.jpg": (encoded(picture(1).convert("CMYK")), "cmyk_to_rgb"),
-        "png.jpg": (encoded(picture(2), "PNG"), "not_a_jpeg"),
-        "grey.jpg": (encoded(picture(3).convert("L")), "grey_to_rgb"),
-        "turned.jpg": (encoded(picture(4), exif=exif), "exif_rotated"),
-        "empty.jpg": (b"", "empty"),
-        "truncated.jpg": (encoded(picture(5))[:700], "truncated"),
-        "text.jpg": (b"not found", "not_a_photo"),
-    }
-
-
-REASONS = {"empty", "truncated", "not_a_photo"}
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Class folders: 2 classes, 19 train photos of which 3 are bad, 6 validation photos."""
-    root = tmp_path_factory.mktemp("photos")
-    for split, count in (("train", 6), ("validation", 3)):
-        for number, name in enumerate(("cat", "dog")):
-            (root / split / name).mkdir(parents=True)
-            for index in range(count):
-                content = encoded(picture(100 * number + index + count))
-                (root / split / name / f"{index}.jpg").write_bytes(content)
-    for name, (content, _) in faulty_photos().items():
-        (root / "train" / "cat" / name).write_bytes(content)
-    return root
-
-
-def arguments(photos, output_dir, **changes):
-    return {
-        "source": "class_folders",
-        "input_dir": str(photos),
-        "output_dir": str(output_dir),
-        "train_shards": 3,
-        "validation_shards": 2,
-        "short_side": 32,
-        "quality": 95,
-        "seed": 0,
-        "beam_options": IN_PROCESS,
-    } | changes
-
-
-def contents(folder):
-    """Path -> content of all files in a folder."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(pathlib.Path(folder).rglob("*"))
-        if path.is_file()
-    }
+    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +81,8 @@ def test_the_folder_holds_the_data_set_and_nothing_else(data):
             records.MANIFEST,
             records.LABELS,
             records.REJECTED,
+            records.AUDIT,
+            records.AUDIT_PAGE,
             records.STATISTICS,
             records.MEAN_IMAGE,
             records.MEAN_IMAGE_CAFFE,
@@ -222,18 +168,6 @@ def test_tensorflow_datasets_opens_the_folder(data):
         assert (image["height"], image["width"], image["channels"]) == (32, 32, 3)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_processes_write_the_same_bytes(data, photos, tmp_path, workers):
-    processes = ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
-    prepare.prepare(**arguments(photos, tmp_path / "data", beam_options=processes))
-    assert contents(tmp_path / "data") == contents(data[0])
-
-
-def test_the_default_writes_the_same_bytes(data, photos, tmp_path):
-    prepare.prepare(**arguments(photos, tmp_path / "data", beam_options=()))
-    assert contents(tmp_path / "data") == contents(data[0])
-
-
 def test_another_place_and_another_order_of_listing_give_the_same_bytes(
     data, photos, tmp_path, monkeypatch
 ):
@@ -275,13 +209,6 @@ def test_there_are_no_more_shards_than_photos(photos, tmp_path, capsys):
     assert "6 validation photos make 6 shards at most" in capsys.readouterr().err
 
 
-def identities(folder):
-    return {
-        path.name: (path.stat().st_ino, path.stat().st_mtime_ns)
-        for path in pathlib.Path(folder).glob("*-of-*")
-    }
-
-
 def test_a_finished_data_set_is_left_as_it_is(data, photos, capsys):
     output_dir, figures = data
     before = identities(output_dir), contents(output_dir)
@@ -304,7 +231,7 @@ def test_a_job_killed_after_the_manifest_is_cleaned_up(data, photos):
 def test_a_folder_that_another_job_has_just_finished_is_not_claimed(data):
     output_dir, _ = data
     text = "another job has just finished"
-    with pytest.raises(UserError, match=text), job_folder.claim(str(output_dir), {}):
+    with pytest.raises(UserError, match=text), job_folder.claim(str(output_dir), {}, "state"):
         pass
     job_folder.clean(str(output_dir))
 
@@ -379,112 +306,6 @@ def command(*flags):
     )
 
 
-def flags_for(photos, output_dir, **changes):
-    options = arguments(photos, output_dir, **changes)
-    options.pop("beam_options")
-    return [f"--{name}={value}" for name, value in options.items()]
-
-
-def start(mark, flags):
-    """A job in the background, the only one of its process group."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "data_prep.prepare", *flags],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=REPOSITORY,
-        env=os.environ | {"JOB": str(mark)},
-        start_new_session=True,
-    )
-
-
-def wait_until(condition, what):
-    """The limit is no measurement: it only ends a test that would never end."""
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    pytest.fail(f"waited a minute for {what}")
-
-
-def workers_of(mark):
-    """The Beam workers that have inherited the environment variable JOB=mark."""
-    found = []
-    for number in filter(str.isdigit, os.listdir("/proc")):
-        process = pathlib.Path("/proc", number)
-        try:
-            command = (process / "cmdline").read_bytes()
-            if b"sdk_worker" in command and f"JOB={mark}".encode() in (
-                process / "environ"
-            ).read_bytes().split(b"\0"):
-                found.append(int(number))
-        except OSError:  # ended in the meantime
-            continue
-    return found
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="counts processes by /proc")
-def test_a_killed_job_goes_on_where_it_stopped(tmp_path):
-    # Large photos, so that there is time to kill the job in the middle.
-    content = encoded(picture(0, 2600, 1800))
-    for split, count in (("train", 90), ("validation", 2)):
-        (tmp_path / "photos" / split / "cat").mkdir(parents=True)
-        for index in range(count):
-            (tmp_path / "photos" / split / "cat" / f"{index}.jpg").write_bytes(content)
-    changes = {"train_shards": 30, "validation_shards": 1}
-    output_dir = tmp_path / "data"
-    job = start(tmp_path, flags_for(tmp_path / "photos", output_dir, **changes))
-    wait_until(lambda: output_dir.exists() and len(identities(output_dir)) > 3, "4 shards")
-    job.send_signal(signal.SIGKILL)
-    job.communicate()
-    wait_until(lambda: not workers_of(tmp_path), "the workers' end")
-
-    before = identities(output_dir)
-    assert 3 < len(before) < 30
-    assert not (output_dir / records.MANIFEST).exists()
-    figures = prepare.prepare(**arguments(tmp_path / "photos", output_dir, **changes))
-    after = identities(output_dir)
-    assert {name: after[name] for name in before} == before
-    assert figures["train_records"] == 90
-    prepare.prepare(**arguments(tmp_path / "photos", tmp_path / "whole", **changes))
-    assert contents(output_dir) == contents(tmp_path / "whole")
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds processes by /proc")
-@pytest.mark.skipif(os.cpu_count() == 1, reason="one core needs no worker processes")
-def test_a_killed_worker_stops_the_job(tmp_path):
-    content = encoded(picture(0, 2600, 1800))
-    for split, count in (("train", 60), ("validation", 2)):
-        (tmp_path / "photos" / split / "cat").mkdir(parents=True)
-        for index in range(count):
-            (tmp_path / "photos" / split / "cat" / f"{index}.jpg").write_bytes(content)
-    job = start(tmp_path, flags_for(tmp_path / "photos", tmp_path / "data", train_shards=20))
-    wait_until(lambda: identities(tmp_path / "data"), "a shard")
-    os.kill(min(workers_of(tmp_path)), signal.SIGKILL)
-    # Without our watching the workers, Beam would wait for ever.
-    _, said = job.communicate(timeout=60)
-    assert job.returncode == 1
-    assert re.search("prepare.py: the Beam job stopped: .*was it killed.*are kept", said)
-    assert not workers_of(tmp_path)
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="counts processes by /proc")
-def test_ctrl_c_ends_the_job_on_one_line(tmp_path):
-    content = encoded(picture(0, 2600, 1800))
-    for split in ("train", "validation"):
-        (tmp_path / "photos" / split / "cat").mkdir(parents=True)
-        for index in range(40):
-            (tmp_path / "photos" / split / "cat" / f"{index}.jpg").write_bytes(content)
-    job = start(tmp_path, flags_for(tmp_path / "photos", tmp_path / "data", train_shards=20))
-    wait_until(lambda: identities(tmp_path / "data"), "a shard")
-    os.killpg(job.pid, signal.SIGINT)
-    _, said = job.communicate(timeout=60)
-    assert job.returncode == 130
-    lines = said.replace("\r", "\n").splitlines()
-    others = [line for line in lines if line and not line.startswith("prepare: ")]
-    assert others == ["prepare.py: interrupted; run the same command again to go on"]
-    wait_until(lambda: not workers_of(tmp_path), "the workers' end")
-
-
 def test_two_jobs_do_not_write_to_one_folder(photos, tmp_path):
     (tmp_path / ".prepare").mkdir()
     with open(tmp_path / ".prepare" / "lock", "w") as lock:
@@ -509,9 +330,9 @@ def test_an_output_that_cannot_be_written_is_one_line(photos, tmp_path):
         prepare.prepare(**arguments(photos, tmp_path / "file" / "data"))
 
 
-def test_an_object_store_is_refused(photos):
-    with pytest.raises(UserError, match=r"--output_dir must be a local folder. Received: gs://b"):
-        prepare.prepare(**arguments(photos, "gs://b"))
+def test_an_object_store_without_its_client_is_one_line(photos):
+    with pytest.raises(UserError, match=r"gs:// needs the package .* apache-beam\[gcp\]"):
+        prepare.prepare(**arguments(photos, "gs://bucket/data"))
 
 
 @pytest.mark.parametrize("fault", ["missing", "short", "miscounted"])
@@ -569,7 +390,7 @@ def test_a_shard_of_rejects_alone_is_empty(tmp_path):
         (["--input_dir={none}"], 1, "--input_dir must be a folder; there is none at"),
         (["--input_dir={empty}"], 1, "/train with a folder for each class is needed"),
         (["--source=ilsvrc2012", "--input_dir={empty}"], 1, "the ILSVRC2012 release is needed"),
-        (["--source=imagenet21k"], 2, "should be one of <ilsvrc2012|class_folders>"),
+        (["--source=imagenet21k"], 2, "should be one of <ilsvrc2012|ilsvrc2012_folders|class_folders>"),
         (["--train_shards=0"], 2, "--train_shards=0"),
         (["--quality=101"], 2, "--quality=101"),
         (["--short_side=100000"], 2, "--short_side=100000"),
@@ -577,7 +398,9 @@ def test_a_shard_of_rejects_alone_is_empty(tmp_path):
         (["--qualty=90"], 2, "Did you mean: quality"),
         (["stray"], 2, "unexpected argument 'stray'"),
         (["--", "--runer=DirectRunner"], 1, "what follows -- goes to Apache Beam"),
-        (["--", "--runner=NoSuchRunner"], 1, "the Beam job stopped: "),
+        (["--", "--runner=NoSuchRunner"], 1, "Unexpected pipeline runner: NoSuchRunner"),
+        (["--storage=raw", "--crop=none"], 1, "needs crop='center'"),
+        (["--label_offset=2"], 2, "--label_offset=2"),
     ],
 )
 def test_a_mistake_at_the_keyboard_is_one_line(photos, tmp_path, flags, status, text):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import images, records, shards, tfrecord
-from data_prep.sources import Reference
+from data_prep import decoding, images, records, shard_results, shards, tfrecord
+from data_prep.catalog import Catalog
+from data_prep.references import Reference
 
 CLASSES = (records.ClassName("n0", "zero"), records.ClassName("n1", "one"))
 NAME = "train-00000-of-00001"
@@ -22,31 +23,49 @@ def jpeg(seed, side=40):
     return output.getvalue()
 
 
+def reference(key, path="/x", offset=0, length=1, label=0, split="train"):
+    return Reference(split, key, path, offset, length, key, label, modified_ns=0)
+
+
 def references_to(folder, contents):
     """References to ranges of one file, in which `contents` lie one after the other."""
     path = folder / "archive"
     path.write_bytes(b"head" + b"".join(contents))
     offset, references = 4, []
     for number, content in enumerate(contents):
-        references.append(
-            Reference(f"{number}.JPEG", str(path), offset, len(content), f"{number}.JPEG", 1)
-        )
+        references.append(reference(f"{number}.JPEG", str(path), offset, len(content), label=1))
         offset += len(content)
     return references
 
 
-def settings_in(folder):
+def settings_in(folder, label_offset=0, **rule):
     work_dir = folder / "out" / ".prepare" / "recipe"
     work_dir.mkdir(parents=True)
-    return shards.Settings(str(folder / "out"), str(work_dir), CLASSES, size=32, quality=95)
+    rule = images.Rule(**{"size": 32} | rule)
+    return shards.Settings(str(folder / "out"), str(work_dir), CLASSES, rule, label_offset)
 
 
 def plan(settings, references, split="train", count=1, seed=0):
-    return shards.write_plans(settings.work_dir, {split: references}, {split: count}, seed)
+    with Catalog(seed) as catalog:
+        catalog.fill(photo._replace(split=split) for photo in references)
+        return shards.write_plans(settings.work_dir, catalog, {split: count})
 
 
 def numbered(count):
-    return [Reference(f"{n}.jpg", "/x", n, 1, f"{n}.jpg", 0) for n in range(count)]
+    return [reference(f"{n}.jpg", offset=n) for n in range(count)]
+
+
+def read_result(settings, name=NAME):
+    return shard_results.read(settings.work_dir, name)
+
+
+def reasons(result, settings):
+    photos = shards.read_plan(settings.work_dir, result.shard.name)
+    return {
+        photo.key: outcome.reason
+        for photo, outcome in zip(photos, result.outcomes, strict=True)
+        if outcome.reason
+    }
 
 
 def test_plans_hold_each_photo_once_and_differ_by_one_at_most(tmp_path):
@@ -60,42 +79,24 @@ def test_plans_hold_each_photo_once_and_differ_by_one_at_most(tmp_path):
     assert sorted(photo for content in read.values() for photo in content) == sorted(photos)
 
 
-def order(tmp_path, name, photos, split="train", seed=0):
-    (tmp_path / name).mkdir()
-    settings = settings_in(tmp_path / name)
-    (shard,) = plan(settings, photos, split, seed=seed)
-    return [reference.key for reference in shards.read_plan(settings.work_dir, shard)]
-
-
-def test_the_order_depends_on_keys_split_and_seed_alone(tmp_path):
-    photos = numbered(50)
-    elsewhere = [photo._replace(path="/y", offset=9) for photo in reversed(photos)]
-    one = order(tmp_path, "one", photos)
-    assert one == order(tmp_path, "two", elsewhere)
-    assert one != [photo.key for photo in photos]
-    assert one != order(tmp_path, "three", photos, seed=1)
-    assert one != order(tmp_path, "four", photos, split="validation")
-
-
-def test_the_order_is_that_of_salted_blake2b(tmp_path):
-    salt = (7).to_bytes(8, "little")
-
-    def place(photo):
-        return hashlib.blake2b(f"train/{photo.key}".encode(), digest_size=16, salt=salt).digest()
-
-    expected = [photo.key for photo in sorted(numbered(20), key=place)]
-    assert order(tmp_path, "one", numbered(20), seed=7) == expected
+def test_a_plan_is_in_the_order_of_the_catalog(tmp_path):
+    settings = settings_in(tmp_path)
+    names = plan(settings, numbered(20), count=3, seed=7)
+    read = [photo for name in names for photo in shards.read_plan(settings.work_dir, name)]
+    with Catalog(7) as catalog:
+        catalog.fill(numbered(20))
+        assert read == list(catalog.in_order("train"))
 
 
 def test_a_plan_is_small(tmp_path):
     settings = settings_in(tmp_path)
     folder = "/data/imagenet/downloads/ILSVRC2012_img_train.tar"
     photos = [
-        Reference(f"n01440764/n01440764_{n}.JPEG", folder, n * 110_592, 109_527, f"{n}.JPEG", 0)
+        reference(f"n01440764/n01440764_{n}.JPEG", folder, n * 110_592, 109_527)
         for n in range(1250)
     ]
     (name,) = plan(settings, photos)
-    assert os.path.getsize(os.path.join(settings.work_dir, name + ".plan")) < 45 * len(photos)
+    assert os.path.getsize(os.path.join(settings.work_dir, name + ".plan")) < 50 * len(photos)
 
 
 def test_a_shard_holds_photos_or_names_them_as_rejected(tmp_path):
@@ -104,15 +105,22 @@ def test_a_shard_holds_photos_or_names_them_as_rejected(tmp_path):
     Image.new("L", (50, 40), 99).save(grey, "JPEG")
     contents = [jpeg(0), b"", jpeg(1)[:600], grey.getvalue(), jpeg(2), b"no photo"]
     assert plan(settings, references_to(tmp_path, contents)) == {NAME: 6}
-    assert shards.write_shard(NAME, settings) == NAME
+    made = shards.write_shard(NAME, settings)
 
-    result = shards.read_result(settings.work_dir, NAME)
-    assert sorted(result.rejected) == [
-        ("1.JPEG", "empty"),
-        ("2.JPEG", "truncated"),
-        ("5.JPEG", "not_a_photo"),
-    ]
-    assert result.repairs == {"grey_to_rgb": 1}
+    result = read_result(settings)
+    assert (result.shard, result.outcomes) == (made.shard, made.outcomes)
+    assert reasons(result, settings) == {
+        "1.JPEG": "empty",
+        "2.JPEG": "truncated",
+        "5.JPEG": "not_a_photo",
+    }
+    assert result.counts() == {
+        "records": 3,
+        "rejected/empty": 1,
+        "rejected/truncated": 1,
+        "rejected/not_a_photo": 1,
+        "repaired/grey_to_rgb": 1,
+    }
     written = (tmp_path / "out" / NAME).read_bytes()
     assert result.shard == records.Shard(NAME, 3, len(written), hashlib.sha256(written).hexdigest())
     examples = {}
@@ -121,11 +129,12 @@ def test_a_shard_holds_photos_or_names_them_as_rejected(tmp_path):
         examples[example["image/filename"]] = example
     assert set(examples) == {b"0.JPEG", b"3.JPEG", b"4.JPEG"}
     example = examples[b"4.JPEG"]
-    assert example["image/encoded"] == images.convert(jpeg(2), size=32, quality=95).jpeg
+    assert example["image/encoded"] == images.convert(jpeg(2), settings.rule).image
     assert (example["image/class/label"], example["image/class/synset"]) == (1, b"n1")
     assert (example["image/height"], example["image/width"]) == (32, 32)
     pixels = sum(
-        images.decode_record(example["image/encoded"]).astype(int) for example in examples.values()
+        np.asarray(Image.open(io.BytesIO(example["image/encoded"]))).astype(int)
+        for example in examples.values()
     )
     np.testing.assert_array_equal(result.sums.pixels, pixels)
     assert result.sums.count == 3
@@ -135,8 +144,69 @@ def test_validation_shards_have_no_statistics(tmp_path):
     settings = settings_in(tmp_path)
     (name,) = plan(settings, references_to(tmp_path, [jpeg(0)]), split="validation")
     shards.write_shard(name, settings)
-    result = shards.read_result(settings.work_dir, name)
-    assert (result.shard.records, result.sums.count) == (1, 0)
+    result = read_result(settings, name)
+    assert (result.shard.records, result.sums) == (1, None)
+
+
+def test_outcomes_tell_content_size_and_length_of_each_record(tmp_path):
+    settings = settings_in(tmp_path)
+    contents = [jpeg(0), b"", jpeg(1, side=50)]
+    plan(settings, references_to(tmp_path, contents))
+    outcomes = shards.write_shard(NAME, settings).outcomes
+    photos = shards.read_plan(settings.work_dir, NAME)
+    found = {photo.key: outcome for photo, outcome in zip(photos, outcomes, strict=True)}
+    for number, content in enumerate(contents):
+        assert found[f"{number}.JPEG"].content == hashlib.sha256(content).digest()[:16]
+    assert [found[f"{n}.JPEG"][1:3] for n in range(3)] == [(40, 49), (0, 0), (50, 59)]
+    with open(tmp_path / "out" / NAME, "rb") as file:
+        lengths = [len(payload) + 16 for payload in tfrecord.read_records(file)]
+    assert [outcome.record_bytes for outcome in outcomes if outcome.record_bytes] == lengths
+
+
+def test_some_thumbnails_of_each_kind_of_oddity_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "THUMBNAILS_PER_SHARD", 2)
+    settings = settings_in(tmp_path)
+    grey = io.BytesIO()
+    Image.new("L", (50, 40), 99).save(grey, "PNG")
+    plan(settings, references_to(tmp_path, [grey.getvalue()] * 3 + [b"no photo"] + [jpeg(0)] * 3))
+    shards.write_shard(NAME, settings)
+    thumbnails = read_result(settings).thumbnails
+    kinds = sorted(thumbnail.what for thumbnail in thumbnails)
+    assert kinds == ["grey_to_rgb", "grey_to_rgb", "not_a_jpeg", "not_a_jpeg", "not_a_photo"]
+    for thumbnail in thumbnails:
+        if thumbnail.what == "not_a_photo":
+            assert (thumbnail.key, thumbnail.jpeg) == ("3.JPEG", b"")
+        else:
+            assert thumbnail.key in ("0.JPEG", "1.JPEG", "2.JPEG")
+            pixels = np.asarray(Image.open(io.BytesIO(thumbnail.jpeg)).convert("L"))
+            np.testing.assert_allclose(pixels, 99, atol=3)
+
+
+def test_raw_records_whole_photos_and_labels_from_1(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "none").mkdir()
+    raw = settings_in(tmp_path / "raw", storage="raw", label_offset=1)
+    none = settings_in(tmp_path / "none", crop="none")
+    examples = []
+    for settings in (raw, none):
+        plan(settings, references_to(tmp_path, [jpeg(0, side=64)]))
+        result = shards.write_shard(NAME, settings)
+        assert result.sums.pixels.shape == (32, 32, 3)
+        with open(os.path.join(settings.output_dir, NAME), "rb") as file:
+            examples += [
+                tfrecord.decode_example(payload) for payload in tfrecord.read_records(file)
+            ]
+    assert (examples[0]["image/format"], examples[1]["image/format"]) == (b"RAW", b"JPEG")
+    assert (examples[0]["image/class/label"], examples[1]["image/class/label"]) == (2, 1)
+    assert (examples[0]["image/height"], examples[1]["image/height"]) == (32, 37)
+    square = np.frombuffer(examples[0]["image/encoded"], np.uint8).reshape(32, 32, 3)
+    whole = np.asarray(Image.open(io.BytesIO(examples[1]["image/encoded"]))).astype(int)
+    assert np.abs(whole[2:34] - square).mean() < 4
+
+
+def test_settings_reach_another_process_as_they_are(tmp_path):
+    settings = settings_in(tmp_path, label_offset=1, truncated="accept", pass_through=True)
+    assert shards.Settings.from_json(settings.to_json()) == settings
 
 
 def made(tmp_path):
@@ -156,7 +226,7 @@ def test_a_finished_shard_is_not_made_again(tmp_path):
     settings, path = made(tmp_path)
     before = identity(path)
     os.unlink(tmp_path / "archive")
-    assert shards.write_shard(NAME, settings) == NAME
+    assert shards.write_shard(NAME, settings).shard.records == 2
     assert identity(path) == before
 
 
@@ -175,10 +245,10 @@ def test_a_damaged_shard_is_made_again(tmp_path, damage):
         result.unlink()
     else:
         result.write_bytes(result.read_bytes()[:700])
-        assert shards.read_result(settings.work_dir, NAME) is None
+        assert read_result(settings) is None
     shards.write_shard(NAME, settings)
     assert path.read_bytes() == content
-    assert shards.read_result(settings.work_dir, NAME).shard.bytes == len(content)
+    assert read_result(settings).shard.bytes == len(content)
 
 
 def test_a_shard_is_in_place_only_after_its_result(tmp_path, monkeypatch):
@@ -194,7 +264,7 @@ def test_a_shard_is_in_place_only_after_its_result(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", die)
     with pytest.raises(OSError, match="killed here"):
         shards.write_shard(NAME, settings)
-    assert shards.read_result(settings.work_dir, NAME) is not None
+    assert read_result(settings) is not None
     assert os.listdir(settings.output_dir) == [".prepare"]
 
 
@@ -209,12 +279,13 @@ def test_a_source_that_has_shrunk_stops_the_job(tmp_path):
 def test_a_huge_file_is_rejected_unread(tmp_path, monkeypatch):
     settings = settings_in(tmp_path)
     monkeypatch.setattr(images, "MAX_BYTES", 1000)
+    monkeypatch.setattr(decoding, "MAX_BYTES", 1000)
     references = references_to(tmp_path, [jpeg(0)])
     huge = references[0]._replace(length=1 << 50)
     (tmp_path / "archive").write_bytes(b"x" * 2000)
     plan(settings, [huge])
     shards.write_shard(NAME, settings)
-    assert shards.read_result(settings.work_dir, NAME).rejected == [("0.JPEG", "too_many_bytes")]
+    assert reasons(read_result(settings), settings) == {"0.JPEG": "too_many_bytes"}
 
 
 @pytest.mark.parametrize("module", ["shards", "pipeline", "local_job"])

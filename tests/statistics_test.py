@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from data_prep import records, statistics
+from data_prep import images, records, statistics
 from data_prep.statistics import PixelSums
 
 SIZE = 12
@@ -17,19 +17,19 @@ def photos(count, seed=0):
     return (grey * [1.0, 0.7, 0.3] + random.integers(0, 56, (count, SIZE, SIZE, 3))).astype("uint8")
 
 
-def summed(images):
+def summed(taken):
     sums = PixelSums.zeros(SIZE)
-    for image in images:
+    for image in taken:
         sums.add(image)
     return sums
 
 
 def test_agrees_with_numpy():
-    images = photos(50)
-    found = statistics.finish(summed(images))
-    flat = images.reshape(-1, 3).astype(np.float64)
+    taken = photos(50)
+    found = statistics.finish(summed(taken))
+    flat = taken.reshape(-1, 3).astype(np.float64)
     assert found.count == 50
-    np.testing.assert_allclose(found.mean_image, images.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found.mean_image, taken.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(found.channel_mean, flat.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(found.channel_std, flat.std(axis=0), rtol=1e-12)
     np.testing.assert_allclose(found.covariance, np.cov(flat.T, bias=True), rtol=1e-10)
@@ -51,13 +51,18 @@ def test_eigenvectors_are_columns_of_known_sign():
 
 
 def test_neither_order_nor_shards_change_a_bit():
-    images = photos(31)
-    whole = statistics.to_files(statistics.finish(summed(images)))
-    parts = [summed(part) for part in np.array_split(images[::-1], 4)]
+    taken = photos(31)
+    whole = statistics.to_files(statistics.finish(summed(taken)))
+    parts = [summed(part) for part in np.array_split(taken[::-1], 4)]
     merged = PixelSums.zeros(SIZE)
     for index in (2, 0, 3, 1):
         merged.merge(parts[index])
     assert statistics.to_files(statistics.finish(merged)) == whole
+
+
+def products_in_integers(image):
+    flat = image.reshape(-1, 3).astype(np.int64)
+    return (flat.T @ flat).tolist()
 
 
 def test_white_photos_do_not_overflow():
@@ -66,12 +71,8 @@ def test_white_photos_do_not_overflow():
     assert sums.products.tolist() == [[3 * SIZE**2 * 255**2] * 3] * 3
     # As many photos as 2e9 of 256 x 256: products of 9.2e18 are the most that int64 holds.
     factor = 2**63 // int(sums.products[0, 0]) - 1
-    sums.count, sums.pixels, sums.products = (
-        sums.count * factor,
-        sums.pixels * factor,
-        sums.products * factor,
-    )
-    found = statistics.finish(sums)
+    many = PixelSums(sums.count * factor, sums.pixels * factor, sums.products * factor)
+    found = statistics.finish(many)
     assert found.channel_mean.tolist() == [255.0] * 3
     assert found.covariance.tolist() == [[0.0] * 3] * 3
 
@@ -80,8 +81,84 @@ def test_products_of_large_photos_are_exact():
     image = np.random.default_rng(0).integers(200, 256, (256, 256, 3), np.uint8)
     sums = PixelSums.zeros(256)
     sums.add(image)
-    flat = image.reshape(-1, 3).astype(np.int64)
-    assert sums.products.tolist() == (flat.T @ flat).tolist()
+    assert sums.products.tolist() == products_in_integers(image)
+
+
+def test_products_of_odd_sizes_are_exact():
+    random = np.random.default_rng(1)
+    for size in range(1, 70):  # all remainders of what the processor takes at once
+        image = random.integers(0, 256, (size, size, 3), np.uint8)
+        sums = PixelSums.zeros(size)
+        sums.add(image)
+        assert sums.products.tolist() == products_in_integers(image)
+        np.testing.assert_array_equal(sums.pixels, image)
+
+
+def test_products_of_the_largest_photos_are_exact():
+    size = images.LARGEST_SIZE
+    image = np.zeros((size, size, 3), np.uint8)
+    image[..., 0] = 255  # the largest squares and, to green, the largest differences
+    image[1::2, 1:, 2] = 255
+    image[-1, -1] = (254, 1, 3)
+    sums = PixelSums.zeros(size)
+    sums.add(image)
+    both = (size // 2 * (size - 1) - 1) * 255**2
+    assert sums.products.tolist() == [
+        [(size**2 - 1) * 255**2 + 254**2, 254, both + 254 * 3],
+        [254, 1, 3],
+        [both + 254 * 3, 3, both + 9],
+    ]
+
+
+def test_more_photos_than_float32_can_count_are_exact():
+    # 255 * 65,793 is the last multiple of 255 below 2**24, from where float32 skips numbers.
+    sums = PixelSums.zeros(1)
+    image = np.array([[[255, 254, 1]]], np.uint8)
+    for _ in range(65_793 + 8):
+        sums.add(image)
+    assert sums.count == 65_793 + 8
+    assert sums.pixels.tolist() == [[[sums.count * value for value in (255, 254, 1)]]]
+    assert sums.products.tolist() == (np.array(products_in_integers(image)) * sums.count).tolist()
+
+
+def test_sums_are_right_whenever_they_are_read():
+    taken = photos(7)
+    sums, other = PixelSums.zeros(SIZE), PixelSums.zeros(SIZE)
+    for number, image in enumerate(taken, start=1):
+        sums.add(image)
+        if number % 2:
+            np.testing.assert_array_equal(sums.pixels, taken[:number].sum(axis=0))
+    other.add(taken[0])
+    sums.add(taken[1])
+    sums.merge(other)
+    sums.add(taken[2])
+    assert sums.count == 10
+    np.testing.assert_array_equal(
+        sums.pixels, taken.sum(axis=0) + taken[:3].astype(np.int64).sum(axis=0)
+    )
+    assert other.count == 1
+    np.testing.assert_array_equal(other.pixels, taken[0])
+
+
+def test_takes_a_part_of_a_larger_photo_in_any_layout():
+    wide = np.random.default_rng(0).integers(0, 256, (SIZE, 40, 3), np.uint8)
+    for view in (wide[:, 7 : 7 + SIZE], wide[::-1, :SIZE, ::-1], wide[:, :SIZE].swapaxes(0, 1)):
+        sums = summed([view])
+        np.testing.assert_array_equal(sums.pixels, view)
+        assert sums.products.tolist() == products_in_integers(view)
+
+
+def test_photos_of_another_kind_are_refused_and_not_counted():
+    sums = PixelSums.zeros(SIZE)
+    for shape, dtype in (
+        ((SIZE, SIZE + 1, 3), np.uint8),
+        ((SIZE, SIZE), np.uint8),
+        ((SIZE, SIZE, 3), np.uint16),
+        ((SIZE, SIZE, 3), np.float32),
+    ):
+        with pytest.raises(ValueError, match=r"\(12, 12, 3\) uint8 is required\. Received: \("):
+            sums.add(np.ones(shape, dtype))
+    assert (sums.count, sums.pixels.any(), sums.products.any()) == (0, False, False)
 
 
 def test_no_photos_have_no_statistics():

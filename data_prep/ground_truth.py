@@ -1,0 +1,91 @@
+"""ILSVRC2012's validation photos and their classes, brought together by the photos' numbers."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from data_prep.command_line import UserError
+from data_prep.references import Reference
+
+# Of a photo whose class is not told by where it lies.
+UNLABELLED = -1
+_NAME = re.compile(r"ILSVRC2012_val_([0-9]{8})")
+
+
+def photo_name(number: int) -> str:
+    """What a validation photo is called, less the extension."""
+    return f"ILSVRC2012_val_{number:08d}"
+
+
+def photo_number(name: str) -> int | None:
+    """The number in the name of a validation photo, whatever its extension; None in another."""
+    match = _NAME.fullmatch(name.partition(".")[0])
+    return int(match[1]) if match else None
+
+
+def labelled(
+    photos: Iterable[Reference],
+    truth: Mapping[int, str],
+    labels: Mapping[str, int],
+    place: str,
+) -> Iterator[Reference]:
+    """Gives each validation photo its label.
+
+    Args:
+        photos: in any order, `UNLABELLED` or with the label that their folder tells.
+        truth: the wnid of each photo by its number.
+        labels: the label of each wnid.
+        place: the folder or file that holds the photos, for the error.
+
+    Raises:
+        UserError: a photo has no line in the ground truth or two have one, a line has no photo,
+            or a folder says another class than the ground truth.
+    """
+    found = set()
+    for photo in photos:
+        number = photo_number(photo.filename)
+        if number not in truth:
+            raise UserError(
+                f"each photo in {place} must be called {photo_name(1)}.JPEG and so on, to one of "
+                f"the {len(truth)} lines of the ground truth; {photo.filename} has no line there; "
+                "remove it, or fetch the ground truth again"
+            )
+        if number in found:
+            raise UserError(
+                f"each photo in {place} must be there once; {photo.filename} is there twice; "
+                "remove one"
+            )
+        found.add(number)
+        label = labels[truth[number]]
+        if photo.label not in (UNLABELLED, label):
+            raise UserError(
+                f"each photo in {place} must lie in the folder of its class; {photo.key} is a "
+                f"{truth[number]} in the ground truth; move it there"
+            )
+        yield photo._replace(label=label)
+    if missing := sorted(truth.keys() - found):
+        raise UserError(
+            f"{place} must hold a photo for each line of the ground truth; there is no "
+            f"{photo_name(missing[0])} ({len(found)} photos for {len(truth)} lines); fetch it again"
+        )
+
+
+def agreed(truths: Mapping[str, Mapping[int, str]]) -> Mapping[int, str] | None:
+    """The one ground truth that all of `truths` (by the paths they come from) say, if there is any.
+
+    Raises:
+        UserError: two of them differ.
+    """
+    if not truths:
+        return None
+    (first_path, first), *others = truths.items()
+    for path, other in others:
+        differing = [n for n in first.keys() | other.keys() if first.get(n) != other.get(n)]
+        if differing:
+            number = min(differing)
+            one, two = (truth.get(number, "nothing") for truth in (first, other))
+            raise UserError(
+                f"{first_path} and {path} must say the same of each validation photo; of "
+                f"{photo_name(number)} they say {one} and {two} ({len(differing)} such photos); "
+                "remove the wrong one"
+            )
+    return first

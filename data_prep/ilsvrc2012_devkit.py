@@ -1,0 +1,167 @@
+"""Reads ILSVRC2012's devkit, packed or not: the classes and the validation photos' classes.
+
+Its ids, 1 to N, are in no order that anyone uses; here all goes by wnid. Nothing is unpickled.
+"""
+
+import dataclasses
+import io
+import os
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import scipy.io
+
+from data_prep import ilsvrc2012_files, records, storage
+from data_prep.command_line import UserError
+from data_prep.references import printable
+
+META = "meta.mat"
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Devkit:
+    """What the devkit says.
+
+    Attributes:
+        classes: the synsets without children, sorted by wnid.
+        truth: the wnid of each validation photo, by its number, from 1.
+        train_images: how many train photos each wnid has; None where the devkit does not tell.
+    """
+
+    classes: tuple[records.ClassName, ...]
+    truth: Mapping[int, str]
+    train_images: Mapping[str, int] | None
+
+
+def read(path: str) -> Devkit:
+    """Reads the devkit.
+
+    Args:
+        path: of ILSVRC2012_devkit_t12.tar.gz, or of the folder that it unpacks to.
+
+    Raises:
+        UserError: a file is missing or damaged, or what they say does not fit together.
+        OSError: it cannot be opened.
+    """
+    contents = _unpacked(path) if storage.is_folder(path) else _packed(path)
+    for name in (META, GROUND_TRUTH):
+        if name not in contents:
+            raise UserError(f"{path} must hold data/{name}, but does not; fetch it again")
+    synsets = _synsets(contents[META], path)
+    leaves = _leaves(synsets, path)
+    truth = {
+        number: leaves[class_id].wnid
+        for number, class_id in enumerate(_ids(contents[GROUND_TRUTH], leaves, path), start=1)
+    }
+    _check_validation_counts(truth, leaves, path)
+    told = all(synset.train_images is not None for synset in synsets)
+    return Devkit(
+        classes=tuple(
+            sorted(
+                (records.ClassName(leaf.wnid, leaf.words) for leaf in leaves.values()),
+                key=lambda entry: entry.wnid,
+            )
+        ),
+        truth=truth,
+        train_images={leaf.wnid: leaf.train_images for leaf in leaves.values()} if told else None,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Synset:
+    id: int
+    wnid: str
+    words: str
+    children: int
+    train_images: int | None
+
+
+def _packed(path: str) -> dict[str, bytes]:
+    contents = {}
+    with ilsvrc2012_files.open_tar(path, "r:*") as archive:
+        for member in archive:
+            name = os.path.basename(member.name)
+            if member.isreg() and name in (META, GROUND_TRUTH):
+                file = archive.extractfile(member)
+                contents[name] = ilsvrc2012_files.read_list(file, f"{name} in {path}")
+        # The tar ends before the compressed stream does, whose end holds the checksum.
+        while archive.fileobj.read(1 << 20):
+            pass
+    return contents
+
+
+def _unpacked(path: str) -> dict[str, bytes]:
+    contents = {}
+    for name in (META, GROUND_TRUTH):
+        place = storage.join(path, "data", name)
+        if storage.exists(place):
+            with storage.open_file(place) as file:
+                contents[name] = ilsvrc2012_files.read_list(file, place)
+    return contents
+
+
+def _synsets(meta: bytes, path: str) -> list[_Synset]:
+    try:
+        table = np.atleast_1d(scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
+        has_counts = "num_train_images" in table.dtype.names
+        return [
+            _Synset(
+                id=int(row["ILSVRC2012_ID"]),
+                # labels.txt has a line a class and a tab between the two: neither may hold one.
+                wnid=printable("".join(str(row["WNID"]).split())),
+                words=printable(" ".join(str(row["words"]).split())),
+                children=int(row["num_children"]),
+                train_images=int(row["num_train_images"]) if has_counts else None,
+            )
+            for row in table
+        ]
+    except Exception as error:  # whatever a damaged or foreign .mat file leads to
+        raise UserError(
+            f"{META} in {path} must hold the table of synsets, but cannot be read "
+            f"({type(error).__name__}); fetch it again"
+        ) from error
+
+
+def _leaves(synsets: list[_Synset], path: str) -> dict[int, _Synset]:
+    """The classes, by their ids."""
+    leaves = {synset.id: synset for synset in synsets if not synset.children}
+    if not leaves or sorted(leaves) != list(range(1, len(leaves) + 1)):
+        raise UserError(f"the classes of {META} in {path} must have the ids 1 to N, but do not")
+    for field in ("id", "wnid"):
+        ((value, count),) = Counter(getattr(entry, field) for entry in synsets).most_common(1)
+        if count > 1:
+            raise UserError(
+                f"no two synsets of {META} in {path} may have the same {field}; {value} is there "
+                f"{count} times; fetch it again"
+            )
+    return leaves
+
+
+def _ids(ground_truth: bytes, leaves: Mapping[int, _Synset], path: str) -> list[int]:
+    try:
+        ids = [int(line) for line in ground_truth.split()]
+    except ValueError as error:
+        raise UserError(f"{GROUND_TRUTH} in {path} must hold an id a line: {error}") from error
+    if unknown := [number for number in ids if number not in leaves]:
+        raise UserError(
+            f"each id in {GROUND_TRUTH} must be one of the {len(leaves)} classes of {META} in "
+            f"{path}; {unknown[0]} is not"
+        )
+    return ids
+
+
+def _check_validation_counts(
+    truth: Mapping[int, str], leaves: Mapping[int, _Synset], path: str
+) -> None:
+    """Each class has 50 photos in the real release, and as many as the others in any."""
+    found = Counter(truth.values())
+    counts = {leaf.wnid: found[leaf.wnid] for leaf in leaves.values()}
+    fewest, most = min(counts, key=counts.get), max(counts, key=counts.get)
+    if counts[fewest] != counts[most] or not counts[most]:
+        raise UserError(
+            f"each class must have as many validation photos as any other in {GROUND_TRUTH} in "
+            f"{path}, and at least one; {fewest} has {counts[fewest]}, {most} has {counts[most]}; "
+            "fetch it again"
+        )

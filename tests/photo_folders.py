@@ -1,0 +1,101 @@
+"""Small class folders of photos, good and bad, and what the tests of the data job do with them."""
+
+import io
+import os
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+IN_PROCESS = ("--runner=FnApiRunner",)
+REPOSITORY = pathlib.Path(__file__).parents[1]
+
+
+def picture(seed, width=60, height=48):
+    """Smooth random colours."""
+    noise = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image, kind="JPEG", **options):
+    output = io.BytesIO()
+    image.save(output, kind, **options)
+    return output.getvalue()
+
+
+def faulty_photos():
+    """File name -> content, and what must become of it: a repair or a reason."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return {
+        "cmyk.jpg": (encoded(picture(1).convert("CMYK")), "cmyk_to_rgb"),
+        "png.jpg": (encoded(picture(2), "PNG"), "not_a_jpeg"),
+        "grey.jpg": (encoded(picture(3).convert("L")), "grey_to_rgb"),
+        "turned.jpg": (encoded(picture(4), exif=exif), "exif_rotated"),
+        "empty.jpg": (b"", "empty"),
+        "truncated.jpg": (encoded(picture(5))[:700], "truncated"),
+        "text.jpg": (b"not found", "not_a_photo"),
+    }
+
+
+REASONS = {"empty", "truncated", "not_a_photo"}
+
+
+def write_photos(root):
+    """Class folders: 2 classes, 19 train photos of which 3 are bad, 6 validation photos."""
+    for split, count in (("train", 6), ("validation", 3)):
+        for number, name in enumerate(("cat", "dog")):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                content = encoded(picture(100 * number + index + count))
+                (root / split / name / f"{index}.jpg").write_bytes(content)
+    for name, (content, _) in faulty_photos().items():
+        (root / "train" / "cat" / name).write_bytes(content)
+    return root
+
+
+def write_copies(root, content, **counts):
+    """One class, in which each photo holds the same; `counts` by split."""
+    for split, count in counts.items():
+        (root / split / "cat").mkdir(parents=True)
+        (root / "original").write_bytes(content)
+        for index in range(count):
+            os.link(root / "original", root / split / "cat" / f"{index}.jpg")
+    return root
+
+
+def arguments(photos, output_dir, **changes):
+    """Of prepare.prepare, for `write_photos`."""
+    return {
+        "source": "class_folders",
+        "input_dir": str(photos),
+        "output_dir": str(output_dir),
+        "train_shards": 3,
+        "validation_shards": 2,
+        "short_side": 32,
+        "beam_options": IN_PROCESS,
+    } | changes
+
+
+def flags_for(photos, output_dir, **changes):
+    """The same as flags of the command, whose default is to use processes."""
+    options = arguments(photos, output_dir, **changes)
+    options.pop("beam_options")
+    return [f"--{name}={value}" for name, value in options.items()]
+
+
+def contents(folder):
+    """Path -> content of all files in a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(pathlib.Path(folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+def identities(folder):
+    """Which files the finished shards are: a shard that is made again is another one."""
+    return {
+        path.name: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in pathlib.Path(folder).glob("*-of-*")
+    }
