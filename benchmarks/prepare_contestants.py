@@ -1,11 +1,12 @@
 """The loops that `prepare_speed` measures data_prep.prepare against, each a process of its own.
 
-    python -m benchmarks.prepare_contestants bare|slim|slim_resized LIST OUTPUT_DIR SHARDS
+    python -m benchmarks.prepare_contestants CONTESTANT LIST OUTPUT_DIR SHARDS
 
-LIST is a file with the path of a photo a line. The last line of stdout is the number of bytes that
-were stored (by bare: would have been).
+CONTESTANT is bare, bare_stored, slim or slim_resized. LIST is a file with the path of a photo a
+line. The last line of stdout is the number of bytes that were stored (by bare: would have been).
 """
 
+import functools
 import io
 import multiprocessing
 import os
@@ -21,32 +22,42 @@ SIZE, QUALITY = 256, 95  # prepare's defaults
 WORKERS = 2  # processes of `bare`, threads of slim
 
 
-def bare(paths: Sequence[str]) -> int:
-    """Decodes, resizes and encodes the photos by prepare's own library calls, and nothing else."""
+def bare(paths: Sequence[str], *, decodes_stored: bool) -> int:
+    """Decodes, resizes and encodes the photos by prepare's own library calls, and nothing else.
+
+    Args:
+        paths: of the photos.
+        decodes_stored: whether to decode what was encoded, as prepare does for its statistics.
+    """
+    convert = functools.partial(_bare_photo, decodes_stored=decodes_stored)
     with multiprocessing.get_context("spawn").Pool(WORKERS, initializer=_one_thread) as pool:
-        return sum(pool.imap_unordered(_bare_photo, paths, chunksize=32))
+        return sum(pool.imap_unordered(convert, paths, chunksize=32))
 
 
 def _one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _bare_photo(path: str) -> int:
-    with open(path, "rb") as file:
-        data = file.read()
-    with Image.open(io.BytesIO(data)) as image:
-        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    height, width = pixels.shape[:2]
+def _bare_photo(path: str, *, decodes_stored: bool) -> int:
+    pixels = _decode(np.fromfile(path, np.uint8))
+    if pixels is None:  # what prepare rejects, or leaves to Pillow
+        return 0
+    height, width, _ = pixels.shape
     short = min(height, width)
     new_height, new_width = ((2 * side * SIZE + short) // (2 * short) for side in (height, width))
     if short != SIZE:
         method = cv2.INTER_AREA if short > SIZE else cv2.INTER_CUBIC
         pixels = cv2.resize(pixels, (new_width, new_height), interpolation=method)
     top, left = (new_height - SIZE) // 2, (new_width - SIZE) // 2
-    square = np.ascontiguousarray(pixels[top : top + SIZE, left : left + SIZE])
-    output = io.BytesIO()
-    Image.fromarray(square).save(output, "JPEG", quality=QUALITY, subsampling="4:2:0")
-    return len(output.getvalue())
+    bgr = cv2.cvtColor(pixels[top : top + SIZE, left : left + SIZE], cv2.COLOR_RGB2BGR)
+    _, stored = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
+    if decodes_stored:
+        _decode(stored)
+    return stored.size
+
+
+def _decode(data: np.ndarray) -> np.ndarray | None:
+    return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def slim(paths: Sequence[str], output_dir: str, shards: int, *, resized: bool) -> int:
@@ -115,7 +126,7 @@ def _slim_coder(resized: bool) -> Callable[[bytes], tuple[bytes, int, int]]:
 
 
 def _square(pixels):
-    """prepare's rule in TensorFlow: [height, width, 3] uint8 -> [SIZE, SIZE, 3] uint8."""
+    """The rule of prepare in TensorFlow: [height, width, 3] uint8 -> [SIZE, SIZE, 3] uint8."""
     import tensorflow as tf
 
     sides = tf.shape(pixels)[:2]
@@ -162,8 +173,8 @@ def main(contestant: str, list_path: str, output_dir: str, shards: str) -> int:
     """Runs the contestant; returns the bytes that it stored."""
     with open(list_path) as file:
         paths = file.read().splitlines()
-    if contestant == "bare":
-        return bare(paths)
+    if contestant.startswith("bare"):
+        return bare(paths, decodes_stored=contestant == "bare_stored")
     return slim(paths, output_dir, int(shards), resized=contestant == "slim_resized")
 
 

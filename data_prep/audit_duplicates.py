@@ -1,9 +1,8 @@
 """Exact duplicates among millions of photos, found in bounded memory.
 
-The digests wait in a private SQLite database, which spills to a temporary file that nobody else
-sees and that the system removes, also after a kill. SQLite puts it where SQLITE_TMPDIR or TMPDIR
-say, or into /var/tmp or /tmp. Rows are only ever appended; equal digests meet when SQLite sorts
-them at the end, which is one pass over the disk where an index would be a seek for each photo.
+The digests wait in a temporary database. Rows are only ever appended; equal digests meet when
+SQLite sorts them at the end, which is one pass over the disk where an index would be a seek for
+each photo.
 
 Measured with 14,200,000 records of ImageNet-21k's shape (an AMD EPYC, one core):
 
@@ -14,14 +13,14 @@ Measured with 14,200,000 records of ImageNet-21k's shape (an AMD EPYC, one core)
     in time     62 s to add them, 230,000 a second, and 17 s to find the groups
 """
 
+import contextlib
 import heapq
 import itertools
 import operator
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from data_prep.command_line import UserError
+from data_prep import temporary_database
 
 # What is listed by name; all the rest is counted.
 LISTED_GROUPS = 1000
@@ -50,11 +49,7 @@ class Duplicates:
         self._splits = tuple(splits)
         self._place = {split: place for place, split in enumerate(self._splits)}
         self._batch: list[_Row] = []
-        # The empty name is SQLite's for a database in a temporary file that is deleted on closing.
-        self._database = sqlite3.connect("")
-        self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._database.execute("PRAGMA temp_store = FILE")  # what is sorted goes to disk, too
-        self._database.execute("PRAGMA journal_mode = OFF")  # nothing is ever rolled back
+        self._database = temporary_database.connect(cache_kib=_CACHE_KIB)
         self._database.execute("CREATE TABLE photos (content BLOB, split INT, key BLOB, label INT)")
 
     def close(self) -> None:
@@ -80,10 +75,10 @@ class Duplicates:
             self._flush()
 
     def _flush(self) -> None:
-        try:
+        with _needs_room():
+            self._database.execute("BEGIN")
             self._database.executemany("INSERT INTO photos VALUES (?, ?, ?, ?)", self._batch)
-        except sqlite3.OperationalError as error:
-            raise _no_room(error) from error
+            self._database.execute("COMMIT")
         self._batch.clear()
 
     def report(self) -> dict[str, object]:
@@ -112,10 +107,8 @@ class Duplicates:
                     differ.update(groups=1, photos=sum(photos.values()))
                 yield group
 
-        try:
+        with _needs_room():
             listed = heapq.nsmallest(LISTED_GROUPS, counted(), key=_rank)
-        except sqlite3.OperationalError as error:
-            raise _no_room(error) from error
         return {
             "within_split": {split: dict(counts) for split, counts in within.items()},
             "across_splits": {
@@ -163,8 +156,5 @@ def _rank(group: dict) -> tuple:
     )
 
 
-def _no_room(error: sqlite3.OperationalError) -> UserError:
-    return UserError(
-        f"the audit needs room for a temporary database, about 100 bytes a photo, but writing "
-        f"failed ({error}): make room, or let SQLITE_TMPDIR name a folder on a larger disk"
-    )
+def _needs_room() -> contextlib.AbstractContextManager[None]:
+    return temporary_database.needs_room("the audit", bytes_a_photo=100)

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import importlib
 import io
+import os
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
@@ -85,6 +86,8 @@ def open_file(path: str, read_ahead: int) -> BinaryIO:
     """See storage.open_file."""
     system = _file_system(path)
     with errors(path):
+        if system.has_dirs():
+            _require(system, path)
         handle = system.open(path, **_AS_IT_IS)
     # Beam asks for 16 MiB at a time, whatever is wanted, and has no setting for it: take the
     # stream below its buffer (s3, hdfs), or tell the buffer (gs).
@@ -99,8 +102,7 @@ def folders(parent: str) -> list[str]:
     """See storage.folders."""
     system = _file_system(parent)
     with errors(parent):
-        entries = _list(system, parent)
-        _require_something(system, parent, entries)
+        entries = _list_parent(system, parent)
         names = {name.partition("/")[0] for name in entries if _is_visible(name.partition("/")[0])}
         if system.has_dirs():
             names = {name for name in names if _is_entry_folder(parent, name, entries[name])}
@@ -113,8 +115,7 @@ def files(parent: str, depth: int) -> Iterator[FileStat]:
     """See storage.files."""
     system = _file_system(parent)
     with errors(parent):
-        entries = _list(system, parent)
-        _require_something(system, parent, entries)
+        entries = _list_parent(system, parent)
     if system.has_dirs():
         yield from _files_of_folder(system, parent, "", depth, entries)
         return
@@ -239,9 +240,20 @@ def _list(system: FileSystem, folder: str, limit: int | None = None) -> dict[str
     return {e.path[len(folder) :]: e for e in entries if e.path.startswith(folder)}
 
 
-def _require_something(system: FileSystem, parent: str, entries: dict) -> None:
-    if not entries and not (system.has_dirs() and system.exists(parent)):
-        raise FileNotFoundError(errno.ENOENT, "no such folder, or nothing in it", parent)
+def _list_parent(system: FileSystem, parent: str) -> dict[str, FileMetadata]:
+    """Like _list, but FileNotFoundError if there is no such folder."""
+    if system.has_dirs():
+        _require(system, parent)
+        return _list(system, parent)
+    if entries := _list(system, parent):
+        return entries
+    raise FileNotFoundError(errno.ENOENT, "no such folder, or nothing in it", parent)
+
+
+def _require(system: FileSystem, path: str) -> None:
+    # Beam's hdfs:// does not tell what is missing from other trouble.
+    if not system.exists(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def _is_entry_folder(parent: str, name: str, entry: FileMetadata) -> bool:

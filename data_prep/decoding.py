@@ -2,10 +2,9 @@
 
 What a file is, is read from its bytes and never from its name: ILSVRC2012 has CMYK photos and a
 PNG called .JPEG. Pillow opens every photo: it knows the formats, and its headers tell the size
-before a pixel is decoded. A JPEG of three components is then decoded by OpenCV, which gives the
-same pixels (both hold libjpeg-turbo) in three quarters of the time; everything else, and
-whatever OpenCV refuses, is Pillow's. What libjpeg merely warns of is a photo, as it was for the
-2012 tool.
+before a pixel is decoded. A JPEG of three components in one whole scan is then decoded by OpenCV,
+which gives the same pixels (both hold libjpeg-turbo) in five sixths of the time; everything else
+is Pillow's. What libjpeg merely warns of is a photo, as it was for the 2012 tool.
 """
 
 import contextlib
@@ -20,11 +19,15 @@ import cv2
 import numpy as np
 from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
+from data_prep import jpeg_markers
+
 # What the decoders are offered; Pillow knows dozens more formats, each one more to attack.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 # 256 MiB once decoded. More is a decompression bomb, or a photo to shrink before it comes here.
 MAX_PIXELS = 1 << 26
 MAX_BYTES = 1 << 28
+# Of the rows of a photo, for what there is of it to be called a photo.
+LEAST_PART = 1 / 8
 
 # A worker a core is what uses a machine; OpenCV's own threads would only get in their way.
 cv2.setNumThreads(1)
@@ -87,7 +90,7 @@ class _Header(NamedTuple):
     height: int
     width: int
     orientation: object
-    is_plain: bool
+    scan: int  # where the pixels of a JPEG of three components begin; 0 for other photos
     notes: tuple[str, ...]
 
 
@@ -97,8 +100,8 @@ def decode(data: bytes, *, fill_after: Collection[str] = ()) -> Decoded:
     Args:
         data: the file's bytes, of one of `FORMATS`.
         fill_after: reasons ("truncated", "undecodable") after which the part of the photo that
-            can be decoded is taken, the rest filled by the decoder (black, or a JPEG's last
-            color). Without any such part the reason stands.
+            can be decoded is taken, the rest filled by the decoder (grey or black). With less
+            than `LEAST_PART` of its rows there, the reason stands.
 
     Raises:
         UnusableError: and nothing else, whatever `data` is.
@@ -117,13 +120,25 @@ def decode(data: bytes, *, fill_after: Collection[str] = ()) -> Decoded:
         photo = _decode(data, fill_missing=True)
     except UnusableError:
         raise first from None
-    if (photo.pixels == photo.pixels[0, 0]).all():  # nothing but filling
+    # Filling has rows of one color; of a JPEG's first blocks, zeros in place of data make noise.
+    if (photo.pixels != photo.pixels[:, :1]).any(axis=(1, 2)).mean() < LEAST_PART:
         raise first
     return dataclasses.replace(photo, repairs=(*photo.repairs, "truncated_tail_filled"))
 
 
-def decode_plain_jpeg(data: bytes) -> np.ndarray | None:
-    """[height, width, 3] uint8 RGB, not turned upright; None where a JPEG lacks its end."""
+def decode_plain_jpeg(data: bytes, scan: int) -> np.ndarray | None:
+    """The pixels of a JPEG of three components.
+
+    Args:
+        data: the file's bytes.
+        scan: where the pixels begin in it: as far as Pillow reads to open it.
+
+    Returns:
+        [height, width, 3] uint8 RGB, not turned upright; None unless it is one whole scan.
+    """
+    # Past a marker that damage made, OpenCV would give what it has; Pillow looks what it is.
+    if jpeg_markers.end_of_only_scan(data, scan) is None:
+        return None
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), _PLAIN_JPEG)
     except cv2.error:
@@ -138,7 +153,7 @@ def _decode(data: bytes, *, fill_missing: bool) -> Decoded:
         if height * width > MAX_PIXELS:  # known before decoding
             raise UnusableError("too_many_pixels")
         orientation, repairs = header.orientation, []
-        pixels = decode_plain_jpeg(data) if header.is_plain else None
+        pixels = decode_plain_jpeg(data, header.scan) if header.scan else None
         if pixels is None:
             pixels, orientation = _load(data, repairs, fill_missing=fill_missing)
         if orientation in _UPRIGHT or header.orientation in _UPRIGHT:
@@ -167,9 +182,9 @@ def _pillow(*, fill_missing: bool = False) -> Iterator[None]:
 def _read_header(data: bytes) -> _Header:
     with _pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         notes = ("icc_profile_ignored",) if "icc_profile" in image.info else ()
-        is_plain = image.format in ("JPEG", "MPO") and image.mode == "RGB"
+        scan = image.fp.tell() if (image.format, image.mode) == ("JPEG", "RGB") else 0
         orientation = _orientation(image)
-        return _Header(*_upright_size(image, orientation), orientation, is_plain, notes)
+        return _Header(*_upright_size(image, orientation), orientation, scan, notes)
 
 
 def _upright_size(image: Image.Image, orientation: object) -> tuple[int, int]:

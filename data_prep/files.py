@@ -1,7 +1,6 @@
 """Files that are either whole or not there: write aside, fsync, rename.
 
-Local paths only; a job on gs://, s3:// or hdfs:// writes through Beam's file systems, whose
-objects appear as a whole by themselves.
+Local paths only; storage.py does the same for gs://, s3:// and hdfs://.
 """
 
 import contextlib

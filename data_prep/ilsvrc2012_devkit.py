@@ -1,18 +1,14 @@
 """Reads ILSVRC2012's devkit, packed or not: the classes and the validation photos' classes.
 
-Its ids, 1 to N, are in no order that anyone uses; here all goes by wnid. Nothing is unpickled.
+Its ids, 1 to N, are in no order that anyone uses; here all goes by wnid.
 """
 
 import dataclasses
-import io
 import os
 from collections import Counter
 from collections.abc import Mapping
 
-import numpy as np
-import scipy.io
-
-from data_prep import ilsvrc2012_files, records, storage
+from data_prep import ilsvrc2012_files, meta_mat, records, storage
 from data_prep.command_line import UserError
 from data_prep.references import printable
 
@@ -104,24 +100,23 @@ def _unpacked(path: str) -> dict[str, bytes]:
 
 def _synsets(meta: bytes, path: str) -> list[_Synset]:
     try:
-        table = np.atleast_1d(scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
-        has_counts = "num_train_images" in table.dtype.names
-        return [
-            _Synset(
-                id=int(row["ILSVRC2012_ID"]),
-                # labels.txt has a line a class and a tab between the two: neither may hold one.
-                wnid=printable("".join(str(row["WNID"]).split())),
-                words=printable(" ".join(str(row["words"]).split())),
-                children=int(row["num_children"]),
-                train_images=int(row["num_train_images"]) if has_counts else None,
-            )
-            for row in table
-        ]
-    except Exception as error:  # whatever a damaged or foreign .mat file leads to
+        rows = meta_mat.read_synsets(meta)
+    except ValueError as error:
         raise UserError(
-            f"{META} in {path} must hold the table of synsets, but cannot be read "
-            f"({type(error).__name__}); fetch it again"
+            f"{META} in {path} must hold the table of synsets, but cannot be read ({error}); "
+            "fetch it again"
         ) from error
+    return [
+        _Synset(
+            id=row["ILSVRC2012_ID"],
+            # labels.txt has a line a class and a tab between the two: neither may hold one.
+            wnid=printable("".join(row["WNID"].split())),
+            words=printable(" ".join(row["words"].split())),
+            children=row["num_children"],
+            train_images=row["num_train_images"],
+        )
+        for row in rows
+    ]
 
 
 def _leaves(synsets: list[_Synset], path: str) -> dict[int, _Synset]:

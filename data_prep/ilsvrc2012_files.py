@@ -101,8 +101,9 @@ def _tar(file: BinaryIO, described: str, mode: str) -> Iterator[tarfile.TarFile]
         with tarfile.open(fileobj=file, mode=mode) as archive:
             yield archive
     except (*_DAMAGE, *_HOSTILE) as error:
+        one_line = " ".join(str(error).split())
         raise UserError(
-            f"{described} must be a whole tar file, but is not one ({error}); fetch it again"
+            f"{described} must be a whole tar file, but is not one ({one_line}); fetch it again"
         ) from error
     except OSError as error:
         raise UserError(

@@ -204,7 +204,7 @@ def decode_stored(image: bytes, *, storage: str, height: int, width: int) -> np.
     try:
         with Image.open(io.BytesIO(image), formats=["JPEG"]) as header:
             found = (header.height, header.width)
-            mode = header.mode
+            mode, scan = header.mode, header.fp.tell()
     except Exception as error:  # decoders raise whatever they like on broken input
         raise ValueError("a JPEG is required. Received: bytes that do not open as one") from error
     if mode != "RGB":
@@ -213,7 +213,7 @@ def decode_stored(image: bytes, *, storage: str, height: int, width: int) -> np.
         raise ValueError(
             f"a photo of {height} x {width} pixels is required. Received: {found[0]} x {found[1]}"
         )
-    pixels = decoding.decode_plain_jpeg(image)
+    pixels = decoding.decode_plain_jpeg(image, scan)
     if pixels is None:
         raise ValueError("a whole JPEG is required. Received: one that is damaged or has no end")
     return pixels

@@ -87,6 +87,7 @@ def claim(output_dir: str, recipe: Mapping[str, object], state: str) -> Iterator
         _remove_others(output_dir, hidden, work_dir)
         if storage.is_local(work_dir):
             os.makedirs(work_dir, exist_ok=True)
+        _remove_unfinished(work_dir)
         yield work_dir
 
 
@@ -197,6 +198,14 @@ def _remove_others(output_dir: str, hidden: str, work_dir: str) -> None:
                 storage.remove(storage.join(output_dir, shard))
         # Also stops a worker that outlived its killed job: it finds no file left to rename.
         storage.remove_folder(other)
+
+
+def _remove_unfinished(work_dir: str) -> None:
+    """What killed workers had begun: it would fill the disk, kill by kill."""
+    if storage.is_folder(work_dir):
+        for found in storage.files(work_dir, 1):
+            if found.name.endswith(".tmp"):
+                storage.remove(storage.join(work_dir, found.name))
 
 
 def _open(path: str, mode: str):

@@ -1,48 +1,66 @@
-"""What the markers of a JPEG say before its pixels: whether every reader decodes it alike.
+"""What the markers of a JPEG tell without decoding it: is it whole, do all readers agree on it.
 
 ITU-T T.81, annex B: a JPEG is a row of segments, each 0xFF, a code and, for most, its length.
+Behind the header of a scan come its entropy-coded pixels, in which a 0xFF that is no marker is
+followed by a zero.
 """
 
+import re
+from collections.abc import Iterator
+
 _START = b"\xff\xd8"
-_END = b"\xff\xd9"
+_END = 0xD9
 _BASELINE_FRAME = 0xC0  # SOF0: Huffman-coded, sequential, 8 bits a sample
-# The codes 0xC0 to 0xCF that begin no frame: Huffman tables, an extension, arithmetic conditions.
-_NO_FRAMES = (0xC4, 0xC8, 0xCC)
+_SCAN = 0xDA
 _APPLICATION = range(0xE0, 0xF0)
 _JFIF, _MULTI_PICTURE, _ADOBE = b"JFIF\0", b"MPF\0", b"Adobe"
 _YCBCR = 1  # Adobe's color transform
+# Not the escaped 0xFF, nor padding, nor the eight restart markers, which belong to the pixels.
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+
+
+def end_of_only_scan(data: bytes, start: int) -> int | None:
+    """Where a JPEG ends whose entropy-coded pixels begin at `start`.
+
+    Returns:
+        The position behind the end marker; None if anything else comes first: a further scan, as
+        progressive JPEGs have, a marker that damage made, or the end of the file.
+    """
+    marker = _MARKER.search(data, start)
+    return marker.end() if marker and data[marker.end() - 1] == _END else None
 
 
 def is_baseline_rgb(data: bytes) -> bool:
     """Whether `data` is a JPEG of the plainest kind, which no two readers decode differently.
 
-    That is: one picture, baseline, 8 bits a sample, three components which are YCbCr by what JFIF
-    or Adobe's marker says, or for want of both by the component numbers 1, 2, 3 (the order in
-    which libjpeg asks); and nothing before its first or behind its last marker. Where two
-    markers contradict each other, or the colors are stored as RGB, it is not of that kind.
-    Nothing is said of the pixels: they are still to be decoded.
+    That is: one picture in one scan, baseline, 8 bits a sample, of three components which are
+    YCbCr by what JFIF or Adobe's marker says, or for want of both by the component numbers 1, 2, 3
+    (which is how libjpeg finds out); with nothing behind its end. Where Adobe's marker says that
+    the colors are stored as RGB, it is not of that kind.
     """
-    if not (data.startswith(_START) and data.endswith(_END)):
+    if not data.startswith(_START):
         return False
-    application = []
-    for code, content in _segments(data):
+    application, frame = [], b""
+    for code, content, end in _segments(data):
         if code in _APPLICATION:
             application.append(content)
-        elif 0xC0 <= code <= 0xCF and code not in _NO_FRAMES:
-            return code == _BASELINE_FRAME and _is_ycbcr(content, application)
+        elif code == _BASELINE_FRAME:
+            frame = content
+        elif code == _SCAN:
+            return _is_ycbcr(frame, application) and end_of_only_scan(data, end) == len(data)
     return False
 
 
-def _segments(data: bytes):
-    """Yields (code, content) of each segment up to the first that is out of order."""
+def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Yields (code, content, position behind it) up to what is no segment."""
     at = len(_START)
     while at + 4 <= len(data) and data[at] == 0xFF:
         if data[at + 1] == 0xFF:  # padding, as many as one likes
             at += 1
             continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        yield data[at + 1], data[at + 4 : at + 2 + length]
-        at += 2 + length
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        yield data[at + 1], data[at + 4 : end], end
+        at = end
 
 
 def _is_ycbcr(frame: bytes, application: list[bytes]) -> bool:

@@ -1,4 +1,4 @@
-"""What a source of photos yields: references, byte ranges with labels, never the bytes themselves."""
+"""What a source of photos yields: references, which are byte ranges with labels."""
 
 import dataclasses
 from collections.abc import Iterator

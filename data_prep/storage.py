@@ -103,6 +103,9 @@ def open_file(path: str, *, read_ahead: int = READ_AHEAD) -> BinaryIO:
 def folders(parent: str) -> list[str]:
     """Names of the visible folders (no "." in front) in `parent`, sorted.
 
+    Beam has object stores list all that is below `parent` for it, as `files` does: ask for the
+    files two levels down rather than for each folder's.
+
     Raises:
         OSError: `parent` is not there, or cannot be read.
     """

@@ -64,7 +64,7 @@ class _Store:
     def open(self, path, mime_type="", compression_type="auto"):
         assert compression_type == "uncompressed"
         if not os.path.isfile(self.local(path)):
-            raise StoreError(404)
+            raise StoreError(404 if not self.has_dirs() else 500)  # hdfs:// has no such sign
         return io.BufferedReader(DownloaderStream(_Download(self, path)), BEAMS_BUFFER)
 
     def create(self, path, mime_type="", compression_type="auto"):

@@ -1,4 +1,8 @@
+import os
+import pathlib
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -99,9 +103,10 @@ def test_the_state_tells_a_file_that_was_written_again():
 
 
 def test_one_key_for_two_photos_is_refused():
-    with catalog([photo(1), photo(2), photo(1, path="/other")]) as filled:
-        with pytest.raises(ValueError, match=r"a name of its own. Received: cat/1.jpg twice"):
-            list(filled.in_order("train"))
+    text = "a name of its own. Received: cat/1.jpg twice"
+    photos = [photo(1), photo(2), photo(1, path="/other")]
+    with catalog(photos) as filled, pytest.raises(ValueError, match=text):
+        list(filled.in_order("train"))
 
 
 def test_one_key_in_each_split_is_fine():
@@ -116,3 +121,26 @@ def test_an_error_of_the_source_passes_through():
 
     with Catalog(0) as filled, pytest.raises(RuntimeError, match="the tar is damaged"):
         filled.fill(broken())
+
+
+FULL_DISK = """
+import resource, signal
+from catalog_test import photo
+from data_prep.catalog import Catalog
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+with Catalog(0) as catalog:
+    catalog.fill(photo(n) for n in range(300_000))
+"""
+
+
+def test_a_full_disk_is_one_line():
+    folders = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parents[1])]
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(folders)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "UserError: the list of photos needs room for a temporary database" in result.stderr

@@ -55,3 +55,29 @@ def test_a_folder_with_something_in_it_is_not_replaced(tmp_path):
         pass
     assert (tmp_path / "folder" / "mine").read_text() == "keep"
     assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_created_file_replaces_the_old_one_when_the_block_ends(tmp_path):
+    path, aside = tmp_path / "new" / "file", tmp_path / "work" / "aside"
+    for content in b"one", b"two":
+        with files.create(str(path), str(aside)) as file:
+            file.write(content)
+            file.flush()
+            assert aside.read_bytes() == content
+            assert path.exists() == (content == b"two")
+        assert path.read_bytes() == content
+    assert os.listdir(aside.parent) == []
+
+
+def test_a_full_disk_leaves_the_old_file_of_a_created_one(tmp_path, monkeypatch):
+    path, aside = tmp_path / "file", tmp_path / "aside"
+    path.write_text("old")
+
+    def full(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="disk full"), files.create(str(path), str(aside)) as file:
+        file.write(b"new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]

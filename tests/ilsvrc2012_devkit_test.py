@@ -60,13 +60,13 @@ def test_real_labels_are_those_of_tensorflow_datasets(tmp_path):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"<html>" * 200, r"devkit.tar.gz must be a whole tar file"),
+        (b"<html>" * 200, r"devkit.tar.gz must be a whole tar file[^\n]*; fetch it again$"),
         (devkit_tar()[:300], r"devkit.tar.gz must be a whole tar file"),
         (devkit_tar()[:-8] + bytes(8), r"devkit.tar.gz must be a whole tar file.*CRC"),
         (tar_bytes([("a/meta.mat", b"")]), r"must hold data/ILSVRC2012_validation"),
         (tar_bytes([("a/x", b"")]), r"must hold data/meta.mat, but does not; fetch it again"),
         (devkit_tar(b"no mat"), r"meta.mat in .*/devkit.tar.gz must hold .* cannot be read \("),
-        (devkit_tar([(1, "n01", "a", 0, float("nan"))]), r"cannot be read \(ValueError\)"),
+        (devkit_tar([(1, "n01", "a", 0, float("nan"))]), r"cannot be read \(.*NaN"),
         (devkit_tar(SYNSETS[1:]), r"must have the ids 1 to N"),
         (devkit_tar(SYNSETS[3:]), r"must have the ids 1 to N"),
         (devkit_tar((*SYNSETS, (4, "n11", "", 0, 1))), r"the same id; 4 is there 2 times"),

@@ -13,7 +13,7 @@ from small_release import (
     train_files,
 )
 
-from data_prep import ilsvrc2012_folders, records
+from data_prep import ilsvrc2012_folders, meta_mat, records
 from data_prep.command_line import UserError
 
 TRAIN = train_files()
@@ -24,6 +24,12 @@ NAMES = {"LOC_synset_mapping.txt": MAPPING}
 
 def opened(root, contents):
     return ilsvrc2012_folders.open_folders(small_release.write(root, contents))
+
+
+@pytest.fixture(autouse=True)
+def _fast_devkit(monkeypatch):
+    # Without the process of its own, which takes half a second; ilsvrc2012_devkit_test has it.
+    monkeypatch.setattr(meta_mat, "read_synsets", meta_mat.parse)
 
 
 def test_without_lists_folders_are_enough(tmp_path):

@@ -5,8 +5,14 @@ import pytest
 import small_release
 from small_release import tar_bytes, train_tar, validation_tar
 
-from data_prep import devkit, ilsvrc2012, rehearsal
+from data_prep import devkit, ilsvrc2012, meta_mat, rehearsal
 from data_prep.command_line import UserError
+
+
+@pytest.fixture(autouse=True)
+def _fast_devkit(monkeypatch):
+    # Without the process of its own, which takes half a second; ilsvrc2012_devkit_test has it.
+    monkeypatch.setattr(meta_mat, "read_synsets", meta_mat.parse)
 
 
 def test_the_order_in_the_tars_does_not_matter(tmp_path):

@@ -133,7 +133,6 @@ def _broken():
         "JPEG cut before its pixels": OddPhoto(jpeg[:scan], "truncated", size=size),
         "JPEG without its end marker": OddPhoto(jpeg[:-2], "truncated", size=size),
         "JPEG with a tail of zeros": OddPhoto(jpeg[:half] + bytes(half), "truncated", size=size),
-        "JPEG header, then junk": OddPhoto(jpeg[:scan] + noise, "truncated", size=size),
         "JPEG with a broken quantization table": OddPhoto(
             with_bytes(jpeg, jpeg.index(b"\xff\xdb") + 2, b"\0\0"), "undecodable", size=size
         ),
@@ -145,6 +144,7 @@ def _broken():
         ),
         # What libjpeg only warns of.
         "JPEG with other Huffman codes": OddPhoto(_other_huffman_codes(jpeg)),
+        "JPEG header, then junk": OddPhoto(jpeg[:scan] + noise),
         "JPEG damaged in its middle": OddPhoto(with_bytes(jpeg, half, b"\xaa" * 40)),
         "JPEG with junk behind its end": OddPhoto(jpeg + noise, pixels=photo, tolerance=LOSSY),
         "PNG with a wrong checksum": OddPhoto(

@@ -390,7 +390,11 @@ def test_a_shard_of_rejects_alone_is_empty(tmp_path):
         (["--input_dir={none}"], 1, "--input_dir must be a folder; there is none at"),
         (["--input_dir={empty}"], 1, "/train with a folder for each class is needed"),
         (["--source=ilsvrc2012", "--input_dir={empty}"], 1, "the ILSVRC2012 release is needed"),
-        (["--source=imagenet21k"], 2, "should be one of <ilsvrc2012|ilsvrc2012_folders|class_folders>"),
+        (
+            ["--source=imagenet21k"],
+            2,
+            "should be one of <ilsvrc2012|ilsvrc2012_folders|class_folders>",
+        ),
         (["--train_shards=0"], 2, "--train_shards=0"),
         (["--quality=101"], 2, "--quality=101"),
         (["--short_side=100000"], 2, "--short_side=100000"),

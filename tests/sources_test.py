@@ -4,7 +4,7 @@ import pytest
 import small_release
 from small_release import CLASSES
 
-from data_prep import class_folders, sources
+from data_prep import class_folders, meta_mat, sources
 from data_prep.command_line import UserError
 from data_prep.references import Source
 
@@ -60,6 +60,12 @@ LAYOUTS = {
     "kaggle, its photos": ("ilsvrc2012_folders", KAGGLE, "ILSVRC/Data/CLS-LOC"),
     "kaggle and devkit": ("ilsvrc2012_folders", KAGGLE | DEVKIT, "."),
 }
+
+
+@pytest.fixture(autouse=True)
+def _fast_devkit(monkeypatch):
+    # Without the process of its own, which takes half a second; ilsvrc2012_devkit_test has it.
+    monkeypatch.setattr(meta_mat, "read_synsets", meta_mat.parse)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,0 +1,54 @@
+import io
+
+import numpy as np
+import pytest
+import scipy.io
+import small_release
+
+from data_prep import meta_mat
+
+
+def rows(synsets=small_release.SYNSETS):
+    return [dict(zip(meta_mat.FIELDS, synset, strict=True)) for synset in synsets]
+
+
+def saved(synsets, **options):
+    output = io.BytesIO()
+    scipy.io.savemat(output, {"synsets": synsets}, **options)
+    return output.getvalue()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_what_was_saved_is_read(compressed):
+    dtype = [(name, object) for name in meta_mat.FIELDS]
+    table = np.array(list(small_release.SYNSETS), dtype).reshape(-1, 1)
+    content = saved(table, do_compression=compressed)
+    assert meta_mat.read_synsets(content) == meta_mat.parse(content) == rows()
+
+
+def test_a_field_that_is_not_there_is_none():
+    content = small_release.meta_mat([synset[:4] for synset in small_release.SYNSETS])
+    assert meta_mat.read_synsets(content) == [{**row, "num_train_images": None} for row in rows()]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", r"a table of synsets is needed. Received: .*Mat"),
+        (b"no mat file" * 99, r"a table of synsets is needed. Received: \w"),
+        (saved(np.zeros(3)), r"Received: TypeError"),
+        (small_release.meta_mat()[:400], r"Received: \w"),
+        (saved({"ILSVRC2012_ID": 1, "WNID": "n01"}), r"Received: ValueError: no field of name"),
+    ],
+)
+def test_another_file_is_refused(content, text):
+    with pytest.raises(ValueError, match=text):
+        meta_mat.read_synsets(content)
+
+
+def test_what_kills_the_reader_kills_nobody_else():
+    content = bytearray(small_release.meta_mat())
+    # The type of a piece of text, out of the table of types: scipy 1.17 reads outside of it.
+    content[content.index(b"third, 3rd") - 7] = 0xFF
+    with pytest.raises(ValueError, match=r"a table of synsets is needed. Received: \w"):
+        meta_mat.read_synsets(bytes(content))
