@@ -7,7 +7,7 @@ audit.json, keys sorted; the same bytes in whatever order the photos were added:
                    each one of rejected_by_reason, repairs and notes is on
     classes        by label: label (place of the class, from 0, without the manifest's offset),
                    wnid, name; records and rejected by split
-    duplicates     among the records (a rejected photo is in no split): exact copies, by blake2b
+    duplicates     among the records (a rejected photo is in no split): exact copies, by SHA-256
                    of the file's bytes. A group is all photos of one content, where more than one.
         within_split     by split: groups with more than one photo in it, photos of these in it
         across_splits    groups that are in more than one split, their photos by split

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from data_prep import jpeg_markers
+from data_prep.orientation import UPRIGHT, read_orientation, turned_upright, upright_size
 
 # What the decoders are offered; Pillow knows dozens more formats, each one more to attack.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
@@ -34,18 +35,6 @@ cv2.setNumThreads(1)
 # Pillow's remarks on odd metadata. Once for all: to do so a photo is not safe among threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-_EXIF_ORIENTATION = 0x0112
-# EXIF 2.32, table 6, as what undoes each: whether to reverse the rows, whether to reverse the
-# columns, whether then to exchange rows and columns.
-_UPRIGHT = {
-    2: (False, True, False),
-    3: (True, True, False),
-    4: (True, False, False),
-    5: (False, False, True),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (False, True, True),
-}
 _PLAIN_JPEG = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 # How files begin, and how whole ones end.
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82", b"GIF8": b";"}
@@ -89,7 +78,7 @@ class Decoded:
 class _Header(NamedTuple):
     height: int
     width: int
-    orientation: object
+    orientation: int
     scan: int  # where the pixels of a JPEG of three components begin; 0 for other photos
     notes: tuple[str, ...]
 
@@ -156,9 +145,9 @@ def _decode(data: bytes, *, fill_missing: bool) -> Decoded:
         pixels = decode_plain_jpeg(data, header.scan) if header.scan else None
         if pixels is None:
             pixels, orientation = _load(data, repairs, fill_missing=fill_missing)
-        if orientation in _UPRIGHT or header.orientation in _UPRIGHT:
+        if max(orientation, header.orientation) > UPRIGHT:
             repairs.append("exif_rotated")
-        return Decoded(_turned(pixels, orientation), tuple(repairs), header.notes)
+        return Decoded(turned_upright(pixels, orientation), tuple(repairs), header.notes)
     except UnusableError as error:
         raise UnusableError(error.reason, height, width) from None
     except Image.DecompressionBombError:  # Pillow's own limit, which is above ours
@@ -183,16 +172,8 @@ def _read_header(data: bytes) -> _Header:
     with _pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         notes = ("icc_profile_ignored",) if "icc_profile" in image.info else ()
         scan = image.fp.tell() if (image.format, image.mode) == ("JPEG", "RGB") else 0
-        orientation = _orientation(image)
-        return _Header(*_upright_size(image, orientation), orientation, scan, notes)
-
-
-def _upright_size(image: Image.Image, orientation: object) -> tuple[int, int]:
-    """(height, width) of an image that is opened but not loaded."""
-    _, _, is_sideways = _UPRIGHT.get(orientation, (False, False, False))
-    if is_sideways and image.format != "TIFF":  # of which Pillow itself exchanges the two
-        return image.width, image.height
-    return image.height, image.width
+        orientation = read_orientation(image)
+        return _Header(*upright_size(image, orientation), orientation, scan, notes)
 
 
 def _claimed_size(data: bytes) -> tuple[int, int]:
@@ -201,27 +182,11 @@ def _claimed_size(data: bytes) -> tuple[int, int]:
         factory, accept = Image.OPEN[name]
         if accept(data[:16]):
             with contextlib.suppress(Exception), factory(io.BytesIO(data), "") as image:
-                return _upright_size(image, _orientation(image))
+                return upright_size(image, read_orientation(image))
     return 0, 0
 
 
-def _orientation(image: Image.Image) -> object:
-    try:
-        # Not image.getexif(): a PNG's own decodes all of it first, were it a bomb or not.
-        return Image.Image.getexif(image).get(_EXIF_ORIENTATION)
-    except Exception:  # broken metadata are no reason to lose a photo
-        return None
-
-
-def _turned(pixels: np.ndarray, orientation: object) -> np.ndarray:
-    if orientation not in _UPRIGHT:
-        return pixels
-    reverse_rows, reverse_columns, exchange = _UPRIGHT[orientation]
-    pixels = pixels[:: -1 if reverse_rows else 1, :: -1 if reverse_columns else 1]
-    return np.ascontiguousarray(pixels.transpose(1, 0, 2) if exchange else pixels)
-
-
-def _load(data: bytes, repairs: list[str], *, fill_missing: bool) -> tuple[np.ndarray, object]:
+def _load(data: bytes, repairs: list[str], *, fill_missing: bool) -> tuple[np.ndarray, int]:
     """Pillow's decoding: the pixels and the orientation that is still to be undone."""
     with (
         _pillow(fill_missing=fill_missing),
@@ -233,8 +198,8 @@ def _load(data: bytes, repairs: list[str], *, fill_missing: bool) -> tuple[np.nd
         if any(";16" in str(tile.args) for tile in image.tile):
             repairs.append("16_bit_to_8_bit")
         image.load()
-        # Asked only now: a PNG may have it behind its pixels, and a TIFF is upright once loaded.
-        orientation = None if image.format == "TIFF" else _orientation(image)
+        # Not before: a PNG may have it behind its pixels, and Pillow turns a TIFF while it loads.
+        orientation = read_orientation(image)
         return np.asarray(_to_rgb(image, repairs)), orientation
 
 

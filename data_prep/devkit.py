@@ -1,4 +1,4 @@
-"""Writes the containers of an ILSVRC2012 release: tars and the devkit. `sources` reads them.
+"""Writes the containers of an ILSVRC2012 release: tars and the devkit. `ilsvrc2012` reads them.
 
 Everything that would differ from day to day or machine to machine (times, owners, the header
 that names the platform) is fixed, so that equal content is equal bytes.

@@ -6,6 +6,7 @@ Local paths only; storage.py does the same for gs://, s3:// and hdfs://.
 import contextlib
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -22,18 +23,9 @@ def write_file(path: str, content: bytes | str) -> None:
         OSError: the folder is missing, read-only or full; `path` is then as it was.
     """
     data = content.encode() if isinstance(content, str) else content
-    aside = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
-        raise
-    sync_folder(os.path.dirname(path) or ".")
+    # Hosts that share the folder may have processes of the same number.
+    with _whole(path, f"{path}.{socket.gethostname()}.{os.getpid()}.tmp") as file:
+        file.write(data)
 
 
 @contextlib.contextmanager
@@ -53,6 +45,12 @@ def create(path: str, aside: str) -> Iterator[BinaryIO]:
     """
     for name in (path, aside):
         os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+    with _whole(path, aside) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _whole(path: str, aside: str) -> Iterator[BinaryIO]:
     try:
         with open(aside, "wb") as file:
             yield file

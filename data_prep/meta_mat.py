@@ -6,6 +6,7 @@ is unpacked: then that process ends, and not the one that asked. Nothing is unpi
 
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import scipy.io
 
 FIELDS = ("ILSVRC2012_ID", "WNID", "words", "num_children", "num_train_images")
 _OPTIONAL = "num_train_images"
-_LARGEST_MEMORY = 8 << 30  # address space, most of it libraries; the real file takes a few MB
+_LARGEST_MEMORY = 4 << 30  # of address space; libraries and the real file take less than 1 GB
 _MOST_SECONDS = 60  # of a core; the real file takes one
 
 
@@ -31,9 +32,14 @@ def read_synsets(content: bytes) -> list[dict[str, int | str | None]]:
     Raises:
         ValueError: the file is no .mat file, a damaged one, or holds another table.
     """
-    # -P: this folder has modules that are called as some of the standard library are.
     process = subprocess.run(
-        [sys.executable, "-P", __file__], input=content, capture_output=True, check=False
+        # -P: this folder has modules that are called as some of the standard library are.
+        [sys.executable, "-P", __file__],
+        input=content,
+        capture_output=True,
+        check=False,
+        # Each thread that NumPy would start takes from the address space.
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
     if process.returncode:
         lines = process.stderr.decode(errors="replace").split("\n")

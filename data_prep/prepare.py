@@ -18,6 +18,7 @@ All cores of this machine are used. Options for Apache Beam, such as another run
 lone --:   ... -- --runner=FlinkRunner --flink_master=HOST:8081
 """
 
+import json
 import logging
 import os
 import sys
@@ -31,6 +32,7 @@ from absl import flags
 from data_prep import (
     catalog,
     command_line,
+    conversion_rule,
     finishing,
     images,
     job_folder,
@@ -40,6 +42,7 @@ from data_prep import (
     shard_results,
     shards,
     sources,
+    storage,
 )
 from data_prep.command_line import UserError
 
@@ -86,21 +89,21 @@ SHORT_SIDE = flags.DEFINE_integer(
 CROP = flags.DEFINE_enum(
     "crop",
     "center",
-    list(images.CROPS),
+    list(conversion_rule.CROPS),
     "center: the central square is kept, as in 2012; none: the whole photo is.",
     flag_values=FLAGS,
 )
 FIT = flags.DEFINE_enum(
     "fit",
     "short_side",
-    list(images.FITS),
+    list(conversion_rule.FITS),
     "short_side: scaled in proportion, as in 2012; warp: squeezed into a square, as Caffe does.",
     flag_values=FLAGS,
 )
 STORAGE = flags.DEFINE_enum(
     "storage",
     "jpeg",
-    list(images.STORAGES),
+    list(conversion_rule.STORAGES),
     "jpeg, or raw: the pixels themselves, faster to read, about four times as large.",
     flag_values=FLAGS,
 )
@@ -115,7 +118,7 @@ QUALITY = flags.DEFINE_integer(
 TRUNCATED = flags.DEFINE_enum(
     "truncated",
     "reject",
-    list(images.TRUNCATED),
+    list(conversion_rule.TRUNCATED),
     "What becomes of a photo whose end is missing; accept: the rest of it is grey.",
     flag_values=FLAGS,
 )
@@ -162,9 +165,9 @@ def prepare(
         **choices: the fields of `options.Options`; only `source` must be given.
 
     Returns:
-        train_records, validation_records, rejected, repairs (how many, by name), duplicates (photos
-        that are in the data set more than once), shards, classes, seconds, photos_per_second (of
-        those read in this run) and output_dir.
+        train_records, validation_records, rejected, repairs and notes (how many, by name), problems
+        (that the audit has found, in words), shards, classes, seconds, photos_per_second (of those
+        read in this run) and output_dir.
 
     Raises:
         UserError: an argument or the input cannot be used, or the job was stopped by an error.
@@ -173,8 +176,9 @@ def prepare(
     wanted = options.Options(**choices)
     if beam_options:
         _check_beam_options(beam_options)
+        storage.configure(beam_options)
     try:
-        rule = wanted.rule()
+        wanted.rule()  # says now what does not fit together
     except ValueError as error:
         raise UserError(str(error)) from error
     source = sources.open_source(
@@ -182,27 +186,47 @@ def prepare(
     )
     with catalog.Catalog(wanted.seed) as photos:
         photos.fill(tqdm.tqdm(source.photos, desc="list", unit="photo"))
-        recipe = wanted.recipe(photos, source.classes)
         try:
-            manifest = job_folder.finished(output_dir, recipe)
-            done = 0
-            if manifest is None:
-                with job_folder.claim(output_dir, recipe, photos.state) as work_dir:
-                    settings = shards.Settings(
-                        output_dir, work_dir, source.classes, rule, wanted.label_offset
-                    )
-                    plan = _plan(photos, wanted, work_dir)
-                    done = _convert(plan, settings, beam_options)
-                    manifest = finishing.finish(plan, settings, recipe)
-            else:
-                print(f"prepare: {output_dir} is finished already", file=sys.stderr)
-            job_folder.clean(output_dir)
+            manifest, done = _make(photos, source.classes, wanted, output_dir, beam_options)
+            problems = _problems(output_dir)
         except OSError as error:
             raise UserError(
                 f"the data set cannot be written: {error}; put that right and run the same "
                 "command again, finished shards are kept"
             ) from error
-    return _figures(manifest, output_dir, done, time.monotonic() - started)
+    for problem in problems:
+        print(f"prepare: {problem} See {records.AUDIT_PAGE}.", file=sys.stderr)
+    return _figures(manifest, problems, output_dir, done, time.monotonic() - started)
+
+
+def _make(
+    photos: catalog.Catalog,
+    classes: tuple[records.ClassName, ...],
+    wanted: options.Options,
+    output_dir: str,
+    beam_options: Sequence[str],
+) -> tuple[records.Manifest, int]:
+    """The manifest of the finished data set, and how many photos were converted for it now."""
+    recipe = wanted.recipe(photos, classes)
+    manifest, done = job_folder.finished(output_dir, recipe), 0
+    if manifest is None:
+        with job_folder.claim(output_dir, recipe, photos.state) as work_dir:
+            settings = shards.Settings(
+                output_dir, work_dir, classes, wanted.rule(), wanted.label_offset
+            )
+            plan = _plan(photos, wanted, work_dir)
+            done = _convert(plan, settings, beam_options)
+            manifest = finishing.finish(plan, settings, recipe)
+    else:
+        print(f"prepare: {output_dir} is finished already", file=sys.stderr)
+    job_folder.clean(output_dir)
+    return manifest, done
+
+
+def _problems(output_dir: str) -> list[str]:
+    with storage.open_file(storage.join(output_dir, records.AUDIT)) as file:
+        findings = json.load(file)["findings"]
+    return [finding["text"] for finding in findings if finding["level"] == "problem"]
 
 
 def _plan(photos: catalog.Catalog, wanted: options.Options, work_dir: str) -> dict[str, int]:
@@ -275,13 +299,19 @@ def _cores() -> int:
 
 
 def _figures(
-    manifest: records.Manifest, output_dir: str, photos: int, seconds: float
+    manifest: records.Manifest,
+    problems: Sequence[str],
+    output_dir: str,
+    photos: int,
+    seconds: float,
 ) -> dict[str, object]:
     splits = manifest.splits
     return {
         **{f"{name}_records": split.records for name, split in splits.items()},
         "rejected": sum(split.rejected for split in splits.values()),
         "repairs": dict(manifest.repairs),
+        "notes": dict(manifest.notes),
+        "problems": list(problems),
         "shards": sum(len(split.shards) for split in splits.values()),
         "classes": len(manifest.classes),
         "seconds": round(seconds, 2),

@@ -25,6 +25,7 @@ import numpy as np
 
 from data_prep import tfrecord
 from data_prep.command_line import UserError
+from data_prep.conversion_rule import Rule
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -43,7 +44,6 @@ INDEX_FOLDER = "index"
 SPLITS = ("train", "validation")
 # image/format of the photos, by the recipe's "storage".
 IMAGE_FORMATS = {"jpeg": "JPEG", "raw": "RAW"}
-CROPS = ("center", "none")
 
 # How to open a file; Beam's and TensorFlow's file systems have the same two arguments.
 OpenFile = Callable[[str, str], IO]
@@ -243,23 +243,19 @@ class Manifest:
         Raises:
             UserError: the recipe does not say it, or says what this version does not know.
         """
-        found = PhotoFormat(
-            self.recipe.get("short_side"),
-            self.recipe.get("storage", "jpeg"),
-            self.recipe.get("crop", "center"),
-        )
-        side = found.short_side
-        if (
-            not (isinstance(side, int) and side > 0)
-            or found.storage not in IMAGE_FORMATS
-            or found.crop not in CROPS
-        ):
+        size = self.recipe.get("short_side")
+        stored = {
+            "storage": self.recipe.get("storage", "jpeg"),
+            "crop": self.recipe.get("crop", "center"),
+        }
+        try:
+            Rule(size=size, **stored)
+        except ValueError as error:
             raise UserError(
-                f"the manifest's recipe must have a short_side of at least 1 pixel, a storage of "
-                f"{list(IMAGE_FORMATS)} and a crop of {list(CROPS)}. Received: {found}; "
-                f"run data_prep.prepare again"
-            )
-        return found
+                f"the manifest's recipe must tell how the photos are stored: {error}; "
+                "run data_prep.prepare again"
+            ) from error
+        return PhotoFormat(short_side=size, **stored)
 
     def to_json(self) -> str:
         """The text of manifest.json: keys sorted, so that equal manifests are equal bytes.

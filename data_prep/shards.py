@@ -31,6 +31,8 @@ PLAN_SUFFIX = ".plan"
 THUMBNAILS_PER_SHARD = 24
 
 _CHUNK = 1 << 20
+# Of an object store, by which Beam would fetch 16 MiB for each photo of a tar.
+_READ_AHEAD = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +213,8 @@ def _read(references: Iterable[Reference]) -> Iterator[tuple[Reference, bytes]]:
             if path != reference.path:
                 if file is not None:
                     file.close()
-                file, path = storage.open_file(reference.path), reference.path
+                path = reference.path
+                file = storage.open_file(path, read_ahead=_READ_AHEAD)
             # One byte past the limit is enough for the photo to be rejected for its size.
             wanted = min(reference.length, images.MAX_BYTES + 1)
             file.seek(reference.offset)

@@ -72,17 +72,10 @@ def _feature_configs(labels: int, photo_format: records.PhotoFormat) -> dict[str
 
 
 def _photo_config(photo_format: records.PhotoFormat) -> dict:
-    """What TFDS makes of image/encoded: the pixels, in rows if it can know how long they are.
-
-    Raw pixels of any height and width come as one list, [pixels, 3], to be shaped by image/height
-    and image/width: TFDS itself would look for the shape in a feature of another name.
-    """
-    any_length = -1  # as protobufs of TFDS write an unknown dimension
-    side = photo_format.short_side
-    is_square, is_raw = photo_format.crop == "center", photo_format.storage == "raw"
-    height_width = [side, side] if is_square else [any_length] * (1 if is_raw else 2)
-    shape = {"dimensions": [str(length) for length in (*height_width, 3)]}
-    if is_raw:
+    """What image/encoded is to TFDS: either way, it gives the pixels."""
+    side = photo_format.short_side if photo_format.crop == "center" else -1  # of any length
+    shape = {"dimensions": [str(side), str(side), "3"]}
+    if photo_format.storage == "raw":
         tensor = {"dtype": "uint8", "encoding": "bytes", "shape": shape}
         return _config("tensor_feature.Tensor", tensor=tensor)
     image = {"dtype": "uint8", "encodingFormat": "jpeg", "shape": shape}

@@ -28,10 +28,11 @@ def decode(features: Mapping[str, tf.Tensor], photo_format: records.PhotoFormat)
         uint8 [S, S, 3] RGB, where S is `photo_format.short_side`.
     """
     side = photo_format.short_side
-    if photo_format.crop == "center" and photo_format.storage == "jpeg":
-        pixels = tf.io.decode_jpeg(features["image/encoded"], channels=3, dct_method=_DCT)
-        return tf.ensure_shape(pixels, [side, side, 3])
-    return decode_part(features, photo_format, tf.zeros([2], tf.int32), side)
+    pixels = _DECODERS[photo_format.storage](features)
+    if photo_format.crop == "none":
+        corner = tf.concat([_corner(features, side), [0]], axis=0)
+        pixels = tf.slice(pixels, corner, [side, side, 3])
+    return tf.ensure_shape(pixels, [side, side, 3])
 
 
 def decode_part(
@@ -40,10 +41,10 @@ def decode_part(
     offset: tf.Tensor,
     size: int,
 ) -> tf.Tensor:
-    """A part of what `decode` returns; of a JPEG no more is decoded.
+    """A part of what `decode` returns; of a JPEG no more than the part is decoded.
 
-    At the edge of the part, the two may differ by some grey levels: chroma is interpolated from
-    what was decoded.
+    At the edge of a part of a JPEG, the two may differ by some grey levels: chroma is interpolated
+    from what was decoded.
 
     Args:
         features: of one record, as `records.parse` gives them.
@@ -54,28 +55,39 @@ def decode_part(
     Returns:
         uint8 [size, size, 3] RGB.
     """
-    shape = tf.cast(tf.stack([features["image/height"], features["image/width"]]), tf.int32)
+    if photo_format.storage == "raw":
+        square = decode(features, photo_format)
+        return tf.slice(square, tf.concat([offset, [0]], axis=0), [size, size, 3])
     if photo_format.crop == "none":
-        # As data_prep.images.central_square has it.
-        offset += (shape - photo_format.short_side) // 2
-    part = _DECODERS[photo_format.storage](features["image/encoded"], shape, offset, size)
+        offset += _corner(features, photo_format.short_side)
+    # Skips the rows and the inverse transforms outside of the part.
+    window = tf.concat([offset, [size, size]], axis=0)
+    part = tf.image.decode_and_crop_jpeg(
+        features["image/encoded"], window, channels=3, dct_method=_DCT
+    )
     return tf.ensure_shape(part, [size, size, 3])
 
 
-def _part_of_jpeg(encoded: tf.Tensor, shape: tf.Tensor, offset: tf.Tensor, size: int) -> tf.Tensor:
-    del shape  # the JPEG tells it itself
-    # Skips the rows and the inverse transforms outside of the part.
-    window = tf.concat([offset, [size, size]], axis=0)
-    return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=_DCT)
+def _corner(features: Mapping[str, tf.Tensor], side: int) -> tf.Tensor:
+    """Row and column of the square in the middle, as data_prep.images.central_square has it."""
+    return (_shape(features) - side) // 2
 
 
-def _part_of_raw(encoded: tf.Tensor, shape: tf.Tensor, offset: tf.Tensor, size: int) -> tf.Tensor:
-    pixels = tf.reshape(tf.io.decode_raw(encoded, tf.uint8), tf.concat([shape, [3]], axis=0))
-    return tf.slice(pixels, tf.concat([offset, [0]], axis=0), [size, size, 3])
+def _shape(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    return tf.cast(tf.stack([features["image/height"], features["image/width"]]), tf.int32)
 
 
-# By the recipe's "storage".
-_DECODERS = {"jpeg": _part_of_jpeg, "raw": _part_of_raw}
+def _decode_jpeg(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    return tf.io.decode_jpeg(features["image/encoded"], channels=3, dct_method=_DCT)
+
+
+def _decode_raw(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    values = tf.io.decode_raw(features["image/encoded"], tf.uint8)
+    return tf.reshape(values, tf.concat([_shape(features), [3]], axis=0))
+
+
+# By the recipe's "storage": the features of a record -> uint8 [height, width, 3].
+_DECODERS = {"jpeg": _decode_jpeg, "raw": _decode_raw}
 
 
 def to_photo_file(example: Mapping[str, bytes | int]) -> bytes:

@@ -29,6 +29,24 @@ def test_tensorflow_and_pillow_read_the_same_pixels_of_a_baseline_jpeg(subsampli
     np.testing.assert_array_equal(found, np.asarray(Image.open(io.BytesIO(data))))
 
 
+def test_they_also_agree_on_a_damaged_one():
+    import tensorflow as tf
+
+    data = jpeg(subsampling=0)
+    scan, random, agreed = data.index(b"\xff\xda") + 14, np.random.default_rng(0), 0
+    for _ in range(60):
+        damaged = bytearray(data)
+        for _ in range(random.integers(1, 6)):
+            damaged[random.integers(scan, len(data) - 2)] = random.integers(256)
+        if jpeg_markers.is_baseline_rgb(bytes(damaged)):
+            found = tf.io.decode_jpeg(
+                bytes(damaged), channels=3, dct_method="INTEGER_ACCURATE"
+            ).numpy()
+            np.testing.assert_array_equal(found, np.asarray(Image.open(io.BytesIO(damaged))))
+            agreed += 1
+    assert agreed > 40
+
+
 def with_adobe(transform):
     """A JPEG of YCbCr without JFIF's marker, with Adobe's."""
     data = odd_photos.without_segment(jpeg(), 0xE0)

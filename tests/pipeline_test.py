@@ -1,5 +1,7 @@
 import io
 import os
+import pathlib
+import re
 
 import apache_beam as beam
 import numpy as np
@@ -146,3 +148,17 @@ def test_beam_options_are_passed_on():
     options = pipeline.parse_options(["--runner=DirectRunner", "--direct_num_workers=3"])
     found = options.get_all_options(drop_default=True)
     assert found == {"runner": "DirectRunner", "direct_num_workers": 3}
+
+
+def test_beam_knows_the_options_that_readme_shows():
+    readme = pathlib.Path(__file__).parents[1] / "README.md"
+    shown = re.findall(r"^\|.*`(--runner=[^`]*)`", readme.read_text(), re.MULTILINE)
+    assert len(shown) > 3
+    for options in shown:
+        parsed = pipeline.parse_options(options.split()).get_all_options(drop_default=True)
+        assert len(parsed) == len(options.split()), parsed
+
+
+def test_an_unknown_runner_is_refused():
+    with pytest.raises(ValueError, match="Unexpected pipeline runner: NoSuchRunner"):
+        pipeline.parse_options(["--runner=NoSuchRunner"])

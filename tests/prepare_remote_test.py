@@ -1,4 +1,4 @@
-"""The data job from and to what is no local disk: stand-ins for gs:// and hdfs:// that Beam opens."""
+"""The data job from and to no local disk: stand-ins for gs:// and hdfs:// that Beam opens."""
 
 import pathlib
 

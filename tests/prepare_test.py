@@ -58,6 +58,10 @@ def test_records_and_rejects_are_the_photos(data):
         "validation_records": 6,
         "rejected": 3,
         "repairs": {"cmyk_to_rgb": 1, "exif_rotated": 1, "grey_to_rgb": 1, "not_a_jpeg": 1},
+        "notes": {},
+        "problems": [
+            "3 of 25 photos (12.00%) could not be used: empty 1, not_a_photo 1, truncated 1."
+        ],
         "shards": 5,
         "classes": 2,
         "output_dir": str(output_dir),
@@ -331,7 +335,7 @@ def test_an_output_that_cannot_be_written_is_one_line(photos, tmp_path):
 
 
 def test_an_object_store_without_its_client_is_one_line(photos):
-    with pytest.raises(UserError, match=r"gs:// needs the package .* apache-beam\[gcp\]"):
+    with pytest.raises(UserError, match=r"gs:// needs the package .*apache-beam\[gcp\]"):
         prepare.prepare(**arguments(photos, "gs://bucket/data"))
 
 
