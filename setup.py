@@ -15,7 +15,13 @@ setuptools.setup(
     description="The AlexNet of 2012 in TensorFlow and Keras: prepare, train, evaluate, serve.",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=["data_prep", "keras_alexnet", "keras_alexnet.serving"],
+    packages=[
+        "data_prep",
+        "data_prep.audit",
+        "data_prep.sources",
+        "keras_alexnet",
+        "keras_alexnet.serving",
+    ],
     install_requires=[
         "absl-py",
         "apache-beam>=2.77,<2.78",

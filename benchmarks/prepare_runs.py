@@ -18,6 +18,8 @@ from PIL import Image
 from data_prep import drawing, rehearsal_photos
 from data_prep.command_line import UserError
 
+# Besides prepare; `prepare_contestants` has them.
+CONTESTANTS = ("bare", "bare_stored", "slim", "slim_resized")
 _RENDERED = 200
 _PHOTOS_PER_SHARD = 1250  # as ILSVRC2012 in 1,024 shards
 _SAMPLE_SECONDS = 0.25
@@ -97,7 +99,7 @@ def run(contestant: str, folder: str, paths: Sequence[str]) -> Run:
     """Runs a contestant in processes of its own.
 
     Args:
-        contestant: "prepare", or one of `prepare_contestants`.
+        contestant: "prepare", or one of `CONTESTANTS`.
         folder: of the benchmark; what the run writes in it is removed.
         paths: the photos, as `link` made them in `folder`.
 

@@ -56,6 +56,12 @@ PHOTOS = flags.DEFINE_integer(
 REPEATS = flags.DEFINE_integer(
     "repeats", 3, "How often all runs are made; medians count.", lower_bound=1, flag_values=FLAGS
 )
+AGAINST = flags.DEFINE_list(
+    "against",
+    list(prepare_runs.CONTESTANTS),
+    "What to measure prepare against, separated by commas.",
+    flag_values=FLAGS,
+)
 WORK_DIR = flags.DEFINE_string(
     "work_dir",
     None,
@@ -64,12 +70,16 @@ WORK_DIR = flags.DEFINE_string(
 )
 
 CORES = 2
-CONTESTANTS = ("prepare", "bare", "bare_stored", "slim", "slim_resized")
 _FEW = 32  # photos of the runs that measure the start-up
 
 
 def measure(
-    *, photos_dir: str | None, photos: int, repeats: int, work_dir: str | None = None
+    *,
+    photos_dir: str | None,
+    photos: int,
+    repeats: int,
+    against: Sequence[str] = prepare_runs.CONTESTANTS,
+    work_dir: str | None = None,
 ) -> dict[str, object]:
     """Runs all contestants on two cores, in turns.
 
@@ -77,6 +87,7 @@ def measure(
         photos_dir: of `PHOTOS_DIR`; None renders photos.
         photos: how many a run converts, at least 8.
         repeats: rounds; the medians of the rounds are returned.
+        against: of `prepare_runs.CONTESTANTS`.
         work_dir: an existing folder, where a folder is made and removed.
 
     Returns:
@@ -84,8 +95,12 @@ def measure(
         the rounds' own; photos, repeats, original_bytes (mean) and machine.
 
     Raises:
-        UserError: there are no photos, no two cores, or a contestant failed.
+        UserError: there are no photos, no two cores, no such contestant, or one failed.
     """
+    if unknown := sorted(set(against) - set(prepare_runs.CONTESTANTS)):
+        known = ", ".join(prepare_runs.CONTESTANTS)
+        raise UserError(f"--against must be some of {known}; {unknown[0]} is none of them")
+    names = ("prepare", *against)
     _use_two_cores()
     with tempfile.TemporaryDirectory(prefix="prepare_speed.", dir=work_dir) as folder:
         originals = prepare_runs.listed(photos_dir) if photos_dir else prepare_runs.rendered(folder)
@@ -94,7 +109,7 @@ def measure(
             count: prepare_runs.link(os.path.join(folder, f"photos_{count}"), originals, count)
             for count in (few, photos, 2 * photos)
         }
-        wanted = [*itertools.product((few, photos), CONTESTANTS), (2 * photos, "prepare")]
+        wanted = [*itertools.product((few, photos), names), (2 * photos, "prepare")]
         rounds = []
         with tqdm.tqdm(total=repeats * len(wanted), unit="run", desc="measure") as bar:
             for _ in range(repeats):
@@ -106,8 +121,8 @@ def measure(
                 rounds.append(runs)
         sizes = [os.path.getsize(originals[i % len(originals)]) for i in range(photos)]
     return {
-        "contestants": {name: _figures(rounds, name, few, photos) for name in CONTESTANTS},
-        "ratios": _ratios(rounds, few, photos),
+        "contestants": {name: _figures(rounds, name, few, photos) for name in names},
+        "ratios": _ratios(rounds, against, few, photos),
         "photos": photos,
         "repeats": repeats,
         "original_bytes": round(statistics.fmean(sizes)),
@@ -149,11 +164,11 @@ def _figures(rounds: list[Runs], name: str, few: int, photos: int) -> dict[str, 
     }
 
 
-def _ratios(rounds: list[Runs], few: int, photos: int) -> dict[str, dict[str, object]]:
+def _ratios(
+    rounds: list[Runs], against: Sequence[str], few: int, photos: int
+) -> dict[str, dict[str, object]]:
     """Rates of prepare over those of the others, and what doubling the photos does to its cost."""
-    pairs = {
-        f"prepare_over_{name}": ((name, photos), ("prepare", photos)) for name in CONTESTANTS[1:]
-    }
+    pairs = {f"prepare_over_{name}": ((name, photos), ("prepare", photos)) for name in against}
     pairs["doubling"] = (("prepare", 2 * photos), ("prepare", photos))
     ratios = {}
     for title, ((name, count), (other, other_count)) in pairs.items():
@@ -214,6 +229,7 @@ def main(arguments: Sequence[str]) -> dict[str, object]:
         photos_dir=PHOTOS_DIR.value,
         photos=PHOTOS.value,
         repeats=REPEATS.value,
+        against=AGAINST.value,
         work_dir=WORK_DIR.value,
     )
     print(table(result), file=sys.stderr)

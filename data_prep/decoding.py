@@ -3,7 +3,7 @@
 What a file is, is read from its bytes and never from its name: ILSVRC2012 has CMYK photos and a
 PNG called .JPEG. Pillow opens every photo: it knows the formats, and its headers tell the size
 before a pixel is decoded. A JPEG of three components in one whole scan is then decoded by OpenCV,
-which gives the same pixels (both hold libjpeg-turbo) in five sixths of the time; everything else
+which gives the same pixels (both hold libjpeg-turbo) in four fifths of the time; everything else
 is Pillow's. What libjpeg merely warns of is a photo, as it was for the 2012 tool.
 """
 
@@ -27,7 +27,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 # 256 MiB once decoded. More is a decompression bomb, or a photo to shrink before it comes here.
 MAX_PIXELS = 1 << 26
 MAX_BYTES = 1 << 28
-# Of the rows of a photo, for what there is of it to be called a photo.
+# Of the pixels of a photo, those that must be there for it to be called a photo.
 LEAST_PART = 1 / 8
 
 # A worker a core is what uses a machine; OpenCV's own threads would only get in their way.
@@ -90,7 +90,7 @@ def decode(data: bytes, *, fill_after: Collection[str] = ()) -> Decoded:
         data: the file's bytes, of one of `FORMATS`.
         fill_after: reasons ("truncated", "undecodable") after which the part of the photo that
             can be decoded is taken, the rest filled by the decoder (grey or black). With less
-            than `LEAST_PART` of its rows there, the reason stands.
+            than `LEAST_PART` of its pixels there, the reason stands.
 
     Raises:
         UnusableError: and nothing else, whatever `data` is.
@@ -109,8 +109,8 @@ def decode(data: bytes, *, fill_after: Collection[str] = ()) -> Decoded:
         photo = _decode(data, fill_missing=True)
     except UnusableError:
         raise first from None
-    # Filling has rows of one color; of a JPEG's first blocks, zeros in place of data make noise.
-    if (photo.pixels != photo.pixels[:, :1]).any(axis=(1, 2)).mean() < LEAST_PART:
+    # Filling has rows of one color. Of a JPEG's first block, zeros in place of data make noise.
+    if (photo.pixels != photo.pixels[:, -1:]).any(axis=2).mean() < LEAST_PART:
         raise first
     return dataclasses.replace(photo, repairs=(*photo.repairs, "truncated_tail_filled"))
 

@@ -186,16 +186,20 @@ def _shard_reports(
     read = functools.partial(
         verify_shard.read_shard, expected, has_index=bool(manifest.recipe.get("index"))
     )
+    workers = min(os.cpu_count() or 1, len(wanted))
+    progress = functools.partial(tqdm.tqdm, total=len(wanted), unit="shard", desc="verify")
+    if workers == 1:  # a second process would only cost its start
+        yield from progress(map(read, wanted))
+        return
     executor = concurrent.futures.ProcessPoolExecutor(
-        min(os.cpu_count() or 1, len(wanted)),
+        workers,
         # Not forked: TensorFlow and Beam have threads, whose locks a fork would leave locked.
         multiprocessing.get_context("spawn"),
         # Ctrl-C is for the parent alone.
         functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN),
     )
     try:
-        reports = executor.map(read, wanted)
-        yield from tqdm.tqdm(reports, total=len(wanted), unit="shard", desc="verify")
+        yield from progress(executor.map(read, wanted))
     finally:
         executor.shutdown(cancel_futures=True)
 

@@ -3,7 +3,7 @@ import tracemalloc
 
 import pytest
 
-from data_prep.audit_duplicates import LISTED_GROUPS, LISTED_PHOTOS, Duplicates
+from data_prep.audit.duplicates import LISTED_GROUPS, LISTED_PHOTOS, Duplicates
 from data_prep.command_line import UserError
 
 SPLITS = ("train", "validation")

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 
-from data_prep import audit_findings
+from data_prep.audit import findings as audit_findings
 
 SPLITS = ("train", "validation")
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import audit_page, records
+from data_prep import records
 from data_prep.audit import Audit
+from data_prep.audit import page as audit_page
 from data_prep.outcomes import Outcome, Thumbnail
 from data_prep.references import Reference
 

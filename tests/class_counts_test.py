@@ -2,9 +2,10 @@ import re
 
 import pytest
 
-from data_prep import class_counts, records
+from data_prep import records
 from data_prep.command_line import UserError
 from data_prep.references import Reference
+from data_prep.sources import class_counts
 
 CLASSES = tuple(records.ClassName(wnid, wnid) for wnid in ("n01", "n02"))
 PLACES = {"train": "/in/train", "validation": "/in/val"}

@@ -4,8 +4,9 @@ import keras
 import pytest
 import small_release
 
-from data_prep import class_folders, records, storage
+from data_prep import records, storage
 from data_prep.command_line import UserError
+from data_prep.sources import class_folders
 
 PHOTOS = ("train/cat/1.jpg", "train/cat/2.jpg", "train/a dog/1.jpg", "validation/cat/1.jpg")
 

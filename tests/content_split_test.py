@@ -6,9 +6,10 @@ import threading
 
 import pytest
 
-from data_prep import content_split, storage
+from data_prep import storage
 from data_prep.command_line import UserError
 from data_prep.references import Reference
+from data_prep.sources import content_split
 
 
 def write(folder, contents):

@@ -164,10 +164,12 @@ def test_filling_alone_is_no_photo():
         with pytest.raises(decoding.UnusableError, match="truncated"):
             decoding.decode(data[:length], **FILL)
     assert decoding.decode(data[: scan + len(data[scan:]) // 3], **FILL).repairs
+    with pytest.raises(decoding.UnusableError, match="truncated"):
+        decoding.decode(KINDS["JPEG cut before its pixels"].data, **FILL)
 
 
 def test_only_what_is_asked_for_is_filled():
-    data = KINDS["PNG with a wrong checksum"].data
+    data = KINDS["PNG with damaged pixels"].data
     with pytest.raises(decoding.UnusableError, match="undecodable"):
         decoding.decode(data, **FILL)
 

@@ -8,8 +8,9 @@ import pytest
 import small_release
 from small_release import SYNSETS, devkit_tar, tar_bytes
 
-from data_prep import ilsvrc2012_devkit, ilsvrc2012_files, records
+from data_prep import records
 from data_prep.command_line import UserError
+from data_prep.sources import ilsvrc2012_devkit, ilsvrc2012_files
 
 
 def read(folder, content):

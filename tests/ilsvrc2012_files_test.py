@@ -6,8 +6,9 @@ import pytest
 import small_release
 from small_release import tar_bytes
 
-from data_prep import ilsvrc2012_files, storage
+from data_prep import storage
 from data_prep.command_line import UserError
+from data_prep.sources import ilsvrc2012_files
 
 
 def large_photos_tar():

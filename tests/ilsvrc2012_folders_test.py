@@ -13,8 +13,9 @@ from small_release import (
     train_files,
 )
 
-from data_prep import ilsvrc2012_folders, meta_mat, records
+from data_prep import records
 from data_prep.command_line import UserError
+from data_prep.sources import ilsvrc2012_folders, meta_mat
 
 TRAIN = train_files()
 DEVKIT = {"ILSVRC2012_devkit_t12.tar.gz": devkit_tar()}

@@ -5,8 +5,9 @@ import pytest
 import small_release
 from small_release import tar_bytes, train_tar, validation_tar
 
-from data_prep import devkit, ilsvrc2012, meta_mat, rehearsal
+from data_prep import devkit, rehearsal
 from data_prep.command_line import UserError
+from data_prep.sources import ilsvrc2012, meta_mat
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import pytest
 import small_release
 from small_release import MAPPING, SOLUTION
 
-from data_prep import ilsvrc2012_files, kaggle_files
 from data_prep.command_line import UserError
+from data_prep.sources import ilsvrc2012_files, kaggle_files
 
 WNIDS = {"n01", "n02", "n03"}
 HEADER = "ImageId,PredictionString\n"

@@ -5,7 +5,7 @@ import pytest
 import scipy.io
 import small_release
 
-from data_prep import meta_mat
+from data_prep.sources import meta_mat
 
 
 def rows(synsets=small_release.SYNSETS):

@@ -147,8 +147,8 @@ def _broken():
         "JPEG header, then junk": OddPhoto(jpeg[:scan] + noise),
         "JPEG damaged in its middle": OddPhoto(with_bytes(jpeg, half, b"\xaa" * 40)),
         "JPEG with junk behind its end": OddPhoto(jpeg + noise, pixels=photo, tolerance=LOSSY),
-        "PNG with a wrong checksum": OddPhoto(
-            _bad_crc(encoded(photo, "PNG")), "undecodable", size=size
+        "PNG with damaged pixels": OddPhoto(
+            _damaged_pixels(encoded(photo, "PNG")), "undecodable", size=size
         ),
     }
     for kind in ("PNG", "GIF", "BMP", "TIFF"):
@@ -169,7 +169,7 @@ def _other_huffman_codes(jpeg):
     return with_bytes(jpeg, at + 17, values[::-1])
 
 
-def _bad_crc(data):
+def _damaged_pixels(data):
     at = data.index(b"IDAT")
     return with_bytes(data, at + 40, bytes([data[at + 40] ^ 1]))
 

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from data_prep import records
+from data_prep import conversion_rule, records
 from data_prep.command_line import UserError
 
 MANIFEST = records.Manifest(
@@ -20,6 +21,8 @@ MANIFEST = records.Manifest(
     },
     repairs={"cmyk_to_rgb": 2},
     files={"labels.txt": "bb"},
+    notes={"icc_profile": 3},
+    label_offset=1,
 )
 
 
@@ -58,6 +61,30 @@ def test_a_batch_of_records_is_parsed_at_once():
     assert records.parse(serialized)["image/class/label"].numpy().tolist() == [0, 1, 2]
 
 
+def test_a_record_of_raw_pixels_says_so():
+    record = records.encode(
+        image=bytes(12),
+        image_format="RAW",
+        height=2,
+        width=2,
+        filename="",
+        label=1,
+        wnid="",
+        text="",
+    )
+    assert records.parse(record)["image/format"].numpy() == b"RAW"
+
+
+def test_every_storage_has_an_image_format():
+    assert set(records.IMAGE_FORMATS) == set(conversion_rule.STORAGES)
+
+
+def test_an_index_has_offset_and_length_of_each_record():
+    assert records.index_text([7, 30, 5]) == "0 7\n7 30\n37 5\n"
+    assert records.index_text([]) == ""
+    assert records.index_name("train-00000-of-00002") == "index/train-00000-of-00002.index"
+
+
 def test_shards_are_named_as_slim_names_them():
     assert records.shard_name("train", 0, 1024) == "train-00000-of-01024"
 
@@ -84,9 +111,67 @@ def test_what_is_no_manifest_is_refused(tmp_path, text):
 
 
 def test_a_manifest_of_another_version_is_refused():
-    fields = json.loads(MANIFEST.to_json()) | {"schema_version": 2}
-    with pytest.raises(ValueError, match="schema version 1 is needed, this is 2"):
+    fields = json.loads(MANIFEST.to_json()) | {"schema_version": 1}
+    with pytest.raises(ValueError, match="schema version 2 is needed, this is 1"):
         records.Manifest.from_json(json.dumps(fields))
+
+
+def test_a_manifest_holds_the_hash_of_all_else_in_it():
+    fields = json.loads(MANIFEST.to_json())
+    digest = fields.pop("sha256")
+    text = json.dumps(fields, indent=1, sort_keys=True) + "\n"
+    assert hashlib.sha256(text.encode()).hexdigest() == digest
+
+
+def test_any_changed_byte_of_a_manifest_is_found(tmp_path):
+    text = MANIFEST.to_json().encode()
+    random = np.random.default_rng(0)
+    for place in range(len(text)):
+        changed = bytearray(text)
+        # "\r" too, which text files take for "\n".
+        new = 13 if changed[place] == 10 else changed[place] ^ int(random.integers(1, 256))
+        changed[place] = new
+        (tmp_path / records.MANIFEST).write_bytes(changed)
+        with pytest.raises(UserError, match=r"manifest\.json cannot be used: "):
+            records.read_manifest(str(tmp_path))
+
+
+@pytest.mark.parametrize("change", [lambda text: text[:-1], lambda text: text + " "])
+def test_a_manifest_of_equal_meaning_but_other_bytes_is_refused(change):
+    with pytest.raises(ValueError, match="its text was changed"):
+        records.Manifest.from_json(change(MANIFEST.to_json()))
+
+
+@pytest.mark.parametrize("offset", [-1, 2])
+def test_labels_start_at_0_or_1(offset):
+    with pytest.raises(ValueError, match=f"label_offset of 0 or 1 is required. Received: {offset}"):
+        dataclasses.replace(MANIFEST, label_offset=offset)
+
+
+def test_photos_are_square_jpegs_where_the_recipe_is_silent():
+    assert records.PhotoFormat(32, "jpeg", "center") == photo_format(short_side=32)
+    assert photo_format(short_side=8, crop="none") == records.PhotoFormat(8, "jpeg", "none")
+    assert photo_format(short_side=8, storage="raw") == records.PhotoFormat(8, "raw", "center")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {},
+        {"short_side": 10**9},
+        {"short_side": "256"},
+        {"short_side": 32, "storage": "png"},
+        {"short_side": 32, "crop": "left"},
+        {"short_side": 32, "crop": "none", "storage": "raw"},
+    ],
+)
+def test_a_recipe_of_photos_that_no_reader_knows_is_refused(recipe):
+    with pytest.raises(UserError, match=r"must tell how the photos are stored: .*prepare again"):
+        photo_format(**recipe)
+
+
+def photo_format(**recipe):
+    return dataclasses.replace(MANIFEST, recipe=recipe).photo_format
 
 
 def test_a_folder_without_manifest_is_refused(tmp_path):

@@ -4,9 +4,10 @@ import pytest
 import small_release
 from small_release import CLASSES
 
-from data_prep import class_folders, meta_mat, sources
+from data_prep import sources
 from data_prep.command_line import UserError
 from data_prep.references import Source
+from data_prep.sources import class_folders, meta_mat
 
 EXPECTED = sorted(
     [

@@ -35,6 +35,30 @@ def test_any_flipped_byte_is_found_and_its_record_named():
             list(tfrecord.read_records(io.BytesIO(broken)))
 
 
+def test_after_a_broken_payload_the_next_records_are_read():
+    frames = [tfrecord.frame(payload) for payload in (b"first", b"second", b"third")]
+    start = len(frames[0])
+    for place in range(start + 12, start + len(frames[1])):
+        broken = bytearray(b"".join(frames))
+        broken[place] ^= 1
+        read = list(tfrecord.read_frames(io.BytesIO(broken)))
+        assert [frame.fault for frame in read] == ["", "the checksum of its payload is wrong", ""]
+        assert [frame.offset for frame in read] == [0, start, start + len(frames[1])]
+        assert [frame.length for frame in read] == [len(frame) for frame in frames]
+        assert (read[0].payload, read[2].payload) == (b"first", b"third")
+
+
+def test_a_broken_length_is_the_end():
+    frames = [tfrecord.frame(payload) for payload in (b"first", b"second", b"third")]
+    for place in range(12):
+        broken = bytearray(b"".join(frames))
+        broken[len(frames[0]) + place] ^= 1
+        first, second = tfrecord.read_frames(io.BytesIO(broken))
+        assert first.payload == b"first"
+        fault = "the checksum of its length is wrong"
+        assert second == tfrecord.Frame(len(frames[0]), 0, b"", fault)
+
+
 def test_any_cut_is_found():
     whole = tfrecord.frame(b"payload")
     for length in range(1, len(whole)):

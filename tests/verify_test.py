@@ -38,6 +38,7 @@ def prepared(tmp_path_factory):
         train_shards=3,
         validation_shards=1,
         short_side=16,
+        index=True,
         beam_options=["--runner=FnApiRunner"],
     )
     return root / "data"
@@ -45,8 +46,16 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def data(prepared, tmp_path):
-    """A copy to break."""
+    """A copy to break, without index files, whose tests are apart."""
     shutil.copytree(prepared, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / records.INDEX_FOLDER)
+
+    def forget_index(fields):
+        fields["recipe"]["index"] = False
+        for name in [name for name in fields["files"] if name.startswith(records.INDEX_FOLDER)]:
+            del fields["files"][name]
+
+    change_manifest(tmp_path / "data", forget_index)
     return tmp_path / "data"
 
 
@@ -84,10 +93,14 @@ def change_record(data, number, **features):
 
 
 def change_manifest(data, change):
+    """Changes a manifest as its writer could: its own hash is right again."""
     path = data / records.MANIFEST
     fields = json.loads(path.read_text())
+    del fields["sha256"]
     change(fields)
-    path.write_text(json.dumps(fields))
+    text = json.dumps(fields, indent=1, sort_keys=True) + "\n"
+    fields["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
 
 
 def fault(data, **options):
@@ -112,21 +125,88 @@ def test_a_whole_data_set_is_proven(prepared, monkeypatch):
         "validation_records": 2,
         "rejected": 1,
         "shards": 4,
-        "files": 8,
+        "files": 14,
         "faults": 0,
         "statistics": "equal",
     }
 
 
-def test_a_flipped_byte_is_named_by_shard_and_record(data):
+def flips(path, random):
+    """Places to flip in a file, each with what the fault has to begin with."""
+    if not path.name.startswith(records.SPLITS):
+        begin = "its SHA-256 is not the manifest's"
+        if path.name == records.MANIFEST:
+            begin = "cannot be used: "
+        return [(int(place), begin) for place in random.integers(path.stat().st_size, size=4)]
+    places, offset = [], 0
+    for number, payload in enumerate(payloads(path)):
+        end = offset + len(tfrecord.frame(payload))
+        for first, last, what in (
+            (offset, offset + 8, "the checksum of its length is wrong"),
+            (offset + 8, offset + 12, "the checksum of its length is wrong"),
+            (offset + 12, end - 4, "the checksum of its payload is wrong"),
+            (end - 4, end, "the checksum of its payload is wrong"),
+        ):
+            begin = f"record {number} at byte {offset}: {what}"
+            places.append((int(random.integers(first, last)), begin))
+        offset = end
+    return places
+
+
+def test_a_flipped_byte_anywhere_is_named_by_file_and_record(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "data")
+    random = np.random.default_rng(0)
+    tried = set()
+    for path in sorted(path for path in (tmp_path / "data").rglob("*") if path.is_file()):
+        whole = path.read_bytes()
+        if not whole:
+            continue
+        name = path.relative_to(tmp_path / "data").as_posix()
+        for place, begin in flips(path, random):
+            broken = bytearray(whole)
+            broken[place] ^= int(random.integers(1, 256))
+            path.write_bytes(broken)
+            text = fault(tmp_path / "data").removeprefix(f"{tmp_path}/data/")
+            assert text.startswith(name), (place, text)
+            assert text[len(name) :].lstrip(":, ").startswith(begin), (place, text)
+            tried.add((name, place))
+        path.write_bytes(whole)
+    assert len(tried) > 110
+    assert verify.verify(data_dir=str(tmp_path / "data"))["faults"] == 0
+
+
+def test_all_bad_records_of_a_shard_are_named(data, capsys):
     path = data / TRAIN
     content = bytearray(path.read_bytes())
-    first, second, _, _ = (len(tfrecord.frame(payload)) for payload in payloads(path))
-    content[first + second + 100] ^= 1
+    lengths = [len(tfrecord.frame(payload)) for payload in payloads(path)]
+    for number in (0, 2):
+        content[sum(lengths[:number]) + 100] ^= 1
     path.write_bytes(content)
     text = fault(data)
-    assert text.startswith(f"{TRAIN}, record 2: the checksum of its payload is wrong (1 fault in ")
+    what = "the checksum of its payload is wrong"
+    assert text.startswith(f"{TRAIN}, record 0 at byte 0: {what} (2 faults in ")
     assert text.endswith("remove the folder and run data_prep.prepare again")
+    assert [
+        line for line in capsys.readouterr().err.splitlines() if "fault" in line or TRAIN in line
+    ] == [
+        f"verify: {TRAIN}, record 0 at byte 0: {what}",
+        f"verify: {TRAIN}, record 2 at byte {sum(lengths[:2])}: {what}",
+    ]
+
+
+def test_no_more_faults_are_listed_than_a_person_reads(data, capsys):
+    for number in range(25):
+        (data / f"train-000{number}-of-00099").write_bytes(b"")
+    assert "(25 faults in" in fault(data)
+    listed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("verify: ")]
+    assert len(listed) == 21 + 1  # and the progress bar
+    assert "verify: and 5 more" in listed
+
+
+def test_a_single_fault_is_told_once(data, capsys):
+    (data / TRAIN).unlink()
+    assert fault(data).startswith(f"{TRAIN}: cannot be read")
+    assert f"verify: {TRAIN}" not in capsys.readouterr().err
 
 
 def test_all_faults_are_counted(data):
@@ -158,30 +238,31 @@ def test_reordered_records_are_noticed(data):
 @pytest.mark.parametrize(
     ("features", "text"),
     [
-        ({"class_label": 2}, "label 2 of 2 classes"),
-        ({"class_label": -1}, "label -1 of 2 classes"),
+        ({"class_label": 2}, "label 2 of 2 classes from 0"),
+        ({"class_label": -1}, "label -1 of 2 classes from 0"),
         ({"class_synset": "cow"}, "image/class/synset is b'cow' instead of b'"),
         ({"class_text": "cow"}, "image/class/text is b'cow' instead of b'"),
         ({"class_label": None}, "image/class/label is missing, or not one int64"),
         ({"filename": 3}, "image/filename is missing, or not one bytes"),
         ({"height": 17}, "image/height is 17 instead of 16"),
         ({"format": "PNG"}, "image/format is b'PNG' instead of b'JPEG'"),
-        ({"encoded": jpeg((16, 15))}, "the photo has 16 x 15 pixels"),
+        ({"encoded": jpeg((16, 15))}, "a photo of 16 x 16 pixels is required. Received: 15 x 16"),
         ({"encoded": jpeg((16, 16), "L")}, "an RGB JPEG is required"),
-        ({"encoded": jpeg((16, 16))[:-90]}, "a JPEG is required"),
+        ({"encoded": jpeg((16, 16))[:-90]}, "a whole JPEG is required"),
     ],
 )
 def test_a_wrong_record_is_named(data, features, text):
     change_record(data, 1, **features)
     found = fault(data)
-    assert found.startswith(f"{TRAIN}, record 1: {text}")
+    start = len(tfrecord.frame(payloads(data / TRAIN)[0]))
+    assert found.startswith(f"{TRAIN}, record 1 at byte {start}: {text}")
     assert "(1 fault in" in found
 
 
 def test_what_is_no_example_is_named(data):
     path = data / TRAIN
     path.write_bytes(tfrecord.frame(b"\xff\xff") + path.read_bytes())
-    assert fault(data).startswith(f"{TRAIN}, record 0: not a tf.train.Example")
+    assert fault(data).startswith(f"{TRAIN}, record 0 at byte 0: not a tf.train.Example")
 
 
 def test_a_shard_too_many_is_named(data):
@@ -197,6 +278,34 @@ def test_a_changed_file_is_named(data, name):
     content = (data / name).read_bytes()
     (data / name).write_bytes(content[:-2] + b"~\n")
     assert fault(data).startswith(f"{name}: its SHA-256 is not the manifest's")
+
+
+def test_an_index_that_leads_elsewhere_is_named(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "data")
+    name = records.index_name(TRAIN)
+    text = (tmp_path / "data" / name).read_text()
+    wrong = text.replace("0 ", "1 ", 1)
+    (tmp_path / "data" / name).write_text(wrong)
+    digest = hashlib.sha256(wrong.encode()).hexdigest()
+    change_manifest(tmp_path / "data", lambda fields: fields["files"].update({name: digest}))
+    found = fault(tmp_path / "data")
+    assert found.startswith(f"{name}: is not where the records of {TRAIN} are (1 fault in")
+
+
+def test_a_missing_index_is_named(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "data")
+    name = records.index_name(TRAIN)
+    (tmp_path / "data" / name).unlink()
+    assert fault(tmp_path / "data").startswith(f"{name}: cannot be read (No such file")
+    change_manifest(tmp_path / "data", lambda fields: fields["files"].pop(name))
+    assert fault(tmp_path / "data").startswith(f"{records.MANIFEST}: says nothing of {name}")
+
+
+def test_an_index_too_many_is_named(data):
+    (data / records.INDEX_FOLDER).mkdir()
+    (data / records.index_name(TRAIN)).write_text("0 1\n")
+    text = f"{records.index_name(TRAIN)}: is in the folder, but not in the manifest (1 fault"
+    assert fault(data).startswith(text)
 
 
 def test_a_missing_file_is_named(data):
@@ -235,7 +344,7 @@ def test_a_manifest_leads_to_no_file_outside(data, tmp_path):
 
 def test_a_manifest_without_size_is_refused(data):
     change_manifest(data, lambda fields: fields["recipe"].update(short_side=10**9))
-    assert "must have a short_side of 1 to 4096 pixels. Received: 1000000000" in fault(data)
+    assert "must tell how the photos are stored: size must be " in fault(data)
 
 
 def test_other_statistics_are_noticed_when_asked_for(data):
@@ -246,8 +355,19 @@ def test_other_statistics_are_noticed_when_asked_for(data):
     digest = hashlib.sha256(content).hexdigest()
     change_manifest(data, lambda fields: fields["files"].update({records.MEAN_IMAGE: digest}))
     assert verify.verify(data_dir=str(data))["statistics"] == "not checked"
-    text = "statistics: mean_image is not that of the records (1 fault"
+    text = "statistics: mean_image is not that of the records (2 faults"
     assert fault(data, check_statistics=True).startswith(text)
+
+
+def test_a_caffe_mean_that_is_another_is_noticed_when_asked_for(data):
+    path = data / records.MEAN_IMAGE_CAFFE
+    content = path.read_bytes()[:-1] + b"\0"
+    path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    name = records.MEAN_IMAGE_CAFFE
+    change_manifest(data, lambda fields: fields["files"].update({name: digest}))
+    assert verify.verify(data_dir=str(data))["faults"] == 0
+    assert fault(data, check_statistics=True).startswith(f"{name}: is not {records.MEAN_IMAGE}")
 
 
 def command(*flags):

@@ -6,19 +6,17 @@ The data set that comes of it is the same, byte for byte, as that of the release
 import os
 from collections.abc import Iterator, Mapping
 
-from data_prep import (
+from data_prep import devkit, records, storage
+from data_prep.command_line import UserError
+from data_prep.references import Reference, Source, printable
+from data_prep.sources import (
     class_counts,
     class_folders,
-    devkit,
     ground_truth,
     ilsvrc2012_devkit,
     kaggle_files,
-    records,
-    storage,
 )
-from data_prep.command_line import UserError
-from data_prep.ground_truth import UNLABELLED
-from data_prep.references import Reference, Source, printable
+from data_prep.sources.ground_truth import UNLABELLED
 
 # What the validation folder is called by torchvision and Kaggle, and by others.
 _VALIDATION = ("val", "validation")

@@ -5,9 +5,10 @@ Hidden files, and folders in a class' folder, are passed over; links count as wh
 
 from collections.abc import Collection, Iterator, Mapping
 
-from data_prep import class_counts, content_split, records, storage
+from data_prep import records, storage
 from data_prep.command_line import UserError
 from data_prep.references import Reference, Source, printable
+from data_prep.sources import class_counts, content_split
 
 
 def open_split_folders(input_dir: str) -> Source:

@@ -23,12 +23,12 @@ audit.json, keys sorted; the same bytes in whatever order the photos were added:
         most_frequent    width, height, photos: by falling count, then by size; at most 1,000
         left_out         sizes and photos that are not in most_frequent
         short_side       histogram: from (inclusive), below (null: no end), photos
-    findings       what is to be said of all this: level (one of `audit_findings.LEVELS`), text,
+    findings       what is to be said of all this: level (one of `findings.LEVELS`), text,
                    advice; the worst first
 
-audit.html is the same for a person with five minutes, with thumbnails (see `audit_page`).
+audit.html is the same for a person with five minutes, with thumbnails (see `page`).
 
-Nothing here grows with the number of photos but a database on disk (see `audit_duplicates`); the
+Nothing here grows with the number of photos but a database on disk (see `duplicates`); the
 counts grow with the classes and with the number of different sizes.
 """
 
@@ -40,8 +40,9 @@ from collections import Counter
 from collections.abc import Iterable
 from types import TracebackType
 
-from data_prep import audit_findings, audit_page, records
-from data_prep.audit_duplicates import Duplicates
+from data_prep import records
+from data_prep.audit import findings, page
+from data_prep.audit.duplicates import Duplicates
 from data_prep.outcomes import Outcome, Thumbnail
 from data_prep.references import Reference
 
@@ -129,7 +130,7 @@ class Audit:
         for thumbnail in thumbnails:
             kept = self._thumbnails.setdefault(thumbnail.what, [])
             kept.append((split, thumbnail))
-            if len(kept) >= 2 * audit_page.THUMBNAILS:
+            if len(kept) >= 2 * page.THUMBNAILS:
                 self._thumbnails[thumbnail.what] = self._first(kept)
 
     def to_files(self) -> dict[str, bytes]:
@@ -140,13 +141,13 @@ class Audit:
         """
         report = self._report()
         thumbnails = {what: self._first(kept) for what, kept in sorted(self._thumbnails.items())}
-        page = audit_page.render(report, thumbnails)
+        text_of_page = page.render(report, thumbnails)
         text = json.dumps(report, indent=1, sort_keys=True) + "\n"
-        return {records.AUDIT: text.encode(), records.AUDIT_PAGE: page.encode()}
+        return {records.AUDIT: text.encode(), records.AUDIT_PAGE: text_of_page.encode()}
 
     def _first(self, kept: list[tuple[str, Thumbnail]]) -> list[tuple[str, Thumbnail]]:
         return heapq.nsmallest(
-            audit_page.THUMBNAILS, kept, key=lambda one: (self._splits.index(one[0]), one[1])
+            page.THUMBNAILS, kept, key=lambda one: (self._splits.index(one[0]), one[1])
         )
 
     def _report(self) -> dict[str, object]:
@@ -157,8 +158,8 @@ class Audit:
             "duplicates": self._duplicates.report(),
             "sizes": self._size_report(),
         }
-        findings = audit_findings.find(report)
-        return report | {"findings": [dataclasses.asdict(finding) for finding in findings]}
+        found = findings.find(report)
+        return report | {"findings": [dataclasses.asdict(finding) for finding in found]}
 
     def _split(self, split: str) -> dict[str, object]:
         written, rejected = sum(self._records[split]), sum(self._rejected[split])

@@ -3,16 +3,10 @@
 import os
 from collections.abc import Iterator, Mapping
 
-from data_prep import (
-    class_counts,
-    devkit,
-    ground_truth,
-    ilsvrc2012_devkit,
-    ilsvrc2012_files,
-    storage,
-)
+from data_prep import devkit, storage
 from data_prep.command_line import UserError
 from data_prep.references import Reference, Source, printable
+from data_prep.sources import class_counts, ground_truth, ilsvrc2012_devkit, ilsvrc2012_files
 
 
 def open_release(input_dir: str) -> Source:

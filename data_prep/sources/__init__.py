@@ -7,9 +7,10 @@ in tars, folders and lists are only ever labels and keys, never paths.
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
-from data_prep import class_folders, ilsvrc2012, ilsvrc2012_folders, storage
+from data_prep import storage
 from data_prep.command_line import UserError
 from data_prep.references import Reference, Source
+from data_prep.sources import class_folders, ilsvrc2012, ilsvrc2012_folders
 
 SOURCES: Mapping[str, Callable[[str], Source]] = {
     "ilsvrc2012": ilsvrc2012.open_release,

@@ -4,9 +4,10 @@ import csv
 import io
 from collections.abc import Collection, Iterator
 
-from data_prep import ground_truth, ilsvrc2012_files, records, storage
+from data_prep import records, storage
 from data_prep.command_line import UserError
 from data_prep.references import printable
+from data_prep.sources import ground_truth, ilsvrc2012_files
 
 SOLUTION = "LOC_val_solution.csv"
 SYNSET_MAPPING = "LOC_synset_mapping.txt"

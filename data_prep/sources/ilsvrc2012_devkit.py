@@ -8,9 +8,10 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 
-from data_prep import ilsvrc2012_files, meta_mat, records, storage
+from data_prep import records, storage
 from data_prep.command_line import UserError
 from data_prep.references import printable
+from data_prep.sources import ilsvrc2012_files, meta_mat
 
 META = "meta.mat"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
