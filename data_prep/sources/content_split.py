@@ -10,8 +10,6 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 
-import tqdm
-
 from data_prep import storage
 from data_prep.command_line import UserError
 from data_prep.references import Reference
@@ -35,7 +33,7 @@ def split(photos: Iterable[Reference], validation_fraction: float) -> Iterator[R
     """
     # An integer of 64 bits and a float compare exactly; so does a float times a power of 2.
     limit = validation_fraction * 2.0**64
-    for photo, place in tqdm.tqdm(_places(photos), desc="splitting by content", unit="photo"):
+    for photo, place in _places(photos):
         yield photo._replace(split="validation" if place < limit else "train")
 
 
