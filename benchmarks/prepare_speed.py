@@ -189,7 +189,7 @@ def _ratios(
 
 def _median(values: Iterator[float | None] | list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
+    return round(statistics.median(known), 6) if known else None
 
 
 def _machine() -> dict[str, object]:

@@ -35,7 +35,8 @@ cv2.setNumThreads(1)
 # Pillow's remarks on odd metadata. Once for all: to do so a photo is not safe among threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-_PLAIN_JPEG = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+# How OpenCV decodes a JPEG of three components to what is stored in it.
+PLAIN_JPEG = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 # How files begin, and how whole ones end.
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82", b"GIF8": b";"}
 
@@ -129,7 +130,7 @@ def decode_plain_jpeg(data: bytes, scan: int) -> np.ndarray | None:
     if jpeg_markers.end_of_only_scan(data, scan) is None:
         return None
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), _PLAIN_JPEG)
+        return cv2.imdecode(np.frombuffer(data, np.uint8), PLAIN_JPEG)
     except cv2.error:
         return None
 

@@ -31,6 +31,7 @@ __all__ = [
     "convert",
     "decode_stored",
     "resize_and_crop",
+    "stored_pixels",
     "thumbnail",
 ]
 
@@ -141,6 +142,21 @@ def decode_stored(image: bytes, *, storage: str, height: int, width: int) -> np.
     if pixels is None:
         raise ValueError("a whole JPEG is required. Received: one that is damaged or has no end")
     return pixels
+
+
+def stored_pixels(photo: Converted, rule: Rule) -> np.ndarray:
+    """The pixels of what `convert` has just stored, [height, width, 3] uint8 RGB.
+
+    As `decode_stored`, but without its checks: nothing can have happened to it since.
+
+    Args:
+        photo: the conversion's result.
+        rule: of the conversion.
+    """
+    data = np.frombuffer(photo.image, np.uint8)
+    if rule.storage == "raw":
+        return data.reshape(photo.height, photo.width, 3)
+    return cv2.imdecode(data, decoding.PLAIN_JPEG)
 
 
 def resize_and_crop(pixels: np.ndarray, size: int) -> np.ndarray:

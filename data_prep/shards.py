@@ -19,6 +19,8 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
+
 from data_prep import images, records, shard_results, storage, tfrecord
 from data_prep.catalog import Catalog
 from data_prep.outcomes import Outcome, Thumbnail
@@ -27,8 +29,8 @@ from data_prep.shard_results import ShardResult
 from data_prep.statistics import PixelSums
 
 PLAN_SUFFIX = ".plan"
-# Of a repair, or of a reason to reject: enough for the audit's page to show some of each.
-THUMBNAILS_PER_SHARD = 24
+# Of a repair, or of a reason to reject: each takes as long as half a photo.
+THUMBNAILS_PER_SHARD = 8
 
 _CHUNK = 1 << 20
 # Of an object store, by which Beam would fetch 16 MiB for each photo of a tar.
@@ -174,19 +176,16 @@ class _Work:
         shard = records.Shard(self._name, len(written), sum(written), self._digest.hexdigest())
         return ShardResult(shard, self._outcomes, self._thumbnails, self._sums)
 
-    def _stored_square(self, photo: images.Converted):
+    def _stored_square(self, photo: images.Converted) -> np.ndarray:
         """What training will see: the photo as it is stored, after JPEG."""
         rule = self._settings.rule
-        pixels = images.decode_stored(
-            photo.image, storage=rule.storage, height=photo.height, width=photo.width
-        )
-        return images.central_square(pixels, rule.size)
+        return images.central_square(images.stored_pixels(photo, rule), rule.size)
 
     def _example(self, reference: Reference, photo: images.Converted) -> bytes:
         entry = self._settings.classes[reference.label]
         return records.encode(
             image=photo.image,
-            image_format=self._settings.rule.storage.upper(),
+            image_format=records.IMAGE_FORMATS[self._settings.rule.storage],
             height=photo.height,
             width=photo.width,
             filename=reference.filename,

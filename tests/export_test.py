@@ -18,6 +18,12 @@ from keras_alexnet.serving import versions, warmup
 
 ROOT = pathlib.Path(__file__).parents[1]
 PHOTOS = [stand_in.photo(seed=seed) for seed in range(5)]
+# As data sets with --crop=none and --storage=raw hold them: longer than wide, or no JPEG.
+ODD_PHOTOS = [
+    stand_in.photo(300, 256),
+    stand_in.photo(256, 301),
+    stand_in.encoded(stand_in.pixels(256, 256), "PNG"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +134,7 @@ def test_versions_are_numbered_on_and_appear_whole(run, tmp_path, monkeypatch):
         return write(folder, **arguments)
 
     monkeypatch.setattr(warmup, "write", listing)
-    result = export.export(trained=run, photos=PHOTOS[:1], export_dir=str(tmp_path / "birds"))
+    result = export.export(trained=run, photos=ODD_PHOTOS, export_dir=str(tmp_path / "birds"))
     assert while_writing == [[3, 12]]
     assert result["version"] == 13
     assert list(versions.published(str(tmp_path / "birds"))) == [3, 12, 13]
@@ -218,6 +224,12 @@ def test_data_sets_that_cannot_be_used(tmp_path):
     (tmp_path / "validation-00000-of-00001").unlink()
     with pytest.raises(UserError, match=r"cannot be read .*data_prep\.verify"):
         export.stored_photos(str(tmp_path), digest)
+
+
+def test_photos_of_another_size_than_the_mean_image_are_refused(run, tmp_path):
+    for photo in (stand_in.photo(255, 300), stand_in.encoded(stand_in.pixels(256, 256)[..., 0])):
+        with pytest.raises(UserError, match=r"shape \(256, 256, 3\), as the mean image, or longer"):
+            export.export(trained=run, photos=[photo], export_dir=str(tmp_path / "birds"))
 
 
 def write_run(folder, run, data_dir):

@@ -340,3 +340,13 @@ def test_no_damage_raises(kind):
         assert isinstance(images.thumbnail(bytes(broken)), bytes)
         ends.add(type(result))
     assert images.Rejected in ends
+
+
+@pytest.mark.parametrize("storage", ["jpeg", "raw"])
+def test_stored_pixels_are_those_that_a_reader_decodes(storage):
+    rule = images.Rule(size=32, storage=storage)
+    photo = images.convert(encoded(picture(48, 64)), rule)
+    read = images.decode_stored(photo.image, storage=storage, height=32, width=32)
+    np.testing.assert_array_equal(images.stored_pixels(photo, rule), read)
+    if storage == "jpeg":
+        np.testing.assert_array_equal(read, np.asarray(Image.open(io.BytesIO(photo.image))))

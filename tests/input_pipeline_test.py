@@ -3,7 +3,6 @@ import io
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from data_prep import records, tfrecord
@@ -140,9 +139,19 @@ def test_an_empty_split_is_refused(data_dir):
         input_pipeline.eval_dataset(str(data_dir), empty, batch_size=1)
 
 
-def test_decode_is_the_accurate_one(data_dir):
-    with open(next(data_dir.glob("train-*")), "rb") as file:
-        encoded = tfrecord.decode_example(next(tfrecord.read_records(file)))["image/encoded"]
-    pillow = np.asarray(Image.open(io.BytesIO(encoded)))
-    decoded = input_pipeline.decode_stored(tf.constant(encoded)).numpy()
-    assert np.abs(decoded.astype(int) - pillow).max() <= 1
+def test_labels_are_counted_from_0_whatever_the_offset(data_dir):
+    manifest = dataclasses.replace(records.read_manifest(data_dir), label_offset=1)
+    batches = input_pipeline.eval_dataset(str(data_dir), manifest, batch_size=10)
+    labels = np.concatenate([labels for _, labels, _ in batches])
+    photos = read_photos(data_dir, "validation")
+    np.testing.assert_array_equal(labels, [label - 1 for _, label in photos])
+
+
+def test_a_manifest_that_does_not_tell_how_photos_are_stored_is_refused(data_dir):
+    manifest = dataclasses.replace(records.read_manifest(data_dir), recipe={})
+    for check in (
+        lambda: input_pipeline.check_stored_size(manifest, PROFILE),
+        lambda: input_pipeline.eval_dataset(str(data_dir), manifest, batch_size=1),
+    ):
+        with pytest.raises(UserError, match="must tell how the photos are stored"):
+            check()

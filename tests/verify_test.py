@@ -21,7 +21,10 @@ TRAIN = records.shard_name("train", 1, 3)
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A data set of 12 train photos in 3 shards and 2 validation photos, 1 reject."""
-    root = tmp_path_factory.mktemp("verify")
+    return make_data_set(tmp_path_factory.mktemp("verify"), index=True)
+
+
+def make_data_set(root, **options):
     random = np.random.default_rng(0)
     for split, count in (("train", 6), ("validation", 1)):
         for name in ("cat", "dog"):
@@ -38,8 +41,8 @@ def prepared(tmp_path_factory):
         train_shards=3,
         validation_shards=1,
         short_side=16,
-        index=True,
         beam_options=["--runner=FnApiRunner"],
+        **options,
     )
     return root / "data"
 
@@ -133,11 +136,11 @@ def test_a_whole_data_set_is_proven(prepared, monkeypatch):
 
 def flips(path, random):
     """Places to flip in a file, each with what the fault has to begin with."""
-    if not path.name.startswith(records.SPLITS):
+    if path.suffix == ".index" or not path.name.startswith(records.SPLITS):
         begin = "its SHA-256 is not the manifest's"
         if path.name == records.MANIFEST:
             begin = "cannot be used: "
-        return [(int(place), begin) for place in random.integers(path.stat().st_size, size=4)]
+        return [(int(place), begin) for place in random.integers(path.stat().st_size, size=8)]
     places, offset = [], 0
     for number, payload in enumerate(payloads(path)):
         end = offset + len(tfrecord.frame(payload))
@@ -171,7 +174,7 @@ def test_a_flipped_byte_anywhere_is_named_by_file_and_record(prepared, tmp_path)
             assert text[len(name) :].lstrip(":, ").startswith(begin), (place, text)
             tried.add((name, place))
         path.write_bytes(whole)
-    assert len(tried) > 110
+    assert len(tried) > 150
     assert verify.verify(data_dir=str(tmp_path / "data"))["faults"] == 0
 
 
@@ -252,7 +255,7 @@ def test_reordered_records_are_noticed(data):
         ({"format": "PNG"}, "image/format is b'PNG' instead of b'JPEG'"),
         ({"encoded": jpeg((16, 15))}, "a photo of 16 x 16 pixels is required. Received: 15 x 16"),
         ({"encoded": jpeg((16, 16), "L")}, "an RGB JPEG is required"),
-        ({"encoded": jpeg((16, 16))[:-9]}, "a whole JPEG is required"),
+        ({"encoded": jpeg((16, 16))[:-2]}, "a whole JPEG is required"),
     ],
 )
 def test_a_wrong_record_is_named(data, features, text):
@@ -261,6 +264,36 @@ def test_a_wrong_record_is_named(data, features, text):
     start = len(tfrecord.frame(payloads(data / TRAIN)[0]))
     assert found.startswith(f"{TRAIN}, record 1 at byte {start}: {text}")
     assert "(1 fault in" in found
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        (
+            {"storage": "raw"},
+            [
+                ({"encoded": b""}, "16 x 16 x 3 bytes of pixels are required. Received: 0 bytes"),
+                ({"format": "JPEG"}, "image/format is b'JPEG' instead of b'RAW'"),
+            ],
+        ),
+        (
+            {"crop": "none"},
+            [
+                ({"height": 15}, "the short side of 24 x 15 pixels is not 16"),
+                ({"width": 25}, "a photo of 16 x 25 pixels is required. Received: 16 x 24"),
+            ],
+        ),
+        ({"label_offset": 1}, [({"class_label": 0}, "label 0 of 2 classes from 1")]),
+    ],
+)
+def test_what_is_stored_otherwise_is_proven_too(tmp_path, options, changes):
+    data = make_data_set(tmp_path, **options)
+    figures = verify.verify(data_dir=str(data), check_statistics=True)
+    assert figures["statistics"] == "equal"
+    for features, text in changes:
+        shutil.copytree(data, tmp_path / "broken", dirs_exist_ok=True)
+        change_record(tmp_path / "broken", 0, **features)
+        assert fault(tmp_path / "broken").startswith(f"{TRAIN}, record 0 at byte 0: {text}")
 
 
 def test_what_is_no_example_is_named(data):
