@@ -8,6 +8,7 @@ soon as a worker does, or as soon as its parent is gone, however that was ended.
 """
 
 import contextlib
+import heapq
 import json
 import os
 import shlex
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from data_prep import shards
 
@@ -27,11 +28,11 @@ class JobError(Exception):
     """The job failed; its text is one line that says why."""
 
 
-def run(names: Sequence[str], settings: shards.Settings, *, workers: int, log_path: str) -> None:
+def run(work: Mapping[str, int], settings: shards.Settings, *, workers: int, log_path: str) -> None:
     """Writes the planned shards in `workers` processes.
 
     Args:
-        names: of the shards to write.
+        work: how many photos are still to be converted for each shard, by its name.
         settings: for `shards.write_shard`.
         workers: processes, each of them about 200 MB.
         log_path: the file that all that Beam has to say is added to.
@@ -40,7 +41,7 @@ def run(names: Sequence[str], settings: shards.Settings, *, workers: int, log_pa
         JobError: a shard failed, or a process was killed.
     """
     job = {
-        "names": list(names),
+        "groups": _balanced(work, workers),
         "settings": settings.to_json(),
         "workers": workers,
         "log_path": log_path,
@@ -71,6 +72,22 @@ def run(names: Sequence[str], settings: shards.Settings, *, workers: int, log_pa
         raise JobError(answer or "the process that runs Beam was killed, or failed at the start")
 
 
+def _balanced(work: Mapping[str, int], workers: int) -> list[list[str]]:
+    """The shards for each worker, all with about as many photos.
+
+    Beam's runner deals elements out by chance, before it begins: of eight shards, one of two
+    workers may get six. Of as many elements as there are workers each gets one.
+    """
+    groups = [[] for _ in range(workers)]
+    loads = [(0, index) for index in range(workers)]
+    # The largest first, each to who has least, evens out best.
+    for name in sorted(work, key=lambda name: (-work[name], name)):
+        photos, index = heapq.heappop(loads)
+        groups[index].append(name)
+        heapq.heappush(loads, (photos + work[name], index))
+    return groups
+
+
 def _main() -> None:
     """The child: says on one line of stdout that all is done, or what went wrong."""
     job = json.loads(sys.stdin.buffer.readline())
@@ -81,7 +98,7 @@ def _main() -> None:
 
     try:
         pipeline.run(
-            job["names"],
+            job["groups"],
             shards.Settings.from_json(job["settings"]),
             pipeline.parse_options([f"--direct_num_workers={job['workers']}"]),
             _processes(job["log_path"]),

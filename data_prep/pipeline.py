@@ -9,7 +9,7 @@ import contextlib
 import io
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -29,7 +29,9 @@ COUNTERS = "prepare"
 
 
 class WriteShards(beam.PTransform):
-    """Names of planned shards -> names of finished shards (PCollection[str], both).
+    """Groups of names of planned shards (tuple[str, ...]) -> names of finished shards (str).
+
+    The shards of a group are made one after the other, on one worker.
 
     Counts, in the namespace `COUNTERS`: shards, records, and photos by reason of rejection, repair
     and note. A shard that an earlier run has finished counts, too.
@@ -39,20 +41,21 @@ class WriteShards(beam.PTransform):
         super().__init__()
         self._settings = settings
 
-    def expand(self, names: beam.PCollection) -> beam.PCollection:
+    def expand(self, groups: beam.PCollection) -> beam.PCollection:
         """Called by Beam."""
         return (
-            names
-            | "SpreadOverWorkers" >> beam.Reshuffle()  # str
-            | "WriteShard" >> beam.Map(_write_shard, self._settings)  # str
+            groups
+            | "SpreadOverWorkers" >> beam.Reshuffle()  # tuple[str, ...]
+            | "WriteShards" >> beam.FlatMap(_write_shards, self._settings)  # str
         )
 
 
-def _write_shard(name: str, settings: shards.Settings) -> str:
-    counts = shards.write_shard(name, settings).counts()
-    for counter, number in {"shards": 1, **counts}.items():
-        Metrics.counter(COUNTERS, counter).inc(number)
-    return name
+def _write_shards(names: Sequence[str], settings: shards.Settings) -> Iterator[str]:
+    for name in names:
+        counts = shards.write_shard(name, settings).counts()
+        for counter, number in {"shards": 1, **counts}.items():
+            Metrics.counter(COUNTERS, counter).inc(number)
+        yield name
 
 
 def parse_options(beam_options: Sequence[str]) -> PipelineOptions:
@@ -84,7 +87,7 @@ def parse_options(beam_options: Sequence[str]) -> PipelineOptions:
 
 
 def run(
-    names: Sequence[str],
+    groups: Iterable[Sequence[str]],
     settings: shards.Settings,
     options: PipelineOptions,
     runner: PipelineRunner | None = None,
@@ -94,7 +97,7 @@ def run(
     Do not believe it: look for the shards.
 
     Args:
-        names: of the shards to write.
+        groups: names of the shards to write; a worker gets a group at a time.
         settings: for `shards.write_shard`.
         options: from `parse_options`.
         runner: instead of the one that `options` name.
@@ -108,7 +111,7 @@ def run(
     # Beam's own default, DirectRunner, first tries to download a program.
     chosen = runner or options.view_as(StandardOptions).runner or "FnApiRunner"
     with beam.Pipeline(chosen, options) as pipeline:
-        _ = pipeline | "ShardNames" >> beam.Create(names) | WriteShards(settings)
+        _ = pipeline | "ShardNames" >> beam.Create(map(tuple, groups)) | WriteShards(settings)
     return pipeline.result
 
 

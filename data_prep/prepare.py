@@ -2,20 +2,27 @@ r"""Turns ImageNet, or any folders of photos, into a data set to train on.
 
 Every photo becomes a square JPEG of 256 pixels inside shuffled TFRecord files; the mean photo and
 the colour statistics that AlexNet needs are computed on the way. Photos that cannot be read are
-left out and listed in rejected.jsonl. Stopped half-way? Run the same command again: it goes on.
+left out and listed in rejected.jsonl; audit.html shows what else is to be known of the photos.
+Stopped half-way? Run the same command again: it goes on.
 
 The ILSVRC2012 release, from its three files ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and
 ILSVRC2012_devkit_t12.tar.gz, which are not unpacked:
 
     python -m data_prep.prepare --source=ilsvrc2012 --input_dir=DOWNLOADS --output_dir=imagenet
 
-Your own photos, from train/CLASS/PHOTO and validation/CLASS/PHOTO:
+The same, unpacked to train/WNID/PHOTO and val/WNID/PHOTO, or as Kaggle has it:
+
+    python -m data_prep.prepare --source=ilsvrc2012_folders --input_dir=FOLDER --output_dir=imagenet
+
+Your own photos, from train/CLASS/PHOTO and validation/CLASS/PHOTO, or from CLASS/PHOTO with
+--validation_fraction=0.1:
 
     python -m data_prep.prepare --source=class_folders --input_dir=PHOTOS --output_dir=photos \
         --train_shards=16 --validation_shards=4
 
 All cores of this machine are used. Options for Apache Beam, such as another runner, follow a
 lone --:   ... -- --runner=FlinkRunner --flink_master=HOST:8081
+Folders may be gs://, s3:// or hdfs:// paths, where apache-beam[gcp] and so on are installed.
 """
 
 import json
@@ -269,14 +276,16 @@ def _convert(
         print(f"prepare: {len(kept)} of {len(plan)} shards are done already", file=sys.stderr)
     log_path = job_folder.log_path(settings.output_dir)
     workers = min(_cores(), len(plan) - len(kept))
-    names = list(plan)  # all: whether a shard that seems done is whole, a worker finds out
+    # All shards: whether one that seems done is whole, a worker finds out.
+    work = {name: 0 if name in kept else photos for name, photos in plan.items()}
     try:
         with job_folder.progress(settings.output_dir, settings.work_dir, plan):
             if workers > 1 and not beam_options:
-                local_job.run(names, settings, workers=workers, log_path=log_path)
+                local_job.run(work, settings, workers=workers, log_path=log_path)
             else:
                 pipeline = _import_pipeline()
-                pipeline.run(names, settings, pipeline.parse_options(beam_options))
+                each_shard = [(name,) for name in work]
+                pipeline.run(each_shard, settings, pipeline.parse_options(beam_options))
     except Exception as error:
         reason = str(error)
         if not isinstance(error, local_job.JobError):
@@ -287,7 +296,7 @@ def _convert(
             f"the Beam job stopped: {reason}; put that right and run the same command again, "
             f"finished shards are kept; more is in {log_path}"
         ) from error
-    return sum(count for name, count in plan.items() if name not in kept)
+    return sum(work.values())
 
 
 def _cores() -> int:

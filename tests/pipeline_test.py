@@ -44,10 +44,11 @@ def written(settings):
     }
 
 
-def test_names_of_plans_become_names_of_shards(job):
+def test_groups_of_planned_shards_become_names_of_shards(job):
     settings, names = job
+    groups = [tuple(names[:1]), tuple(names[1:])]
     with beam_test.TestPipeline("FnApiRunner") as test:
-        finished = test | beam.Create(names) | pipeline.WriteShards(settings)
+        finished = test | beam.Create(groups) | pipeline.WriteShards(settings)
         assert_that(finished, equal_to(names))
     assert sorted(written(settings)) == names
 
@@ -55,7 +56,7 @@ def test_names_of_plans_become_names_of_shards(job):
 def test_the_chain_has_one_leaf(job):
     settings, names = job
     graph = beam.Pipeline("FnApiRunner")
-    _ = graph | beam.Create(names) | pipeline.WriteShards(settings)
+    _ = graph | beam.Create([tuple(names)]) | pipeline.WriteShards(settings)
     transforms = graph.to_runner_api().components.transforms.values()
     leaves = [t for t in transforms if not t.subtransforms]
     read = {name for transform in leaves for name in transform.inputs.values()}
@@ -75,7 +76,7 @@ def test_counters_tell_a_clusters_page_what_became_of_the_photos(job):
         file.write(output.getvalue().ljust(grey.length, b"\0"))
     with open(text.path, "wb") as file:
         file.write(b"x" * text.length)
-    result = pipeline.run(names, settings, pipeline.parse_options([]))
+    result = pipeline.run([names], settings, pipeline.parse_options([]))
     counted = {
         (c.key.metric.namespace, c.key.metric.name): c.committed
         for c in result.metrics().query()["counters"]
@@ -90,7 +91,7 @@ def test_counters_tell_a_clusters_page_what_became_of_the_photos(job):
 
 def test_processes_write_the_same_bytes_as_one(job, tmp_path):
     settings, names = job
-    pipeline.run(names, settings, pipeline.parse_options([]))
+    pipeline.run([names], settings, pipeline.parse_options([]))
     expected = written(settings)
     assert len(expected) == 4
     for name in os.listdir(settings.work_dir):
@@ -98,7 +99,7 @@ def test_processes_write_the_same_bytes_as_one(job, tmp_path):
             os.unlink(os.path.join(settings.work_dir, name))
     for name in expected:
         os.unlink(os.path.join(settings.output_dir, name))
-    local_job.run(names, settings, workers=2, log_path=str(tmp_path / "log"))
+    local_job.run(dict.fromkeys(names, 2), settings, workers=2, log_path=str(tmp_path / "log"))
     assert written(settings) == expected
 
 
@@ -107,7 +108,7 @@ def test_the_cause_of_a_failure_is_its_last_error(job):
     plan = shards.read_plan(settings.work_dir, names[0])
     os.unlink(plan[0].path)
     with pytest.raises(Exception) as failure:  # noqa: PT011 - which one is the runner's choice
-        pipeline.run(names, settings, pipeline.parse_options([]))
+        pipeline.run([names], settings, pipeline.parse_options([]))
     cause = pipeline.cause(failure.value)
     assert "No such file or directory" in cause
     assert plan[0].path in cause
@@ -123,7 +124,7 @@ def test_a_failure_in_a_process_is_one_line(job, tmp_path):
     settings, names = job
     os.unlink(shards.read_plan(settings.work_dir, names[0])[0].path)
     with pytest.raises(local_job.JobError, match="No such file or directory") as failure:
-        local_job.run(names, settings, workers=2, log_path=str(tmp_path / "log"))
+        local_job.run(dict.fromkeys(names, 2), settings, workers=2, log_path=str(tmp_path / "log"))
     assert "\n" not in str(failure.value)
     assert "Traceback" in (tmp_path / "log").read_text()
 
@@ -162,3 +163,12 @@ def test_beam_knows_the_options_that_readme_shows():
 def test_an_unknown_runner_is_refused():
     with pytest.raises(ValueError, match="Unexpected pipeline runner: NoSuchRunner"):
         pipeline.parse_options(["--runner=NoSuchRunner"])
+
+
+def test_workers_get_as_many_photos_each():
+    work = {f"train-{n}": 100 + n for n in range(6)} | {"validation-0": 30, "done": 0}
+    groups = local_job._balanced(work, 2)
+    assert sorted(name for group in groups for name in group) == sorted(work)
+    one, other = (sum(work[name] for name in group) for group in groups)
+    assert abs(one - other) < 35
+    assert local_job._balanced({"a": 1}, 3) == [["a"], [], []]
