@@ -3,6 +3,7 @@ import os
 import keras
 import pytest
 import small_release
+from photo_folders import ReversedScan
 
 from data_prep import records, storage
 from data_prep.command_line import UserError
@@ -61,20 +62,7 @@ def test_the_order_of_the_listing_does_not_matter(tmp_path, monkeypatch, fractio
         return list(class_folders.open_one_folder(str(tmp_path / "train"), fraction).photos)
 
     one = photos()
-    scan = os.scandir
-
-    class Reversed:
-        def __init__(self, path):
-            with scan(path) as entries:
-                self._entries = sorted(entries, key=lambda entry: entry.name, reverse=True)
-
-        def __enter__(self):
-            return iter(self._entries)
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(os, "scandir", Reversed)
+    monkeypatch.setattr(os, "scandir", ReversedScan)
     two = photos()
     assert [p.path for p in one] != [p.path for p in two]
     assert sorted(one) == sorted(two)

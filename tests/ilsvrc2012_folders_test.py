@@ -2,6 +2,7 @@ import os
 
 import pytest
 import small_release
+from photo_folders import ReversedScan
 from small_release import (
     CLASSES,
     MAPPING,
@@ -168,20 +169,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path, contents, text):
 def test_the_order_of_the_listing_does_not_matter(tmp_path, monkeypatch):
     folder = small_release.write(tmp_path, FLAT | DEVKIT)
     one = list(ilsvrc2012_folders.open_folders(folder).photos)
-    scan = os.scandir
-
-    class Reversed:
-        def __init__(self, path):
-            with scan(path) as entries:
-                self._entries = sorted(entries, key=lambda entry: entry.name, reverse=True)
-
-        def __enter__(self):
-            return iter(self._entries)
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(os, "scandir", Reversed)
+    monkeypatch.setattr(os, "scandir", ReversedScan)
     two = list(ilsvrc2012_folders.open_folders(folder).photos)
     assert [p.path for p in one] != [p.path for p in two]
     assert sorted(one) == sorted(two)

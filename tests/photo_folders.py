@@ -99,3 +99,21 @@ def identities(folder):
         path.name: (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in pathlib.Path(folder).glob("*-of-*")
     }
+
+
+class ReversedScan:
+    """As os.scandir, for a test to put in its place: each folder from Z to A."""
+
+    _scan = staticmethod(os.scandir)
+
+    def __init__(self, path):
+        with self._scan(path) as entries:
+            self._entries = sorted(entries, key=lambda entry: entry.name, reverse=True)
+
+    def __enter__(self):
+        return iter(self._entries)
+
+    __iter__ = __enter__
+
+    def __exit__(self, *_):
+        pass

@@ -13,6 +13,7 @@ import tensorflow as tf
 from photo_folders import (
     REASONS,
     REPOSITORY,
+    ReversedScan,
     arguments,
     contents,
     encoded,
@@ -176,22 +177,7 @@ def test_another_place_and_another_order_of_listing_give_the_same_bytes(
     data, photos, tmp_path, monkeypatch
 ):
     os.symlink(photos, tmp_path / "elsewhere")
-    scan = os.scandir
-
-    class Reversed:
-        def __init__(self, path):
-            with scan(path) as entries:
-                self._entries = sorted(entries, key=lambda entry: entry.name, reverse=True)
-
-        def __enter__(self):
-            return iter(self._entries)
-
-        __iter__ = __enter__
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(os, "scandir", Reversed)
+    monkeypatch.setattr(os, "scandir", ReversedScan)
     prepare.prepare(**arguments(tmp_path / "elsewhere", tmp_path / "data"))
     monkeypatch.undo()
     assert contents(tmp_path / "data") == contents(data[0])
