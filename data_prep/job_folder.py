@@ -10,14 +10,14 @@ Nothing is ever deleted but this folder and shards that a result in it names.
 import contextlib
 import fcntl
 import hashlib
-import io
 import json
 import os
 import re
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
+from typing import BinaryIO
 
 import tqdm
 
@@ -116,8 +116,19 @@ def log_path(output_dir: str) -> str:
     return os.path.join(tempfile.mkdtemp(prefix="prepare-"), "job.log")
 
 
+def finished_shards(work_dir: str, names: Container[str]) -> set[str]:
+    """Those of `names` that have a result; whether the shard is whole, only its hash tells."""
+    return {
+        name.removesuffix(shard_results.SUFFIX)
+        for name, _, _ in storage.files(work_dir, 1)
+        if name.endswith(shard_results.SUFFIX) and name.removesuffix(shard_results.SUFFIX) in names
+    }
+
+
 @contextlib.contextmanager
-def progress(output_dir: str, work_dir: str, plan: Mapping[str, int]) -> Iterator[None]:
+def progress(
+    output_dir: str, work_dir: str, plan: Mapping[str, int], kept: Collection[str]
+) -> Iterator[None]:
     """A bar on stderr, while the block runs: photos a second, time left, shards done.
 
     It looks for the results in the folder, which is the same on every runner.
@@ -126,22 +137,18 @@ def progress(output_dir: str, work_dir: str, plan: Mapping[str, int]) -> Iterato
         output_dir: of the job.
         work_dir: of the job.
         plan: how many photos are in each shard, by its name.
+        kept: the shards that an earlier run has made, which must not count as speed.
     """
     stop = threading.Event()
 
-    def finished_shards() -> set[str]:
-        names = (found.name for found in storage.files(work_dir, 1))
-        return {name.removesuffix(shard_results.SUFFIX) for name in names} & plan.keys()
-
     def show(bar: tqdm.tqdm) -> None:
         with contextlib.suppress(OSError):  # a bar is not worth a job
-            found = finished_shards()
+            found = finished_shards(work_dir, plan)
             bar.set_postfix_str(f"{len(found)}/{len(plan)} shards", refresh=False)
             bar.update(sum(plan[name] for name in found) - bar.n)
 
     def watch() -> None:
-        # What an earlier run has done must not count as speed.
-        done = sum(plan[name] for name in finished_shards())
+        done = sum(plan[name] for name in kept)
         total = sum(plan.values())
         with tqdm.tqdm(total=total, initial=done, unit="photo", desc="prepare") as bar:
             while not stop.wait(_LOOK_EVERY[storage.is_local(output_dir)]):
@@ -208,9 +215,9 @@ def _remove_unfinished(work_dir: str) -> None:
                 storage.remove(storage.join(work_dir, found.name))
 
 
-def _open(path: str, mode: str):
-    file = storage.open_file(path)
-    return file if "b" in mode else io.TextIOWrapper(file, encoding="utf-8")
+def _open(path: str, mode: str) -> BinaryIO:
+    del mode  # the manifest is read as bytes
+    return storage.open_file(path)
 
 
 def _differences(made: Mapping[str, object], wanted: Mapping[str, object]) -> str:

@@ -46,7 +46,6 @@ from data_prep import (
     local_job,
     options,
     records,
-    shard_results,
     shards,
     sources,
     storage,
@@ -271,7 +270,7 @@ def _convert(
     plan: Mapping[str, int], settings: shards.Settings, beam_options: Sequence[str]
 ) -> int:
     """Runs the Beam job; returns how many photos were in the shards that had to be made."""
-    kept = {name for name in plan if shard_results.read(settings.work_dir, name)}
+    kept = job_folder.finished_shards(settings.work_dir, plan)
     if kept:
         print(f"prepare: {len(kept)} of {len(plan)} shards are done already", file=sys.stderr)
     log_path = job_folder.log_path(settings.output_dir)
@@ -279,7 +278,7 @@ def _convert(
     # All shards: whether one that seems done is whole, a worker finds out.
     work = {name: 0 if name in kept else photos for name, photos in plan.items()}
     try:
-        with job_folder.progress(settings.output_dir, settings.work_dir, plan):
+        with job_folder.progress(settings.output_dir, settings.work_dir, plan, kept):
             if workers > 1 and not beam_options:
                 local_job.run(work, settings, workers=workers, log_path=log_path)
             else:

@@ -32,7 +32,6 @@ PLAN_SUFFIX = ".plan"
 # Of a repair, or of a reason to reject: each takes as long as half a photo.
 THUMBNAILS_PER_SHARD = 8
 
-_CHUNK = 1 << 20
 # Of an object store, by which Beam would fetch 16 MiB for each photo of a tar.
 _READ_AHEAD = 1 << 18
 
@@ -156,9 +155,8 @@ class _Work:
             self._digest.update(record)
         rejected = isinstance(photo, images.Rejected)
         outcome = Outcome(
-            content=hashlib.sha256(data).digest()[
-                :16
-            ],  # half of blake2b's time, by CPU instructions
+            # Not blake2b: CPUs have instructions for this one (half the time on an AMD EPYC).
+            content=hashlib.sha256(data).digest()[:16],
             width=photo.original_width,
             height=photo.original_height,
             reason=photo.reason if rejected else "",
@@ -228,10 +226,7 @@ def _read(references: Iterable[Reference]) -> Iterator[tuple[Reference, bytes]]:
 
 def _is_whole(path: str, shard: records.Shard) -> bool:
     try:
-        digest = hashlib.sha256()
         with storage.open_file(path) as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-        return digest.hexdigest() == shard.sha256
+            return hashlib.file_digest(file, "sha256").hexdigest() == shard.sha256
     except OSError:
         return False

@@ -14,8 +14,8 @@ import numpy as np
 
 from data_prep import records
 
-# Photos are summed so many at a time, in half the time of one by one: what sums them stays in the
-# processor's caches meanwhile. 257 is the most that uint16 can hold.
+# Photos are summed so many at a time, in three fifths of the time of one by one (an AMD EPYC): what
+# sums them stays in the processor's caches meanwhile. 257 is the most that uint16 can hold.
 _BATCH = 16
 _BATCH_BYTES = 1 << 22
 

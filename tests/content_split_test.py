@@ -98,10 +98,13 @@ def test_a_photo_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=rf"{photos[70].path} cannot be \(No such file or direct"):
         list(content_split.split(photos, 0.5))
 
-    class Failing(io.BytesIO):
-        def read(self, _):
+    class Failing(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def readinto(self, _):
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(storage, "open_file", lambda _: Failing())
+    monkeypatch.setattr(storage, "open_file", lambda _: io.BufferedReader(Failing()))
     with pytest.raises(UserError, match=rf"{photos[0].path} cannot be \(Input/output error\)"):
         list(content_split.split(photos, 0.5))

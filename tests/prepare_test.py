@@ -9,6 +9,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import small_release
 import tensorflow as tf
 from photo_folders import (
     REASONS,
@@ -323,6 +324,14 @@ def test_an_output_that_cannot_be_written_is_one_line(photos, tmp_path):
 def test_an_object_store_without_its_client_is_one_line(photos):
     with pytest.raises(UserError, match=r"gs:// needs the package .*apache-beam\[gcp\]"):
         prepare.prepare(**arguments(photos, "gs://bucket/data"))
+
+
+def test_two_photos_of_one_name_in_a_tar_are_refused(tmp_path):
+    tar = small_release.train_tar(photos=(0, 0))
+    release = small_release.write_release(tmp_path / "release", train=tar)
+    text = r"each photo needs a name of its own. Received: n0\d/n0\d_0.JPEG twice; rename or remove"
+    with pytest.raises(UserError, match=text):
+        prepare.prepare(**arguments(release, tmp_path / "data", source="ilsvrc2012"))
 
 
 @pytest.mark.parametrize("fault", ["missing", "short", "miscounted"])

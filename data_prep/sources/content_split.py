@@ -17,7 +17,6 @@ from data_prep.references import Reference
 # Reading waits for disks and networks, and hashing lets go of Python's lock.
 _THREADS = 8
 _LOOK_AHEAD = 4 * _THREADS
-_CHUNK = 1 << 20
 _SALT = b"validation split"  # no other hash of the same bytes must tell the split
 
 
@@ -43,17 +42,19 @@ def place_of(path: str) -> int:
     Raises:
         UserError: it cannot be read.
     """
-    digest = hashlib.blake2b(digest_size=8, salt=_SALT)
     try:
         with storage.open_file(path) as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+            digest = hashlib.file_digest(file, _salted)
     except OSError as error:
         raise UserError(
             f"each photo is read to split them, but {path} cannot be ({error.strerror or error}); "
             "remove it, or make it readable"
         ) from error
     return int.from_bytes(digest.digest(), "big")
+
+
+def _salted():
+    return hashlib.blake2b(digest_size=8, salt=_SALT)
 
 
 def _places(photos: Iterable[Reference]) -> Iterator[tuple[Reference, int]]:
