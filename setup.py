@@ -20,6 +20,7 @@ setuptools.setup(
         "data_prep.audit",
         "data_prep.sources",
         "keras_alexnet",
+        "keras_alexnet.layers",
         "keras_alexnet.serving",
     ],
     install_requires=[

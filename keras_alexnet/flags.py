@@ -7,6 +7,7 @@ needs: `DATA_DIR = flags.data_dir(FLAGS)` defines the flag and gives its holder.
 from absl import flags
 
 from keras_alexnet import devices, optimizers, schedules
+from keras_alexnet.profile_rules import KERNEL_STARTS
 from keras_alexnet.profiles import PROFILES
 
 
@@ -55,7 +56,7 @@ def define_training(values: flags.FlagValues) -> None:
     profile = "default: the profile's"
     define = {"flag_values": values}
     flags.DEFINE_enum(
-        "profile", "paper", sorted(PROFILES), "which of the systems called AlexNet", **define
+        "profile", "paper", list(PROFILES), "which of the systems called AlexNet", **define
     )
     flags.DEFINE_float(
         "width", 1.0, "units of each layer, in parts of the profile's", 0.01, 4.0, **define
@@ -66,7 +67,7 @@ def define_training(values: flags.FlagValues) -> None:
     flags.DEFINE_float("learning_rate", None, f"the first one; {profile}", 0.0, **define)
     flags.DEFINE_float("momentum", None, f"of sgd; {profile}", 0.0, 1.0, **define)
     flags.DEFINE_float(
-        "weight_decay", None, f"of the kernels, inside the gradient; {profile}", 0.0, **define
+        "weight_decay", None, f"of the weights, inside the gradient; {profile}", 0.0, **define
     )
     flags.DEFINE_enum(
         "schedule", None, sorted(schedules.SCHEDULES), f"of the learning rate; {profile}", **define
@@ -82,7 +83,7 @@ def define_training(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "kernel_init",
         None,
-        ["he_normal", "he_uniform", "glorot_normal", "glorot_uniform"],
+        KERNEL_STARTS,
         f"how all kernels start; {profile}",
         **define,
     )
@@ -91,7 +92,7 @@ def define_training(values: flags.FlagValues) -> None:
         "pixel_scale", None, f"network input = (pixel - mean) * this; {profile}", 0.0, **define
     )
     flags.DEFINE_float(
-        "dropout", None, f"of the outputs of fc6, fc7; {profile}", 0.0, 1.0, **define
+        "dropout", None, f"share of units, at fc6 and fc7; {profile}", 0.0, 1.0, **define
     )
     flags.DEFINE_enum(
         "precision",

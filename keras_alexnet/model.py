@@ -4,13 +4,17 @@ import os
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 
-from keras_alexnet import layers
-from keras_alexnet.profiles import Profile, get_profile
+from keras_alexnet import initial_weights, layers
+from keras_alexnet.profile import SMALLEST_PADDED_INPUT, Profile
+from keras_alexnet.profiles import get_profile
 
 _CONV_KERNELS = (11, 5, 3, 3, 3)  # section 3.5
-_LAYER_NAMES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+LAYER_NAMES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+_POOLINGS = {
+    "avg": keras.layers.GlobalAveragePooling2D,
+    "max": keras.layers.GlobalMaxPooling2D,
+}
 
 
 def AlexNet(  # noqa: N802 (named as in keras.applications)
@@ -18,6 +22,9 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
     classes: int = 1000,
     include_top: bool = True,
     weights: str | os.PathLike | None = None,
+    input_tensor=None,
+    input_shape: Sequence[int] | None = None,
+    pooling: str | None = None,
     classifier_activation: str | None = "softmax",
     name: str | None = "alexnet",
     *,
@@ -26,7 +33,8 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
 ) -> keras.Model:
     """AlexNet (Krizhevsky, Sutskever, Hinton, NIPS 2012) as a functional Keras model.
 
-    The two columns of figure 2 are groups of convolutions: 60,965,224 parameters with 1000
+    The arguments are those of the functions of `keras.applications`, and `profile`, which comes
+    first. The two columns of figure 2 are groups of convolutions: 60,965,224 parameters with 1000
     classes. Follows the global dtype policy; scores and logits are float32 under each.
 
     Args:
@@ -34,7 +42,13 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
         classes: number of classes, at least 1.
         include_top: whether fc6, fc7 and fc8 are there. If not, the output is pool5.
         weights: None for a random start as the profile has it, or the path of a .weights.h5 file
-            that `Model.save_weights` of the same network wrote.
+            of the same network, which `Model.save_weights` or `keras_alexnet.convert` wrote.
+        input_tensor: a Keras tensor to use as the network's input, float [B, S, S, 3] as
+            `preprocessing.network_input` makes it; None for an input of its own.
+        input_shape: (height, width, 3) of the input, where it is not the profile's (S, S, 3), S
+            its `input_size`: 224 or 227. fc6 has as many inputs as pool5 then has values.
+        pooling: without the top, what makes one vector of pool5: "avg" or "max" over its pixels,
+            or None to leave it.
         classifier_activation: of the output, such as "softmax"; None for the logits.
         name: of the model.
         weight_decay: as in the paper's update, w <- w - learning_rate * (gradient + decay * w),
@@ -43,49 +57,54 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
             0. None draws others each time.
 
     Returns:
-        A model from network input, float [B, S, S, 3] as `preprocessing.network_input` makes it
-        (S is the profile's `input_size`, 224 or 227), to scores, float32 [B, classes]; or to
-        pool5, [B, 6, 6, 256].
+        A model from network input, float [B, S, S, 3], to scores, float32 [B, classes]; without
+        the top to pool5, [B, 6, 6, 256], or its pooled vectors, [B, 256].
 
     Raises:
         ValueError: an argument is out of its range, or `weights` is no such file.
     """
     profile = get_profile(profile)
-    _require_arguments(classes, weights, weight_decay, seed)
-    kernel_seeds, dropout_seeds = _layer_seeds(seed)
+    _require_arguments(classes, include_top, weights, pooling, weight_decay, seed)
+    inputs = _input(profile, input_tensor, input_shape)
+    starts = initial_weights.Starts(profile, seed)
 
-    def weight_options(index: int) -> dict[str, object]:
-        bias_decay = weight_decay * profile.bias_decay_multiplier
+    def weight_options(index: int, fan_in: int) -> dict[str, object]:
         return {
-            "kernel_initializer": _kernel_initializer(
-                profile.kernel_init[index], kernel_seeds[index]
-            ),
-            "bias_initializer": keras.initializers.Constant(profile.bias_init[index]),
+            "kernel_initializer": starts.kernel(index),
+            "bias_initializer": starts.bias(index, fan_in),
             "kernel_regularizer": _decay(weight_decay),
-            "bias_regularizer": _decay(bias_decay),
-            "name": _LAYER_NAMES[index],
+            "bias_regularizer": _decay(weight_decay * profile.bias_decay_multiplier),
+            "name": LAYER_NAMES[index],
         }
 
     def conv(x, number: int, **options):
+        kernel, groups = _CONV_KERNELS[number - 1], profile.conv_groups[number - 1]
         return layers.GroupedConv2D(
             profile.conv_filters[number - 1],
-            _CONV_KERNELS[number - 1],
-            groups=profile.conv_groups[number - 1],
+            kernel,
+            groups=groups,
             **options,
-            **weight_options(number - 1),
+            **weight_options(number - 1, kernel * kernel * x.shape[-1] // groups),
         )(x)
 
     def dense(x, number: int, units: int, **options):
-        return keras.layers.Dense(units, **options, **weight_options(number - 1))(x)
+        options |= weight_options(number - 1, x.shape[-1])
+        return keras.layers.Dense(units, **options)(x)
 
-    def dropout(x, number: int):
-        return layers.SeededDropout(
-            profile.dropout_rate, dropout_seeds[number - 6], name=f"drop{number}"
-        )(x)
+    def hidden(x, number: int):
+        """fc6 or fc7, its ReLU, and the dropout before or behind the two."""
+        dropout = layers.SeededDropout(
+            profile.dropout_rate, starts.dropout_seed(number), name=f"drop{number}"
+        )
+        if profile.dropout_at == "inputs":
+            x = dropout(x)
+        x = _relu(dense(x, number, profile.fc_units[number - 6]), number)
+        return dropout(x) if profile.dropout_at == "outputs" else x
 
-    # The shapes are those of the profile "paper"; "caffe" starts from 227 and pads nothing.
-    inputs = keras.Input((profile.input_size, profile.input_size, 3), name="input")  # [B,224,224,3]
-    x = keras.layers.ZeroPadding2D((profile.conv1_padding,) * 2, name="pad1")(inputs)  # 227
+    # The shapes are those of the profile "paper".
+    x = inputs  # [B, 224, 224, 3]
+    if any(profile.conv1_padding):
+        x = keras.layers.ZeroPadding2D((profile.conv1_padding,) * 2, name="pad1")(x)  # 227
 
     x = conv(x, 1, strides=4)  # [B, 55, 55, 96]
     x = _after_conv(x, 1, profile.conv1_order, profile)  # [B, 27, 27, 96]
@@ -100,62 +119,98 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
     x = _relu(x, 4)
 
     x = conv(x, 5, padding="same")  # [B, 13, 13, 256]
-    x = _relu(x, 5)
-    x = _pool(x, 5)  # [B, 6, 6, 256]
+    x = _after_conv(x, 5, profile.conv5_order, profile)  # [B, 6, 6, 256]
 
     if include_top:
         x = keras.layers.Flatten(name="flatten")(x)  # [B, 9216]
-        x = dense(x, 6, profile.fc_units[0])  # [B, 4096]
-        x = _relu(x, 6)
-        x = dropout(x, 6)
-        x = dense(x, 7, profile.fc_units[1])  # [B, 4096]
-        x = _relu(x, 7)
-        x = dropout(x, 7)
+        x = hidden(x, 6)  # [B, 4096]
+        x = hidden(x, 7)  # [B, 4096]
         # In float32 under mixed precision too: logits of 8 bits would be too coarse for a loss.
         x = dense(x, 8, classes, dtype="float32")  # [B, classes]
         if classifier_activation is not None:
             x = keras.layers.Activation(
                 classifier_activation, dtype="float32", name=classifier_activation
             )(x)
+    elif pooling is not None:
+        x = _POOLINGS[pooling](name=f"{pooling}_pool")(x)  # [B, 256]
 
+    if input_tensor is not None:
+        inputs = keras.utils.get_source_inputs(input_tensor)
     model = keras.Model(inputs, x, name=name)
     if weights is not None:
         model.load_weights(weights)
     return model
 
 
+def _input(profile: Profile, input_tensor, input_shape: Sequence[int] | None):
+    """The Keras tensor that the network starts from."""
+    shape = (profile.input_size, profile.input_size, 3)
+    if input_tensor is not None:
+        given = tuple(input_tensor.shape[1:])
+        if input_shape is not None and tuple(input_shape) != given:
+            raise ValueError(
+                "input_shape and the shape of input_tensor must agree. Received: "
+                f"{tuple(input_shape)} and {given}. Give one of the two."
+            )
+        shape = given
+    elif input_shape is not None:
+        shape = tuple(input_shape)
+    smallest = SMALLEST_PADDED_INPUT - sum(profile.conv1_padding)
+    if (
+        len(shape) != 3
+        or shape[2] != 3
+        or any(side is None or side < smallest for side in shape[:2])
+    ):
+        raise ValueError(
+            f"The input must be (height, width, 3), with sides of at least {smallest} pixels. "
+            f"Received: {shape}. The profile {profile.name!r} was made for {profile.input_size}."
+        )
+    return keras.Input(shape, name="input") if input_tensor is None else input_tensor
+
+
 def _after_conv(x, number: int, order: Sequence[str], profile: Profile):
+    """ReLU, normalizations and pooling, in the order of the profile."""
     for kind in order:
-        if kind == "relu":
-            x = _relu(x, number)
-        elif kind == "lrn":
-            x = layers.LocalResponseNormalization(
-                size=profile.lrn_size,
-                k=profile.lrn_k,
-                alpha=profile.lrn_alpha,
-                beta=profile.lrn_beta,
-                alpha_divided_by_size=profile.lrn_alpha_divided_by_size,
-                name=f"lrn{number}",
-            )(x)
-        else:
-            x = _pool(x, number)
+        x = _AFTER_CONV[kind](x, number, profile)
     return x
 
 
-def _relu(x, number: int):
+def _relu(x, number: int, profile: Profile | None = None):
+    del profile
     return keras.layers.ReLU(name=f"relu{number}")(x)
 
 
-def _pool(x, number: int):
+def _lrn(x, number: int, profile: Profile):
+    """Normalization across maps (section 3.3)."""
+    return layers.LocalResponseNormalization(
+        size=profile.lrn_size,
+        k=profile.lrn_k,
+        alpha=profile.lrn_alpha,
+        beta=profile.lrn_beta,
+        alpha_divided_by_size=profile.lrn_alpha_divided_by_size,
+        columns=1 if profile.lrn_crosses_columns else profile.columns,
+        name=f"lrn{number}",
+    )(x)
+
+
+def _map_norm(x, number: int, profile: Profile):
+    """Normalization within each map: in the 2012 program, not in its paper."""
+    return layers.SameMapNormalization(
+        size=profile.map_norm_size,
+        k=profile.map_norm_k,
+        alpha=profile.map_norm_alpha,
+        beta=profile.map_norm_beta,
+        name=f"map_norm{number}",
+    )(x)
+
+
+def _pool(x, number: int, profile: Profile):
     """Overlapping pooling: windows of 3x3, two pixels apart (section 3.4)."""
+    del profile
     return keras.layers.MaxPooling2D(3, 2, name=f"pool{number}")(x)
 
 
-def _kernel_initializer(start: float | str, seed: int | None) -> keras.initializers.Initializer:
-    if isinstance(start, str):
-        config = keras.initializers.get(start).get_config()
-        return keras.initializers.get({"class_name": start, "config": {**config, "seed": seed}})
-    return keras.initializers.RandomNormal(stddev=start, seed=seed)
+_AFTER_CONV = {"relu": _relu, "lrn": _lrn, "map_norm": _map_norm, "pool": _pool}
 
 
 def _decay(weight_decay: float) -> keras.regularizers.Regularizer | None:
@@ -163,23 +218,22 @@ def _decay(weight_decay: float) -> keras.regularizers.Regularizer | None:
     return keras.regularizers.L2(weight_decay / 2) if weight_decay else None
 
 
-def _layer_seeds(seed: int | None) -> tuple[list[int | None], list[int | None]]:
-    """A seed for each of the 8 layers with weights, and for each of the 2 dropouts.
-
-    They differ because Keras fills kernels of one shape with the same numbers from one seed.
-    """
-    if seed is None:
-        return [None] * 8, [None] * 2
-    seeds = [int(state) >> 1 for state in np.random.SeedSequence(seed).generate_state(10)]
-    return seeds[:8], seeds[8:]
-
-
 def _require_arguments(
-    classes: int, weights: str | os.PathLike | None, weight_decay: float, seed: int | None
+    classes: int,
+    include_top: bool,
+    weights: str | os.PathLike | None,
+    pooling: str | None,
+    weight_decay: float,
+    seed: int | None,
 ) -> None:
     if classes < 1:
         raise ValueError(
             f"classes must be at least 1. Received: {classes!r}. Give the number of classes."
+        )
+    if pooling is not None and (include_top or pooling not in _POOLINGS):
+        raise ValueError(
+            f"pooling must be None, or without the top one of {', '.join(_POOLINGS)}. Received: "
+            f"pooling={pooling!r}, include_top={include_top!r}. Give include_top=False with it."
         )
     if weight_decay < 0:
         raise ValueError(
@@ -193,6 +247,7 @@ def _require_arguments(
         str(weights).endswith(".weights.h5") and os.path.isfile(weights)
     ):
         raise ValueError(
-            "weights must be None or the path of a file that Model.save_weights wrote, with a name "
-            f"that ends in .weights.h5. Received: {str(weights)!r}. Check the path."
+            "weights must be None or the path of a file whose name ends in .weights.h5, which "
+            "Model.save_weights wrote, or keras_alexnet.convert from weights of Caffe or PyTorch "
+            f"(none are downloaded). Received: {str(weights)!r}. Check the path."
         )

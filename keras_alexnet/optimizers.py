@@ -17,12 +17,15 @@ class MomentumSGD(keras.optimizers.SGD):
     Keras' SGD is that rule where the decay is part of the gradient, as `AlexNet(weight_decay=)`
     makes it (Keras' own `weight_decay=` argument is a decoupled one and ten times weaker at
     momentum 0.9). Caffe and the 2012 program give biases twice the rate: with v linear in g, a
-    multiplied gradient is a multiplied rate.
+    multiplied gradient is a multiplied rate. In the program the biases' rate also stays what it
+    was when the kernels' falls.
 
     Args:
         learning_rate: of the kernels.
         momentum: 0 to 1.
-        bias_multiplier: rate of the biases in units of the kernels'.
+        bias_multiplier: rate of the biases in units of the kernels'; not looked at where
+            `bias_learning_rate` is given.
+        bias_learning_rate: a rate of the biases that does not fall with the kernels', or None.
     """
 
     def __init__(
@@ -30,25 +33,35 @@ class MomentumSGD(keras.optimizers.SGD):
         learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.01,
         momentum: float = 0.9,
         bias_multiplier: float = 1.0,
+        bias_learning_rate: float | None = None,
         name: str = "momentum_sgd",
         **kwargs,
     ) -> None:
         super().__init__(learning_rate=learning_rate, momentum=momentum, name=name, **kwargs)
         self.bias_multiplier = bias_multiplier
+        self.bias_learning_rate = bias_learning_rate
 
     def apply_gradients(
         self, grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]], **kwargs
     ) -> object:
         """Applies (gradient, variable) pairs, the biases' gradients multiplied."""
+        multiplier = self.bias_multiplier
+        if self.bias_learning_rate is not None:
+            # A rate of 0, of a network that is frozen, freezes the biases too.
+            multiplier = tf.math.divide_no_nan(self.bias_learning_rate, self.learning_rate)
         scaled = [
-            (gradient * self.bias_multiplier if _is_bias(variable) else gradient, variable)
+            (gradient * multiplier if _is_bias(variable) else gradient, variable)
             for gradient, variable in grads_and_vars
         ]
         return super().apply_gradients(scaled, **kwargs)
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
-        return {**super().get_config(), "bias_multiplier": self.bias_multiplier}
+        return {
+            **super().get_config(),
+            "bias_multiplier": self.bias_multiplier,
+            "bias_learning_rate": self.bias_learning_rate,
+        }
 
 
 def _is_bias(variable: tf.Variable) -> bool:
@@ -56,18 +69,22 @@ def _is_bias(variable: tf.Variable) -> bool:
     return variable.name.split("/")[-1].split(":")[0] == "bias"
 
 
-def _sgd(learning_rate: object, momentum: float, bias_multiplier: float) -> MomentumSGD:
-    return MomentumSGD(learning_rate, momentum, bias_multiplier)
+def _sgd(
+    rate: object, momentum: float, bias_multiplier: float, bias_learning_rate: float | None
+) -> MomentumSGD:
+    return MomentumSGD(rate, momentum, bias_multiplier, bias_learning_rate)
 
 
-def _adam(learning_rate: object, momentum: float, bias_multiplier: float) -> keras.optimizers.Adam:
+def _adam(
+    rate: object, momentum: float, bias_multiplier: float, bias_learning_rate: float | None
+) -> keras.optimizers.Adam:
     # Momentum and the biases' rate belong to SGD's recipes; Adam rescales any gradient anyway.
-    del momentum, bias_multiplier
-    return keras.optimizers.Adam(learning_rate)
+    del momentum, bias_multiplier, bias_learning_rate
+    return keras.optimizers.Adam(rate)
 
 
-# By the value of --optimizer: (learning_rate, momentum, bias_multiplier) -> optimizer.
-OPTIMIZERS: Mapping[str, Callable[[object, float, float], keras.optimizers.Optimizer]] = {
+# By the value of --optimizer: (rate or schedule, momentum, bias_multiplier, bias_learning_rate).
+OPTIMIZERS: Mapping[str, Callable[..., keras.optimizers.Optimizer]] = {
     "sgd": _sgd,
     "adam": _adam,
 }

@@ -1,4 +1,4 @@
-"""What each field of a `profiles.Profile` may hold, taken alone.
+"""What each field of a `profile.Profile` may hold, taken alone.
 
 What fields must be to each other is checked in `Profile` itself.
 """
@@ -16,7 +16,8 @@ INITIALIZERS = (
     "lecun_normal",
     "lecun_uniform",
 )
-_STAGE_LAYERS = ("relu", "lrn", "pool")
+FAN_IN_UNIFORM = "fan_in_uniform"
+_STAGE_LAYERS = ("relu", "lrn", "map_norm", "pool")
 
 
 def _is_int(value: object) -> bool:
@@ -43,6 +44,17 @@ def _each(count: int, rule: Rule) -> Rule:
     )
 
 
+def _any_number_of(rule: Rule) -> Rule:
+    return Rule(
+        lambda value: isinstance(value, tuple) and all(map(rule.allows, value)),
+        f"a tuple, each {rule.text}",
+    )
+
+
+def _or_none(rule: Rule) -> Rule:
+    return Rule(lambda value: value is None or rule.allows(value), f"None or {rule.text}")
+
+
 def _one_of(*choices: object) -> Rule:
     # 1 == True in Python, so the type has to be the same too.
     return Rule(
@@ -67,15 +79,21 @@ _NUMBER = Rule(_is_number, "a number")
 POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
 _POSITIVE_OR_0 = Rule(lambda value: _is_number(value) and value >= 0, "a number of at least 0")
 _SHARE = Rule(lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1")
-_ORDER = Rule(_is_order, "a tuple of 'relu', 'pool' and, if wanted, 'lrn', each once")
-_START = Rule(
-    lambda value: value in INITIALIZERS if isinstance(value, str) else POSITIVE.allows(value),
-    f"a number above 0 or one of {', '.join(INITIALIZERS)}",
+_ORDER = Rule(_is_order, "a tuple of 'relu', 'pool' and, if wanted, 'lrn', 'map_norm', each once")
+_ODD = Rule(lambda n: _COUNT.allows(n) and n % 2 == 1, "an odd int above 0")
+KERNEL_STARTS = (*INITIALIZERS, FAN_IN_UNIFORM)
+_KERNEL_START = Rule(
+    lambda value: value in KERNEL_STARTS if isinstance(value, str) else POSITIVE.allows(value),
+    f"a number above 0 or one of {', '.join(KERNEL_STARTS)}",
 )
-# A choice of one value is a difference between the systems whose other values have no code yet.
+_BIAS_START = Rule(
+    lambda value: value == FAN_IN_UNIFORM if isinstance(value, str) else _is_number(value),
+    f"a number or {FAN_IN_UNIFORM!r}",
+)
 RULES: Mapping[str, Rule] = {
     "name": _TEXT,
     "summary": _TEXT,
+    "published": _TEXT,
     "input_size": _COUNT,
     "conv1_padding": _each(2, _COUNT_OR_0),
     "conv_filters": _each(5, _COUNT),
@@ -83,31 +101,43 @@ RULES: Mapping[str, Rule] = {
     "fc_units": _each(2, _COUNT),
     "conv1_order": _ORDER,
     "conv2_order": _ORDER,
-    "lrn_size": Rule(lambda n: _COUNT.allows(n) and n % 2 == 1, "an odd int above 0"),
+    "conv5_order": _ORDER,
+    "lrn_size": _ODD,
     "lrn_k": POSITIVE,
     "lrn_alpha": _POSITIVE_OR_0,
     "lrn_beta": POSITIVE,
     "lrn_alpha_divided_by_size": _one_of(False, True),
-    "lrn_crosses_groups": _one_of(True),
-    "kernel_init": _each(8, _START),
-    "bias_init": _each(8, _NUMBER),
+    "lrn_crosses_columns": _one_of(False, True),
+    "map_norm_size": _ODD,
+    "map_norm_k": POSITIVE,
+    "map_norm_alpha": _POSITIVE_OR_0,
+    "map_norm_beta": POSITIVE,
+    "kernel_init": _each(8, _KERNEL_START),
+    "bias_init": _each(8, _BIAS_START),
     "dropout_rate": _SHARE,
-    "dropout_at": _one_of("outputs"),
-    "mean": _one_of("image"),
-    "mean_position": _one_of("crop"),
+    "dropout_at": _one_of("outputs", "inputs"),
+    "mean": _one_of("image", "channels"),
+    "mean_position": _one_of("crop", "centre", None),
+    "channel_mean": _or_none(_each(3, _NUMBER)),
+    "channel_std": _or_none(_each(3, POSITIVE)),
     "pixel_scale": POSITIVE,
-    "colour_noise": _one_of(None, "eigenvalue"),
+    "training_crop": _one_of("random", "centre"),
+    "training_flip": _one_of(False, True),
+    "colour_noise": _one_of(None, "eigenvalue", "deviation"),
     "colour_noise_std": _POSITIVE_OR_0,
+    "colour_noise_divisor": POSITIVE,
     "bias_learning_rate_multiplier": _POSITIVE_OR_0,
+    "bias_learning_rate_falls": _one_of(False, True),
     "bias_decay_multiplier": _POSITIVE_OR_0,
-    "optimizer": _one_of("sgd"),
+    "optimizer": _one_of("sgd", "adam"),
     "learning_rate": POSITIVE,
     "momentum": _SHARE,
     "weight_decay": _POSITIVE_OR_0,
     "batch_size": _COUNT,
     "schedule": _one_of("plateau", "steps"),
     "learning_rate_factor": POSITIVE,
-    "learning_rate_drops": _COUNT_OR_0,
-    "epochs_per_drop": Rule(lambda n: n is None or _COUNT.allows(n), "None or an int above 0"),
+    "plateau_drops": _COUNT_OR_0,
+    "drop_epochs": _any_number_of(_COUNT),
     "epochs": _COUNT,
+    "colour_order": _one_of("RGB", "BGR"),
 }

@@ -4,35 +4,34 @@ A policy is a constant, a function of the step that Keras' optimizers take, or a
 is a row of `SCHEDULES`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
-# Caffe's stepsize of 100,000 in its 450,000 steps (solver.prototxt of bvlc_alexnet).
-_PART_OF_RUN_PER_DROP = 100_000 / 450_000
-
 
 def steps(
-    learning_rate: float, total_steps: int, factor: float, drops: int
-) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Caffe's policy "step": a drop after each 2/9 of the run.
+    learning_rate: float, total_steps: int, factor: float, drops_at: Sequence[float]
+) -> keras.optimizers.schedules.LearningRateSchedule | float:
+    """A drop at each of some places of the run: Caffe's policy "step", PyTorch's StepLR.
 
     Args:
         learning_rate: the first one.
         total_steps: of the whole run.
         factor: what a drop multiplies the rate by.
-        drops: how many there are at most.
+        drops_at: parts of the run, each above 0 and below 1, in order.
     """
-    boundaries = [
-        max(1, round(total_steps * _PART_OF_RUN_PER_DROP * drop)) for drop in range(1, drops + 1)
-    ]
-    values = [learning_rate * factor**drop for drop in range(drops + 1)]
+    if not drops_at:
+        return learning_rate
+    boundaries = [max(1, round(total_steps * part)) for part in drops_at]
+    values = [learning_rate * factor**drop for drop in range(len(drops_at) + 1)]
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
 
 
-def constant(learning_rate: float, total_steps: int, factor: float, drops: int) -> float:
+def constant(
+    learning_rate: float, total_steps: int, factor: float, drops_at: Sequence[float]
+) -> float:
     """The rate as it is, for `plateau` (which lowers it as it goes) and for experiments."""
-    del total_steps, factor, drops
+    del total_steps, factor, drops_at
     return learning_rate
 
 

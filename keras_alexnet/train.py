@@ -20,42 +20,24 @@ import tensorflow as tf
 from absl import flags
 
 from data_prep import command_line, records
-from data_prep.command_line import UserError
 from keras_alexnet import (
     callbacks,
     checkpoints,
     devices,
     input_pipeline,
-    optimizers,
-    preprocessing,
     schedules,
+    training_model,
+    training_options,
 )
 from keras_alexnet import flags as training_flags
 from keras_alexnet import workdir as workdirs
-from keras_alexnet.model import AlexNet
-from keras_alexnet.profiles import PROFILES, Profile
+from keras_alexnet.profile import Profile
+from keras_alexnet.training_options import TrainingOptions
 
 FLAGS = flags.FlagValues()
 _DATA_DIR = training_flags.data_dir(FLAGS)
 _WORKDIR = training_flags.workdir(FLAGS)
 training_flags.define_training(FLAGS)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingOptions:
-    """How a profile is trained; the meanings are those of the flags of the same names."""
-
-    optimizer: str
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    schedule: str
-    patience: int
-    epochs: int
-    batch_size: int
-    seed: int
-    precision: str
-    strategy: str
 
 
 def train(
@@ -93,11 +75,11 @@ def train(
     keras.utils.set_random_seed(options.seed)
     devices.use_precision(options.precision)
     with strategy.scope():
-        network, model = _build(profile, options, manifest, statistics, steps)
+        network, model = training_model.build(profile, options, manifest, statistics, steps)
     plateau = None
     if options.schedule == "plateau":
         plateau = schedules.Plateau(
-            options.patience, profile.learning_rate_factor, profile.learning_rate_drops
+            options.patience, profile.learning_rate_factor, profile.plateau_drops
         )
     checkpoint = checkpoints.read(workdir)
     if checkpoint:
@@ -156,52 +138,6 @@ def train(
     }
 
 
-def _build(
-    profile: Profile,
-    options: TrainingOptions,
-    manifest: records.Manifest,
-    statistics: records.Statistics,
-    steps: int,
-) -> tuple[keras.Model, keras.Model]:
-    """The network, and the compiled model around it that starts from uint8 crops."""
-    network = AlexNet(
-        profile=profile,
-        classes=len(manifest.classes),
-        classifier_activation=None,  # the loss from logits is exact where softmax saturates
-        weight_decay=options.weight_decay,
-        seed=options.seed,
-    )
-    size = profile.input_size
-    inputs = {
-        "image": keras.Input([size, size, 3], dtype="uint8", name="image"),
-        "offset": keras.Input([2], dtype="int32", name="offset"),
-        "flip": keras.Input([], dtype="uint8", name="flip"),
-        "noise": keras.Input([3], dtype="float32", name="noise"),
-    }
-    model = keras.Model(inputs, network(preprocessing.NetworkInput(profile, statistics)(inputs)))
-    rate = schedules.SCHEDULES[options.schedule](
-        options.learning_rate,
-        steps * options.epochs,
-        profile.learning_rate_factor,
-        profile.learning_rate_drops,
-    )
-    optimizer = optimizers.OPTIMIZERS[options.optimizer](
-        rate, options.momentum, profile.bias_learning_rate_multiplier
-    )
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        weighted_metrics=[
-            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
-            keras.metrics.SparseCategoricalAccuracy(name="top1"),
-            keras.metrics.SparseTopKCategoricalAccuracy(k=5, name="top5"),
-            callbacks.ImageCount(name="images"),
-        ],
-    )
-    optimizer.build(model.trainable_variables)  # its variables exist before a checkpoint is read
-    return network, model
-
-
 def _restore(
     network: keras.Model,
     model: keras.Model,
@@ -255,42 +191,15 @@ def _announce(
     )
 
 
-def _profile_from_flags() -> Profile:
-    """The profile with the overrides that the flags name."""
-    profile = PROFILES[FLAGS.profile].scaled(FLAGS.width)
-    layers = len(profile.kernel_init)
-    overrides = {
-        "kernel_init": FLAGS.kernel_init and (FLAGS.kernel_init,) * layers,
-        "bias_init": None if FLAGS.bias_init is None else (FLAGS.bias_init,) * layers,
-        "pixel_scale": FLAGS.pixel_scale,
-        "dropout_rate": FLAGS.dropout,
-    }
-    given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        return dataclasses.replace(profile, **given)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def _options_from_flags(profile: Profile) -> TrainingOptions:
-    """The flags' values; where one is not given, the profile's recipe."""
-    values = {}
-    for field in dataclasses.fields(TrainingOptions):
-        value = getattr(FLAGS, field.name)
-        values[field.name] = getattr(profile, field.name) if value is None else value
-    values["precision"] = devices.resolve_precision(values["precision"])
-    return TrainingOptions(**values)
-
-
 def main(arguments: Sequence[str]) -> Mapping[str, object]:
     """Reads the flags and trains."""
     del arguments
-    profile = _profile_from_flags()
+    profile = training_options.profile_from_flags(FLAGS)
     return train(
         data_dir=_DATA_DIR.value,
         workdir=_WORKDIR.value,
         profile=profile,
-        options=_options_from_flags(profile),
+        options=training_options.options_from_flags(FLAGS, profile),
     )
 
 

@@ -1,0 +1,234 @@
+"""What a published AlexNet is, as data: the fields that the systems called AlexNet differ in.
+
+The systems themselves are in profiles.py. Nothing here imports TensorFlow, so a command line can
+offer the names at once.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from keras_alexnet.profile_rules import POSITIVE, RULES
+
+# The smallest padded input whose pool5 still has a pixel: 67 -> 15 -> 7 -> 3 -> 1.
+SMALLEST_PADDED_INPUT = 67
+_WIDTH_MULTIPLE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """One system's AlexNet: network, input and recipe.
+
+    Immutable; a variant is `dataclasses.replace(profile, field=value)`, which validates again.
+    Sequences of 8 are in the order conv1 ... conv5, fc6, fc7, fc8; of 5, conv1 ... conv5. The
+    "2012 program" is that of the paper's authors, network 145, which is the paper's "1 CNN".
+
+    Attributes:
+        name: what `--profile` calls it.
+        summary: a line for a person who has to choose.
+        published: accuracy on the validation photos of ILSVRC2012 as its makers published it,
+            top-1 / top-5, and with how many views; "none" where they did not.
+        input_size: side of the network input, pixels. Paper, section 4.1: 224; Caffe: crop_size.
+        conv1_padding: rows and columns of zeros (before, after) the input, of which conv1, 11x11
+            with stride 4 and no padding of its own, makes 55x55.
+        conv_filters: output channels. Paper, section 3.5.
+        conv_groups: 2 where a column sees only its own half of the maps. Paper, figure 2.
+        fc_units: of fc6 and fc7. Paper, section 3.5.
+        conv1_order: what follows conv1, in order, of "relu", "lrn" (local response normalization
+            across maps), "map_norm" (the 2012 program's normalization within each map) and "pool".
+            Pooling is 3x3 with stride 2 and no padding everywhere (paper, section 3.4).
+        conv2_order: the same for conv2.
+        conv5_order: the same for conv5.
+        lrn_size: n, the number of adjacent maps of a local response normalization (section 3.3).
+        lrn_k: k, what the weighted sum of squares is added to.
+        lrn_alpha: the weight of the sum of squares.
+        lrn_beta: the exponent of the denominator.
+        lrn_alpha_divided_by_size: whether the sum's weight is alpha / n instead of alpha.
+        lrn_crosses_columns: whether the neighbours of a map may lie in the other column. Paper,
+            section 3.3: N is the number of kernels in the layer; 2012 program: each GPU alone.
+        map_norm_size: side of the window of a normalization within a map, pixels.
+        map_norm_k: what the weighted sum of squares over the window is added to.
+        map_norm_alpha: the weight of the sum of squares is alpha / size^2 (2012 program, cnorm2).
+        map_norm_beta: the exponent of the denominator.
+        kernel_init: a layer, the standard deviation of a zero-mean normal distribution, or one of
+            `profile_rules.INITIALIZERS`, or "fan_in_uniform": uniform in +-1/sqrt(inputs of a
+            unit), what torch.nn.Conv2d and Linear start with.
+        bias_init: a layer, the constant that its biases start with, or "fan_in_uniform".
+        dropout_rate: the share of units set to zero in training. Paper, section 4.2.
+        dropout_at: "outputs" of fc6 and fc7 (after their ReLU), or their "inputs".
+        mean: what is subtracted from a pixel: "image", the mean image of the training set, or
+            "channels", three constants.
+        mean_position: which part of the mean image: the one under the "crop" (mirrored with it;
+            Caffe), or the "centre" whatever the crop (not mirrored; 2012 program). None with
+            "channels".
+        channel_mean: the constants, R, G, B in 0-255; None with a mean image.
+        channel_std: what R, G, B are divided by after that, in 0-255; None for nothing.
+        pixel_scale: what they are multiplied by in the end; 1.0 leaves grey levels.
+        training_crop: "random" places in the stored photo, or the "centre".
+        training_flip: whether photos are mirrored in training, as likely as not.
+        colour_noise: None, or what the principal components of RGB are scaled with in training:
+            "eigenvalue", of the covariance of pixels in 0-1, the result then in units of the whole
+            range (paper, section 4.1; see `preprocessing.network_input`), or "deviation", their
+            standard deviation in grey levels (2012 program).
+        colour_noise_std: standard deviation of the draw that the scale is multiplied by.
+        colour_noise_divisor: what noisy input is divided by, so that it is not larger than input
+            without noise (2012 program: 1 + colour_noise_std); 1.0 for nothing.
+        bias_learning_rate_multiplier: learning rate of the biases / learning rate, at the start.
+        bias_learning_rate_falls: whether the schedule lowers that of the biases too.
+        bias_decay_multiplier: weight decay of the biases / weight decay.
+        optimizer: "sgd", with the update v <- momentum * v - learning_rate * (gradient +
+            weight_decay * w), w <- w + v (paper, section 5), or "adam".
+        learning_rate: at the start.
+        momentum: of the update above; Adam has its own.
+        weight_decay: of the update above, inside the gradient.
+        batch_size: images a step, over all devices.
+        schedule: how the learning rate falls: "plateau", when the validation error stops
+            improving; "steps", at `drop_epochs`.
+        learning_rate_factor: what a drop multiplies the learning rate by.
+        plateau_drops: how many drops the schedule "plateau" makes at most.
+        drop_epochs: after how many of its `epochs` the schedule "steps" drops; a run of another
+            length drops in proportion.
+        epochs: length of a run.
+        colour_order: of the maps that conv1 sees, in the system's own files of weights: "RGB" or
+            "BGR". The network here takes RGB always; `keras_alexnet.convert` reads this.
+    """
+
+    name: str
+    summary: str
+    published: str
+    input_size: int
+    conv1_padding: tuple[int, int]
+    conv_filters: tuple[int, ...]
+    conv_groups: tuple[int, ...]
+    fc_units: tuple[int, int]
+    conv1_order: tuple[str, ...]
+    conv2_order: tuple[str, ...]
+    conv5_order: tuple[str, ...]
+    lrn_size: int
+    lrn_k: float
+    lrn_alpha: float
+    lrn_beta: float
+    lrn_alpha_divided_by_size: bool
+    lrn_crosses_columns: bool
+    map_norm_size: int
+    map_norm_k: float
+    map_norm_alpha: float
+    map_norm_beta: float
+    kernel_init: tuple[float | str, ...]
+    bias_init: tuple[float | str, ...]
+    dropout_rate: float
+    dropout_at: str
+    mean: str
+    mean_position: str | None
+    channel_mean: tuple[float, float, float] | None
+    channel_std: tuple[float, float, float] | None
+    pixel_scale: float
+    training_crop: str
+    training_flip: bool
+    colour_noise: str | None
+    colour_noise_std: float
+    colour_noise_divisor: float
+    bias_learning_rate_multiplier: float
+    bias_learning_rate_falls: bool
+    bias_decay_multiplier: float
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    batch_size: int
+    schedule: str
+    learning_rate_factor: float
+    plateau_drops: int
+    drop_epochs: tuple[int, ...]
+    epochs: int
+    colour_order: str
+
+    def __post_init__(self) -> None:
+        for field, rule in RULES.items():
+            self._require(field, rule.allows(getattr(self, field)), rule.text)
+        smallest = SMALLEST_PADDED_INPUT - sum(self.conv1_padding)
+        self._require("input_size", self.input_size >= smallest, f"at least {smallest}")
+        inputs = (3, *self.conv_filters)
+        divide = all(
+            before % groups == 0 and after % groups == 0
+            for before, after, groups in zip(
+                inputs[:-1], self.conv_filters, self.conv_groups, strict=True
+            )
+        )
+        channels = " -> ".join(map(str, inputs))
+        self._require("conv_groups", divide, f"divisors of the channels around: {channels}")
+        of_channels = self.mean == "channels"
+        text = f"{'three constants' if of_channels else 'None'} with the mean {self.mean!r}"
+        self._require("channel_mean", of_channels == (self.channel_mean is not None), text)
+        text = f"{'None' if of_channels else 'a position'} with the mean {self.mean!r}"
+        self._require("mean_position", of_channels == (self.mean_position is None), text)
+        falling = all(
+            before < after
+            for before, after in zip(
+                (0, *self.drop_epochs), (*self.drop_epochs, self.epochs), strict=True
+            )
+        )
+        self._require("drop_epochs", falling, f"in order, of 1 ... {self.epochs - 1} (epochs - 1)")
+
+    @property
+    def columns(self) -> int:
+        """How many columns the maps are in: the groups of the layer that has most."""
+        return max(self.conv_groups)
+
+    def _require(self, field: str, is_valid: bool, text: str) -> None:
+        if not is_valid:
+            raise ValueError(
+                f"Profile.{field} must be {text}. Received: {getattr(self, field)!r}. "
+                "The docstring of Profile says what each field means."
+            )
+
+    def scaled(self, width: float) -> "Profile":
+        """A narrow (or wide) copy: the same network with other numbers of filters and units.
+
+        Args:
+            width: what conv_filters and fc_units are multiplied by, above 0. Each is rounded to a
+                multiple of 8 and of every group count, and is at least one such multiple.
+
+        Raises:
+            ValueError: `width` is not a number above 0.
+        """
+        if not POSITIVE.allows(width):
+            raise ValueError(f"width must be a number above 0, 1.0 for all. Received: {width!r}.")
+        multiple = math.lcm(_WIDTH_MULTIPLE, *self.conv_groups)
+
+        def scale(sizes: Sequence[int]) -> tuple[int, ...]:
+            return tuple(multiple * max(1, round(size * width / multiple)) for size in sizes)
+
+        return dataclasses.replace(
+            self, conv_filters=scale(self.conv_filters), fc_units=scale(self.fc_units)
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """All fields in JSON's types (a tuple becomes a list), in the order of their definition."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+    @staticmethod
+    def from_dict(fields: Mapping[str, object]) -> "Profile":
+        """The inverse of `to_dict`, also after a trip through JSON.
+
+        Raises:
+            ValueError: a field is unknown, is missing, or has a value that no profile may have.
+        """
+        names = [field.name for field in dataclasses.fields(Profile)]
+        unknown = sorted(set(fields) - set(names))
+        missing = [name for name in names if name not in fields]
+        if unknown or missing:
+            raise ValueError(
+                "A profile must have exactly the fields of this version's Profile. "
+                f"Received: unknown {unknown}, missing {missing}. "
+                "Read it with the version of keras-alexnet that wrote it, or correct it."
+            )
+        return Profile(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in fields.items()
+            }
+        )

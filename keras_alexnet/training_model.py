@@ -1,0 +1,73 @@
+"""The model that `Model.fit` trains: from uint8 crops to logits, compiled with the recipe."""
+
+import keras
+
+from data_prep import records
+from keras_alexnet import callbacks, optimizers, preprocessing, schedules
+from keras_alexnet.model import AlexNet
+from keras_alexnet.profile import Profile
+from keras_alexnet.training_options import TrainingOptions
+
+
+def build(
+    profile: Profile,
+    options: TrainingOptions,
+    manifest: records.Manifest,
+    statistics: records.Statistics,
+    steps: int,
+) -> tuple[keras.Model, keras.Model]:
+    """The network, and the compiled model around it that starts from uint8 crops.
+
+    To be called in the scope of the run's strategy, under its precision.
+
+    Args:
+        profile: the network, overrides applied.
+        options: the recipe.
+        manifest: of the data set; says how many classes there are.
+        statistics: of the data set; what is subtracted, and the colour noise.
+        steps: an epoch.
+
+    Returns:
+        network: from network input to logits; its weights are what a run is about.
+        model: from the features of `input_pipeline.train_dataset` to logits, compiled.
+    """
+    network = AlexNet(
+        profile=profile,
+        classes=len(manifest.classes),
+        classifier_activation=None,  # the loss from logits is exact where softmax saturates
+        weight_decay=options.weight_decay,
+        seed=options.seed,
+    )
+    size = profile.input_size
+    inputs = {
+        "image": keras.Input([size, size, 3], dtype="uint8", name="image"),
+        "offset": keras.Input([2], dtype="int32", name="offset"),
+        "flip": keras.Input([], dtype="uint8", name="flip"),
+        "noise": keras.Input([3], dtype="float32", name="noise"),
+    }
+    model = keras.Model(inputs, network(preprocessing.NetworkInput(profile, statistics)(inputs)))
+    rate = schedules.SCHEDULES[options.schedule](
+        options.learning_rate,
+        steps * options.epochs,
+        profile.learning_rate_factor,
+        [epoch / profile.epochs for epoch in profile.drop_epochs],
+    )
+    bias_multiplier = profile.bias_learning_rate_multiplier
+    optimizer = optimizers.OPTIMIZERS[options.optimizer](
+        rate,
+        options.momentum,
+        bias_multiplier,
+        None if profile.bias_learning_rate_falls else options.learning_rate * bias_multiplier,
+    )
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        weighted_metrics=[
+            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
+            keras.metrics.SparseCategoricalAccuracy(name="top1"),
+            keras.metrics.SparseTopKCategoricalAccuracy(k=5, name="top5"),
+            callbacks.ImageCount(name="images"),
+        ],
+    )
+    optimizer.build(model.trainable_variables)  # its variables exist before a checkpoint is read
+    return network, model

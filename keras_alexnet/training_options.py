@@ -1,0 +1,66 @@
+"""What decides a training run besides data and profile, and how it comes from the flags."""
+
+import dataclasses
+
+from absl import flags
+
+from data_prep.command_line import UserError
+from keras_alexnet import devices
+from keras_alexnet.profile import Profile
+from keras_alexnet.profiles import PROFILES
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """How a profile is trained; the meanings are those of the flags of the same names."""
+
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    patience: int
+    epochs: int
+    batch_size: int
+    seed: int
+    precision: str
+    strategy: str
+
+
+def profile_from_flags(values: flags.FlagValues) -> Profile:
+    """The profile with the overrides that the flags name.
+
+    Args:
+        values: of a command that called `flags.define_training`.
+
+    Raises:
+        UserError: the overrides do not fit the profile.
+    """
+    profile = PROFILES[values.profile].scaled(values.width)
+    layers = len(profile.kernel_init)
+    overrides = {
+        "kernel_init": values.kernel_init and (values.kernel_init,) * layers,
+        "bias_init": None if values.bias_init is None else (values.bias_init,) * layers,
+        "pixel_scale": values.pixel_scale,
+        "dropout_rate": values.dropout,
+    }
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return dataclasses.replace(profile, **given)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def options_from_flags(values: flags.FlagValues, profile: Profile) -> TrainingOptions:
+    """The flags' values; where one is not given, the profile's recipe; precision resolved.
+
+    Args:
+        values: of a command that called `flags.define_training`.
+        profile: what `profile_from_flags` made of them.
+    """
+    chosen = {}
+    for field in dataclasses.fields(TrainingOptions):
+        value = getattr(values, field.name)
+        chosen[field.name] = getattr(profile, field.name) if value is None else value
+    chosen["precision"] = devices.resolve_precision(chosen["precision"])
+    return TrainingOptions(**chosen)
