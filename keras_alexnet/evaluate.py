@@ -19,6 +19,7 @@ from data_prep.command_line import UserError
 from keras_alexnet import flags as training_flags
 from keras_alexnet import input_pipeline, preprocessing
 from keras_alexnet import workdir as workdirs
+from keras_alexnet.views import central_view, ten_views
 
 FLAGS = flags.FlagValues()
 _WORKDIR = training_flags.workdir(FLAGS)
@@ -109,9 +110,9 @@ def make_predict(trained: workdirs.TrainedRun, views: int) -> tf.types.experimen
     def predict(images: tf.Tensor) -> tf.Tensor:
         stored = images.shape[1]
         if views == 1:
-            chosen = [preprocessing.central_view(trained.profile, stored=stored)]
+            chosen = [central_view(trained.profile, stored=stored)]
         else:
-            chosen = preprocessing.ten_views(trained.profile, stored=stored)
+            chosen = ten_views(trained.profile, stored=stored)
         return preprocessing.mean_over_views(
             trained.model, images, chosen, trained.profile, trained.statistics
         )

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import preprocessing, stored_photos
+from keras_alexnet import stored_photos, views
 from keras_alexnet.profiles import Profile
 
 # Shards read at once. With the shuffled blocks this decides how well an epoch is mixed.
@@ -37,7 +37,7 @@ def train_dataset(
     epochs: int = 1,
     shuffle_block: int = SHUFFLE_BLOCK,
 ) -> tf.data.Dataset:
-    """Random crops of the train split, epoch after epoch.
+    """Crops of the train split as the profile draws them, epoch after epoch.
 
     Shards are permuted anew each epoch, 16 of them read in turn, and what comes out is cut into
     blocks of `shuffle_block` records that are shuffled each by itself: within its epoch's order of
@@ -49,7 +49,7 @@ def train_dataset(
     Args:
         data_dir: folder that data_prep.prepare wrote.
         manifest: of that folder.
-        profile: decides the size of the crop.
+        profile: decides the size of the crop, and what is random (see `views.random_view`).
         batch_size: global, over all replicas.
         seed: of order and augmentation.
         first_epoch: 0, or the number of epochs that were done before.
@@ -193,14 +193,15 @@ def central_views(dataset: tf.data.Dataset, profile: Profile) -> tf.data.Dataset
     """The central crop of each photo of an `eval_dataset`, in the form of a `train_dataset`.
 
     Yields:
-        ({"image", "offset", "flip", "noise"}, label, weight), with no flip and no noise.
+        ({"image", "offset", "flip", "noise"}, label, weight), with no flip. The noise, which only
+        training looks at, is of zeros: Keras wants one structure of both datasets.
     """
 
     def to_view(image: tf.Tensor, label: tf.Tensor, weight: tf.Tensor) -> tuple:
-        view = preprocessing.central_view(profile, stored=image.shape[1])
+        view = views.central_view(profile, stored=image.shape[1])
         batch = tf.shape(image)[0]
         features = {
-            "image": preprocessing.crop(image, view, profile.input_size),
+            "image": views.crop(image, view, profile.input_size),
             "offset": tf.tile(tf.constant([[view.y, view.x]], tf.int32), [batch, 1]),
             "flip": tf.fill([batch], tf.constant(view.flip, tf.uint8)),
             "noise": tf.zeros([batch, 3]),
@@ -240,7 +241,7 @@ def _random_view(
     profile: Profile,
     photo_format: records.PhotoFormat,
 ) -> dict[str, tf.Tensor]:
-    offset, flip, noise = preprocessing.random_view(seed, profile, stored=photo_format.short_side)
+    offset, flip, noise = views.random_view(seed, profile, stored=photo_format.short_side)
     image = stored_photos.decode_part(features, photo_format, offset, profile.input_size)
     return {"image": image, "offset": offset, "flip": tf.cast(flip, tf.uint8), "noise": noise}
 

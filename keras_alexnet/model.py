@@ -135,7 +135,8 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
         x = _POOLINGS[pooling](name=f"{pooling}_pool")(x)  # [B, 256]
 
     if input_tensor is not None:
-        inputs = keras.utils.get_source_inputs(input_tensor)
+        sources = keras.utils.get_source_inputs(input_tensor)
+        inputs = sources[0] if len(sources) == 1 else sources
     model = keras.Model(inputs, x, name=name)
     if weights is not None:
         model.load_weights(weights)

@@ -13,32 +13,9 @@ RANDOM = np.random.default_rng(0)
 NARROW = {name: profile.scaled(0.05) for name, profile in PROFILES.items()}
 SMALL = dataclasses.replace(NARROW["paper"], input_size=64)  # pool5 is 1x1
 
-SHAPES = {
-    "conv1": (55, 55, 96),
-    "relu1": (55, 55, 96),
-    "lrn1": (55, 55, 96),
-    "pool1": (27, 27, 96),
-    "conv2": (27, 27, 256),
-    "relu2": (27, 27, 256),
-    "lrn2": (27, 27, 256),
-    "pool2": (13, 13, 256),
-    "conv3": (13, 13, 384),
-    "relu3": (13, 13, 384),
-    "conv4": (13, 13, 384),
-    "relu4": (13, 13, 384),
-    "conv5": (13, 13, 256),
-    "relu5": (13, 13, 256),
-    "pool5": (6, 6, 256),
-    "flatten": (9216,),
-    "fc6": (4096,),
-    "relu6": (4096,),
-    "drop6": (4096,),
-    "fc7": (4096,),
-    "relu7": (4096,),
-    "drop7": (4096,),
-    "fc8": (1000,),
-    "softmax": (1000,),
-}
+# Of the two-column networks, and what torchvision's has instead.
+SIDES = {"conv1": 55, "pool1": 27, "conv2": 27, "pool2": 13, "conv3": 13, "conv4": 13, "conv5": 13}
+COLUMNS_OF_1 = {"conv2": 614_656, "conv4": 1_327_488, "conv5": 884_992}
 PARAMETERS = {
     "conv1": 34_944,
     "conv2": 307_456,
@@ -48,6 +25,22 @@ PARAMETERS = {
     "fc6": 37_752_832,
     "fc7": 16_781_312,
     "fc8": 4_097_000,
+}
+OWT_PARAMETERS = PARAMETERS | {
+    "conv1": 64 * (11 * 11 * 3 + 1),
+    "conv2": 192 * (5 * 5 * 64 + 1),
+    "conv3": 384 * (3 * 3 * 192 + 1),
+    "conv4": 256 * (3 * 3 * 384 + 1),
+    "conv5": 256 * (3 * 3 * 256 + 1),
+}
+# name: parameters by layer, of the network, multiply-adds an image
+SIZES = {
+    **{
+        name: (PARAMETERS, 60_965_224, 724_406_816)
+        for name in ("paper", "krizhevsky2012", "caffe", "caffenet")
+    },
+    "owt": (OWT_PARAMETERS, 61_100_840, 714_188_480),
+    "seed": (PARAMETERS | COLUMNS_OF_1, 62_378_344, 1_135_256_096),
 }
 
 
@@ -77,25 +70,47 @@ def randomized(profile, **arguments):
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_the_full_network_has_the_shapes_parameters_and_work_of_the_paper(name):
+def test_the_full_network_has_the_shapes_parameters_and_work_of_its_source(name):
+    profile = PROFILES[name]
     model = AlexNet(name)
-    size = PROFILES[name].input_size
-    assert model.input_shape == (None, size, size, 3)
+    assert model.input_shape == (None, profile.input_size, profile.input_size, 3)
+    assert model.output_shape == (None, 1000)
     layers = {layer.name: layer for layer in model.layers}
-    assert list(layers)[2:] == list(SHAPES)
-    assert layers["pad1"].output.shape == (None, 227, 227, 3)
-    assert {key: tuple(layers[key].output.shape[1:]) for key in SHAPES} == SHAPES
+    sides = {key: tuple(layers[key].output.shape[1:3]) for key in [*SIDES, "pool5"]}
+    assert sides == {key: (side, side) for key, side in (SIDES | {"pool5": 6}).items()}
 
+    of_layers, parameters, multiply_adds = SIZES[name]
     counts = {key: layer.count_params() for key, layer in layers.items() if layer.weights}
-    assert counts == PARAMETERS
-    assert model.count_params() == 60_965_224
-
+    assert counts == of_layers
+    assert model.count_params() == parameters
     # a weight of a kernel is multiplied once for each place of the output
-    work = {
-        key: layers[key].get_weights()[0].size * int(np.prod(SHAPES[key][:-1]))
-        for key in PARAMETERS
-    }
-    assert sum(work.values()) == 724_406_816
+    work = {key: layers[key].kernel.shape.num_elements() * SIDES.get(key, 1) ** 2 for key in counts}
+    assert sum(work.values()) == multiply_adds
+
+
+# The layers between the weights, typed once more.
+LAYERS = {
+    "paper": "pad1 conv1 relu1 lrn1 pool1 conv2 relu2 lrn2 pool2 conv3 relu3 conv4 relu4 "
+    "conv5 relu5 pool5 flatten fc6 relu6 drop6 fc7 relu7 drop7 fc8 softmax",
+    "krizhevsky2012": "pad1 conv1 lrn1 pool1 relu1 conv2 relu2 lrn2 map_norm2 pool2 conv3 relu3 "
+    "conv4 relu4 conv5 pool5 relu5 flatten fc6 relu6 drop6 fc7 relu7 drop7 fc8 softmax",
+    "caffe": "conv1 relu1 lrn1 pool1 conv2 relu2 lrn2 pool2 conv3 relu3 conv4 relu4 "
+    "conv5 relu5 pool5 flatten fc6 relu6 drop6 fc7 relu7 drop7 fc8 softmax",
+    "caffenet": "conv1 relu1 pool1 lrn1 conv2 relu2 pool2 lrn2 conv3 relu3 conv4 relu4 "
+    "conv5 relu5 pool5 flatten fc6 relu6 drop6 fc7 relu7 drop7 fc8 softmax",
+    "owt": "pad1 conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 conv4 relu4 "
+    "conv5 relu5 pool5 flatten drop6 fc6 relu6 drop7 fc7 relu7 fc8 softmax",
+    "seed": "conv1 relu1 lrn1 pool1 conv2 relu2 lrn2 pool2 conv3 relu3 conv4 relu4 "
+    "conv5 relu5 pool5 flatten drop6 fc6 relu6 drop7 fc7 relu7 fc8 softmax",
+}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_layers_come_in_the_order_of_the_source(name):
+    model = AlexNet(NARROW[name])
+    assert [layer.name for layer in model.layers] == ["input", *LAYERS[name].split()]
+    lrn = [layer for layer in model.layers if layer.name.startswith("lrn")]
+    assert {layer.columns for layer in lrn} <= {2 if name == "krizhevsky2012" else 1}
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -119,18 +134,19 @@ def test_every_constant_of_the_normalization_reaches_the_network():
         {"conv1_order": ("relu", "pool", "lrn")},
         {"conv2_order": ("lrn", "pool", "relu")},
         {"conv1_padding": (3, 0)},
+        {"lrn_crosses_columns": False, "lrn_alpha": 1e-2},
+        {"conv2_order": ("relu", "map_norm", "pool")},
+        {"conv2_order": ("map_norm", "relu", "pool"), "map_norm_size": 3},
+        {"conv2_order": ("map_norm", "relu", "pool"), "map_norm_k": 0.5},
+        {"conv2_order": ("map_norm", "relu", "pool"), "map_norm_alpha": 0.1},
+        {"conv2_order": ("map_norm", "relu", "pool"), "map_norm_beta": 0.5},
+        {"conv5_order": ("relu", "pool", "lrn")},
     ):
         profile = dataclasses.replace(SMALL, **change)
         model, profile = randomized(profile)
         expected = numpy_alexnet.logits(x, named_weights(model), profile)
         scale = np.abs(expected).max()
         np.testing.assert_allclose(model(x), expected, rtol=0, atol=1e-4 * scale, err_msg=change)
-
-
-def test_the_order_of_a_stage_is_the_profiles():
-    profile = dataclasses.replace(SMALL, conv1_order=("lrn", "pool", "relu"))
-    names = [layer.name for layer in AlexNet(profile).layers]
-    assert names[names.index("conv1") : names.index("conv2")] == ["conv1", "lrn1", "pool1", "relu1"]
 
 
 def test_outputs():
@@ -145,6 +161,39 @@ def test_outputs():
     assert features.name == "features"
     pool5 = keras.Model(model.input, model.get_layer("pool5").output)
     np.testing.assert_array_equal(features(x), pool5(x))
+
+
+def test_without_the_top_the_pixels_may_be_pooled():
+    profile = dataclasses.replace(SMALL, input_size=112)  # pool5 is 2x2
+    x = photos(2, 112)
+    maps = AlexNet(profile, include_top=False, seed=1)(x).numpy()
+    assert maps.shape[1:3] == (2, 2)
+    averages = AlexNet(profile, include_top=False, pooling="avg", seed=1)
+    np.testing.assert_allclose(averages(x), maps.mean((1, 2)), rtol=1e-5)
+    largest = AlexNet(profile, include_top=False, pooling="max", seed=1)
+    np.testing.assert_array_equal(largest(x), maps.max((1, 2)))
+    assert (averages.layers[-1].name, largest.layers[-1].name) == ("avg_pool", "max_pool")
+
+
+def test_an_input_of_another_shape():
+    model = AlexNet(SMALL, classes=7, input_shape=(96, 128, 3), seed=1)
+    assert model.input_shape == (None, 96, 128, 3)
+    assert model.get_layer("pool5").output.shape[1:3] == (2, 3)
+    assert model.get_layer("fc6").kernel.shape[0] == 2 * 3 * SMALL.conv_filters[-1]
+    assert model(RANDOM.normal(size=(2, 96, 128, 3)).astype(np.float32)).shape == (2, 7)
+    # 64 + 3 rows are the fewest that leave pool5 a pixel
+    assert AlexNet(SMALL, include_top=False, input_shape=(64, 64, 3)).output_shape[1:3] == (1, 1)
+
+
+def test_an_input_that_is_there_already():
+    x = photos(2, 64)
+    pixels = keras.Input([64, 64, 3], name="pixels")
+    doubled = keras.layers.Rescaling(2.0)(pixels)
+    model = AlexNet(SMALL, classes=7, input_tensor=doubled, input_shape=(64, 64, 3), seed=1)
+    assert [tensor.name for tensor in model.inputs] == ["pixels"]
+    np.testing.assert_allclose(model(x), AlexNet(SMALL, classes=7, seed=1)(2 * x), rtol=1e-5)
+    own = AlexNet(SMALL, classes=7, input_tensor=pixels, seed=1)
+    np.testing.assert_allclose(own(2 * x), model(x), rtol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -166,15 +215,29 @@ def test_output_is_float32_in_mixed_precision(policy, activation):
     np.testing.assert_allclose(mixed(x), exact(x), atol=0.02 * np.abs(exact(x)).max())
 
 
+def is_start(values, start, fan_in):
+    """Whether random values are what `start` of a profile means, to five standard errors."""
+    if start == "fan_in_uniform":
+        limit = fan_in**-0.5
+        spread, within = limit / 3**0.5, np.abs(values).max() <= limit
+    else:
+        spread, within = start, np.abs(values).max() > 2.5 * start  # no uniform reaches that
+    error = spread / values.size**0.5
+    return within and abs(values.mean()) < 5 * error and abs(values.std() - spread) < 5 * error
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_weights_start_as_the_profile_says(name):
     profile = PROFILES[name].scaled(0.3)
     weights = named_weights(AlexNet(profile, seed=1))
     for index, layer in enumerate(PARAMETERS):
         kernel, bias = weights[f"{layer}/kernel"], weights[f"{layer}/bias"]
-        assert np.std(kernel) == pytest.approx(profile.kernel_init[index], rel=0.03)
-        assert abs(np.mean(kernel)) < 5 * profile.kernel_init[index] / kernel.size**0.5
-        np.testing.assert_array_equal(bias, np.float32(profile.bias_init[index]))
+        fan_in = int(np.prod(kernel.shape[:-1]))  # of one column
+        assert is_start(kernel, profile.kernel_init[index], fan_in), layer
+        if profile.bias_init[index] == "fan_in_uniform":
+            assert is_start(bias, "fan_in_uniform", fan_in), layer
+        else:
+            np.testing.assert_array_equal(bias, np.float32(profile.bias_init[index]))
 
 
 def test_weights_start_as_an_initializer_of_keras_does():
@@ -212,6 +275,18 @@ def test_dropout_is_the_profiles_and_only_in_training():
     x = photos(2, 64)
     np.testing.assert_array_equal(model(x), model(x))
     assert not np.array_equal(model(x, training=True), model(x, training=True))
+
+
+def test_dropout_at_the_inputs_drops_pixels_of_pool5():
+    profile = dataclasses.replace(SMALL, dropout_at="inputs", input_size=112)
+    model = AlexNet(profile, seed=1)
+    outputs = [model.get_layer(name).output for name in ("flatten", "drop6", "relu6", "drop7")]
+    pool5, drop6, relu6, drop7 = keras.Model(model.input, outputs)(photos(2, 112), training=True)
+    for before, after in ((pool5, drop6), (relu6, drop7)):
+        before, after = np.array(before), np.array(after)
+        kept = after != 0
+        np.testing.assert_allclose(after[kept], 2 * before[kept], rtol=1e-6)
+        assert 0.3 < np.mean(kept[before != 0]) < 0.7
 
 
 @pytest.mark.parametrize("bias_multiplier", [0.0, 1.0])
@@ -285,11 +360,21 @@ def test_two_replicas_train_like_one():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"profile": "alexnet"}, r"profile must be one of paper, caffe.*Received: 'alexnet'"),
+        ({"profile": "alexnet"}, r"profile must be one of paper, .*Received: 'alexnet'"),
+        ({"pooling": "avg"}, r"or without the top one of avg, max. Received: pooling='avg', incl"),
+        ({"pooling": "sum", "include_top": False}, r"one of avg, max. Received: pooling='sum'"),
+        ({"input_shape": (63, 64, 3)}, r"sides of at least 64 pixels. Received: \(63, 64, 3\)"),
+        ({"input_shape": (64, 64, 1)}, r"must be \(height, width, 3\).*Received: \(64, 64, 1\)"),
+        ({"input_shape": (64, 64)}, r"must be \(height, width, 3\).*Received: \(64, 64\)"),
+        ({"input_shape": (None, 64, 3)}, r"at least 64 pixels. Received: \(None, 64, 3\)"),
+        (
+            {"input_tensor": keras.Input([64, 64, 3]), "input_shape": (64, 65, 3)},
+            r"must agree. Received: \(64, 65, 3\) and \(64, 64, 3\)",
+        ),
         ({"classes": 0}, r"classes must be at least 1. Received: 0"),
         ({"weight_decay": -0.1}, r"weight_decay must be at least 0. Received: -0.1"),
         ({"seed": -1}, r"seed must be None or at least 0. Received: -1"),
-        ({"weights": "imagenet"}, r"ends in .weights.h5. Received: 'imagenet'"),
+        ({"weights": "imagenet"}, r"\(none are downloaded\). Received: 'imagenet'"),
         ({"weights": "no/such.weights.h5"}, r"Received: 'no/such.weights.h5'. Check the path"),
     ],
 )

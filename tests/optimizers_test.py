@@ -34,15 +34,32 @@ def test_momentum_sgd_follows_the_papers_rule_for_20_steps(bias_multiplier):
     np.testing.assert_allclose(layer.get_weights()[1], b, atol=1e-6)
 
 
+def test_a_rate_of_the_biases_own_does_not_fall():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2, 4], [0.1, 0.01, 0.0])
+    optimizer = optimizers.MomentumSGD(schedule, 0.9, bias_multiplier=9.0, bias_learning_rate=0.2)
+    layer = keras.layers.Dense(1, kernel_initializer="ones")
+    layer.build([None, 1])
+    w = b = v_w = v_b = 0.0
+    for rate in (0.1, 0.1, 0.1, 0.01, 0.01, 0.0):
+        optimizer.apply_gradients(
+            zip([tf.constant([[1.0]]), tf.constant([1.0])], layer.trainable_variables, strict=True)
+        )
+        v_w, v_b = 0.9 * v_w - rate, 0.9 * v_b - (0.2 if rate else 0.0)
+        w, b = w + v_w, b + v_b
+        kernel, bias = layer.get_weights()
+        np.testing.assert_allclose([kernel[0, 0], bias[0]], [1 + w, b], rtol=1e-5)
+
+
 def test_every_optimizer_of_the_flag_makes_a_step():
     for make in optimizers.OPTIMIZERS.values():
         variable = tf.Variable([1.0])
-        make(0.1, 0.9, 2.0).apply([tf.constant([1.0])], [variable])
+        make(0.1, 0.9, 2.0, None).apply([tf.constant([1.0])], [variable])
         assert variable.numpy()[0] < 1.0
 
 
 def test_config_round_trip():
-    optimizer = optimizers.MomentumSGD(0.5, 0.8, 2.0)
+    optimizer = optimizers.MomentumSGD(0.5, 0.8, 2.0, 0.7)
     copy = optimizers.MomentumSGD.from_config(optimizer.get_config())
     assert copy.bias_multiplier == 2.0
+    assert copy.bias_learning_rate == 0.7
     assert copy.momentum == 0.8

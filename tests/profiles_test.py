@@ -19,63 +19,142 @@ COMMON = {
     "fc_units": [4096, 4096],
     "conv1_order": ["relu", "lrn", "pool"],
     "conv2_order": ["relu", "lrn", "pool"],
+    "conv5_order": ["relu", "pool"],
     "lrn_size": 5,
+    "lrn_k": 2.0,
     "lrn_alpha": 1e-4,
     "lrn_beta": 0.75,
-    "lrn_crosses_groups": True,
+    "lrn_crosses_columns": True,
+    "kernel_init": [0.01] * 8,
+    "bias_init": [0, 1, 0, 1, 1, 1, 1, 0],
     "dropout_rate": 0.5,
     "dropout_at": "outputs",
     "mean": "image",
     "mean_position": "crop",
+    "channel_mean": None,
+    "channel_std": None,
     "pixel_scale": 1.0,
-    "bias_decay_multiplier": 0.0,
+    "training_crop": "random",
+    "training_flip": True,
+    "colour_noise": None,
     "optimizer": "sgd",
     "learning_rate": 0.01,
     "momentum": 0.9,
     "weight_decay": 0.0005,
+    "schedule": "steps",
     "learning_rate_factor": 0.1,
     "epochs": 90,
+    "colour_order": "RGB",
+}
+CAFFES = COMMON | {
+    "input_size": 227,
+    "conv1_padding": [0, 0],
+    "lrn_k": 1.0,
+    "lrn_alpha_divided_by_size": True,
+    "kernel_init": [0.01, 0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.01],
+    "bias_learning_rate_multiplier": 2.0,
+    "bias_learning_rate_falls": True,
+    "bias_decay_multiplier": 0.0,
+    "batch_size": 256,
+    "drop_epochs": [20, 40, 60, 80],
+    "colour_order": "BGR",
+}
+TORCHS = COMMON | {
+    "conv_groups": [1] * 5,
+    "dropout_at": "inputs",
+    "mean": "channels",
+    "mean_position": None,
+    "channel_mean": [123.675, 116.28, 103.53],
+    "channel_std": [58.395, 57.12, 57.375],
+    "bias_learning_rate_multiplier": 1.0,
+    "bias_learning_rate_falls": True,
+    "bias_decay_multiplier": 1.0,
+    "drop_epochs": [30, 60],
 }
 EXPECTED = {
     "paper": COMMON
     | {
         "input_size": 224,
         "conv1_padding": [0, 3],
-        "lrn_k": 2.0,
         "lrn_alpha_divided_by_size": False,
-        "kernel_init": [0.01] * 8,
-        "bias_init": [0, 1, 0, 1, 1, 1, 1, 0],
         "colour_noise": "eigenvalue",
         "colour_noise_std": 0.1,
+        "colour_noise_divisor": 1.0,
         "bias_learning_rate_multiplier": 1.0,
+        "bias_learning_rate_falls": True,
+        "bias_decay_multiplier": 1.0,
         "batch_size": 128,
         "schedule": "plateau",
-        "learning_rate_drops": 3,
-        "epochs_per_drop": None,
+        "plateau_drops": 3,
     },
-    "caffe": COMMON
+    "krizhevsky2012": COMMON
+    | {
+        "input_size": 224,
+        "conv1_padding": [0, 3],
+        "conv1_order": ["lrn", "pool", "relu"],
+        "conv2_order": ["relu", "lrn", "map_norm", "pool"],
+        "conv5_order": ["pool", "relu"],
+        "lrn_alpha_divided_by_size": True,
+        "lrn_crosses_columns": False,
+        "map_norm_size": 5,
+        "map_norm_k": 1.0,
+        "map_norm_alpha": 1e-3,
+        "map_norm_beta": 0.75,
+        "kernel_init": [0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01],
+        "mean_position": "centre",
+        "colour_noise": "deviation",
+        "colour_noise_std": 0.1,
+        "colour_noise_divisor": 1.1,
+        "bias_learning_rate_multiplier": 2.0,
+        "bias_learning_rate_falls": False,
+        "bias_decay_multiplier": 0.0,
+        "batch_size": 128,
+        "drop_epochs": [25, 51, 79],
+        "epochs": 91,
+    },
+    "caffe": CAFFES | {"bias_init": [0, 0.1, 0, 0.1, 0.1, 0.1, 0.1, 0]},
+    "caffenet": CAFFES
+    | {"conv1_order": ["relu", "pool", "lrn"], "conv2_order": ["relu", "pool", "lrn"]},
+    "owt": TORCHS
+    | {
+        "input_size": 224,
+        "conv1_padding": [2, 2],
+        "conv_filters": [64, 192, 384, 256, 256],
+        "conv1_order": ["relu", "pool"],
+        "conv2_order": ["relu", "pool"],
+        "kernel_init": ["fan_in_uniform"] * 8,
+        "bias_init": ["fan_in_uniform"] * 8,
+        "weight_decay": 0.0001,
+        "batch_size": 256,
+    },
+    "seed": TORCHS
     | {
         "input_size": 227,
         "conv1_padding": [0, 0],
-        "lrn_k": 1.0,
         "lrn_alpha_divided_by_size": True,
-        "kernel_init": [0.01, 0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.01],
-        "bias_init": [0, 0.1, 0, 0.1, 0.1, 0.1, 0.1, 0],
-        "colour_noise": None,
-        "bias_learning_rate_multiplier": 2.0,
-        "batch_size": 256,
-        "schedule": "steps",
-        "learning_rate_drops": 4,
-        "epochs_per_drop": 20,
+        "kernel_init": [0.01] * 5 + ["fan_in_uniform"] * 3,
+        "bias_init": [0, 1, 0, 1, 1] + ["fan_in_uniform"] * 3,
+        "training_crop": "centre",
+        "training_flip": False,
+        "optimizer": "adam",
+        "learning_rate": 1e-4,
+        "weight_decay": 0.0,
+        "batch_size": 128,
     },
 }
+
+
+def test_the_table_has_every_profile():
+    assert list(EXPECTED) == list(PROFILES)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_profile_is_what_its_source_says(name):
     fields = PROFILES[name].to_dict()
     assert fields["name"] == name
-    assert {field: fields[field] for field in EXPECTED[name]} == EXPECTED[name]
+    for field, value in EXPECTED[name].items():
+        # 255 * 0.485 is not to the last bit what 123.675 is
+        assert fields[field] == (pytest.approx(value) if field[:8] == "channel_" else value), field
 
 
 def test_profiles_are_known_by_their_own_names_and_fixed():
@@ -89,7 +168,8 @@ def test_profiles_are_known_by_their_own_names_and_fixed():
 def test_caffe_epochs_are_its_steps():
     steps_an_epoch = 1_281_167 / CAFFE.batch_size
     assert CAFFE.epochs == round(450_000 / steps_an_epoch)
-    assert CAFFE.epochs_per_drop == round(100_000 / steps_an_epoch)
+    drops = [round(step / steps_an_epoch) for step in (100_000, 200_000, 300_000, 400_000)]
+    assert list(CAFFE.drop_epochs) == drops
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
@@ -132,7 +212,9 @@ def test_a_width_is_a_number_above_0(width):
 def test_get_profile_takes_a_name_or_a_profile():
     assert get_profile("caffe") is CAFFE
     assert get_profile(CAFFE) is CAFFE
-    with pytest.raises(ValueError, match=r"one of paper, caffe, or a Profile. Received: 'papper'"):
+    with pytest.raises(
+        ValueError, match=r"one of paper, krizhevsky2012, .*, or a Profile. Received: 'papper'"
+    ):
         get_profile("papper")
 
 
@@ -142,6 +224,7 @@ NOT_A_COUNT = (0, -1, 1.0, True, None, "1")
 WRONG = {
     "name": ("", " ", 1, None),
     "summary": ("", None),
+    "published": ("", 57.1),
     "input_size": (*NOT_A_COUNT, 63),  # with 3 of padding: 66 leaves pool5 empty
     "conv1_padding": (3, (3,), (0, 1, 2), (-1, 0), (0.0, 3.0), [0, 3]),
     "conv_filters": (96, (96,) * 4, (96,) * 6, (96, 256, 384, 384, 0), [96] * 5),
@@ -149,22 +232,33 @@ WRONG = {
     "fc_units": ((4096,), (4096, 0), (4096, 4096, 1000), [4096, 4096]),
     "conv1_order": ("relu", ("relu",), ("relu", "lrn"), ("relu", "relu", "pool"), ("relu", "bn")),
     "conv2_order": (None, ("pool",), ("lrn", "pool"), ["relu", "pool"]),
+    "conv5_order": (("relu",), ("pool",), ("relu", "map_norm", "map_norm", "pool")),
     "lrn_size": (*NOT_A_COUNT, 4),
     "lrn_k": NOT_ABOVE_0,
     "lrn_alpha": NOT_FROM_0,
     "lrn_beta": NOT_ABOVE_0,
     "lrn_alpha_divided_by_size": (1, 0, None, "no"),
-    "lrn_crosses_groups": (False, 1, None),
+    "lrn_crosses_columns": (1, 0, None),
+    "map_norm_size": (*NOT_A_COUNT, 4),
+    "map_norm_k": NOT_ABOVE_0,
+    "map_norm_alpha": NOT_FROM_0,
+    "map_norm_beta": NOT_ABOVE_0,
     "kernel_init": (0.01, (0.01,) * 7, (0.0,) * 8, ("zeros",) * 8, (None,) * 8, [0.01] * 8),
-    "bias_init": (1.0, (1.0,) * 7, ("ones",) * 8, (float("nan"),) * 8),
+    "bias_init": (1.0, (1.0,) * 7, ("he_normal",) * 8, (float("nan"),) * 8),
     "dropout_rate": (1, -0.1, None, "0.5"),
-    "dropout_at": ("inputs", None),
+    "dropout_at": ("input", None),
     "mean": ("channel", None, 117),
-    "mean_position": ("central", None),
+    "mean_position": ("central", None),  # None is for "channels", and paper has "image"
+    "channel_mean": (117, (104.0, 117.0), (1.0, 2.0, 3.0)),  # the last too
+    "channel_std": (58, (58.0,) * 2, (58.0, 57.0, 0.0), [58.0] * 3),
     "pixel_scale": NOT_ABOVE_0,
+    "training_crop": ("center", None),
+    "training_flip": (1, None),
     "colour_noise": ("root", "none", False),
     "colour_noise_std": NOT_FROM_0,
+    "colour_noise_divisor": NOT_ABOVE_0,
     "bias_learning_rate_multiplier": NOT_FROM_0,
+    "bias_learning_rate_falls": (1, None),
     "bias_decay_multiplier": NOT_FROM_0,
     "optimizer": ("SGD", None),
     "learning_rate": NOT_ABOVE_0,
@@ -173,9 +267,10 @@ WRONG = {
     "batch_size": NOT_A_COUNT,
     "schedule": ("cosine", None),
     "learning_rate_factor": NOT_ABOVE_0,
-    "learning_rate_drops": (-1, 0.5, None),
-    "epochs_per_drop": (0, 2.5, 20),  # 20 is for "steps", and paper has "plateau"
+    "plateau_drops": (-1, 0.5, None),
+    "drop_epochs": (30, (0, 30), (30, 20), (30, 30), (30, 90), (1.5,), [30, 60]),
     "epochs": NOT_A_COUNT,
+    "colour_order": ("rgb", None),
 }
 
 
@@ -194,10 +289,17 @@ def test_what_fields_must_be_to_each_other():
         dataclasses.replace(CAFFE, input_size=66)
     with pytest.raises(ValueError, match=r"divisors of the channels around: 3 -> 96 -> 255 -> "):
         dataclasses.replace(PAPER, conv_filters=(96, 255, 384, 384, 256))
-    with pytest.raises(ValueError, match="an int above 0 for the schedule 'steps'"):
-        dataclasses.replace(CAFFE, epochs_per_drop=None)
-    with pytest.raises(ValueError, match="None for the schedule 'plateau'"):
-        dataclasses.replace(CAFFE, schedule="plateau")
+    with pytest.raises(ValueError, match="channel_mean must be three constants with the mean"):
+        dataclasses.replace(PROFILES["owt"], channel_mean=None)
+    with pytest.raises(ValueError, match="mean_position must be None with the mean 'channels'"):
+        dataclasses.replace(PROFILES["owt"], mean_position="crop")
+    with pytest.raises(ValueError, match=r"drop_epochs must be in order, of 1 ... 29 "):
+        dataclasses.replace(PROFILES["owt"], epochs=30)
+
+
+def test_columns_are_the_most_groups_of_a_layer():
+    columns = {name: profile.columns for name, profile in PROFILES.items()}
+    assert columns == {name: 1 if name in ("owt", "seed") else 2 for name in PROFILES}
 
 
 def test_initializers_are_keras_own():

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 
-from keras_alexnet import schedules
+from keras_alexnet import PROFILES, schedules
 
 
 def fit_with(plateau, accuracies, rate=1.0):
@@ -45,7 +45,9 @@ def test_plateau_with_a_restored_state_goes_on_as_if_never_stopped():
 
 
 def test_steps_are_caffes_solver():
-    schedule = schedules.steps(0.01, 450_000, factor=0.1, drops=4)
+    caffe = PROFILES["caffe"]
+    parts = [epoch / caffe.epochs for epoch in caffe.drop_epochs]
+    schedule = schedules.steps(0.01, 450_000, factor=0.1, drops_at=parts)
     for step, rate in [
         (1, 0.01),
         (99_999, 0.01),
@@ -54,3 +56,12 @@ def test_steps_are_caffes_solver():
         (449_999, 1e-6),
     ]:
         np.testing.assert_allclose(float(schedule(step)), rate, rtol=1e-5)
+
+
+def test_steps_without_a_drop_are_constant():
+    assert schedules.steps(0.01, 100, factor=0.1, drops_at=[]) == 0.01
+
+
+def test_steps_of_a_run_that_is_shorter_than_its_drops():
+    schedule = schedules.steps(1.0, 2, factor=0.1, drops_at=[0.1, 0.9])
+    np.testing.assert_allclose([float(schedule(step)) for step in (1, 2, 3)], [1, 0.1, 0.01])

@@ -1,107 +1,78 @@
-"""The two normalizations of the 2012 network: across maps, and within each map."""
+"""The two normalizations of the 2012 network: across maps, and within each map.
+
+Both divide a unit by a power of the weighted sum of squares of its neighbours; they differ in who
+the neighbours are.
+"""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 
-@keras.saving.register_keras_serializable(package="keras_alexnet")
-class LocalResponseNormalization(keras.layers.Layer):
-    """Divides each unit by what its neighbours across the channels amount to.
+class _DivisiveNormalization(keras.layers.Layer):
+    """y = x / s ^ beta, with s = k + the weighted sum of x^2 over the neighbours of a unit.
 
-        y[c] = x[c] / (k + a * sum(x[j]^2 for |j - c| <= size // 2)) ^ beta
-
-    with a = alpha in the paper (section 3.3) and a = alpha / size in the authors' program and in
-    Caffe; channels that do not exist count as zeros. `tf.nn.local_response_normalization` has
-    a = alpha, and is slower: here the sum is one product with a banded matrix, and the gradient
-    is written by hand. Computes in float32 under every dtype policy.
-
-    Input and output shape: [..., channels].
-
-    Args:
-        size: n, the number of channels in a full sum; odd.
-        k: added to the sum, above 0.
-        alpha: weight of the sum, at least 0.
-        beta: exponent, above 0.
-        alpha_divided_by_size: whether a is alpha / size.
+    Computes in float32 under every dtype policy.
 
     Raises:
         ValueError: an argument is out of its range, or the number of channels is unknown.
     """
 
-    def __init__(
-        self,
-        size: int = 5,
-        k: float = 2.0,
-        alpha: float = 1e-4,
-        beta: float = 0.75,
-        alpha_divided_by_size: bool = False,
-        columns: int = 1,
-        **kwargs,
-    ):
+    def __init__(self, size: int, k: float, alpha: float, beta: float, **kwargs):
         super().__init__(**kwargs)
         if size < 1 or size % 2 == 0:
             raise ValueError(
                 f"size must be odd and above 0. Received: {size!r}. "
-                "AlexNet's is 5: the channel itself and two on either side."
+                "AlexNet's is 5: the unit itself and two on either side."
             )
         if not (k > 0 and alpha >= 0 and beta > 0):
             raise ValueError(
                 "k and beta must be above 0, and alpha at least 0, or no root can be drawn. "
                 f"Received: k={k!r}, alpha={alpha!r}, beta={beta!r}. "
-                "The paper's are k=2, alpha=1e-4, beta=0.75."
+                "The paper's, between maps, are k=2, alpha=1e-4, beta=0.75."
             )
         self.size = size
         self.k = k
         self.alpha = alpha
         self.beta = beta
-        self.alpha_divided_by_size = alpha_divided_by_size
-        self.columns = columns
 
     def build(self, input_shape):
-        """Makes the band matrix of the number of channels."""
-        channels = input_shape[-1]
-        if channels is None:
+        """Checks that the number of channels is known."""
+        if input_shape[-1] is None:
             raise ValueError(
                 "The last dimension of the input, the channels, must be known. "
                 f"Received: an input of shape {tuple(input_shape)}. Set it in keras.Input."
             )
-        if channels % self.columns:
-            raise ValueError(
-                "The number of channels must be a multiple of columns, which are of equal size. "
-                f"Received: {channels} channels, columns={self.columns}."
-            )
-        channel = np.arange(channels)
-        is_near = np.abs(channel[:, None] - channel[None, :]) <= self.size // 2
-        column = channel // (channels // self.columns)
-        is_same_column = column[:, None] == column[None, :]
-        weight = self.alpha / self.size if self.alpha_divided_by_size else self.alpha
-        self._band = (weight * (is_near & is_same_column)).astype(np.float32)
         super().build(input_shape)
 
     def call(self, inputs):
         """The normalized inputs, in their own dtype."""
         # A sum of squares outgrows float16, and loses neighbours 256 times smaller in bfloat16.
-        flat = tf.reshape(tf.cast(inputs, tf.float32), [-1, inputs.shape[-1]])
-        outputs = tf.reshape(self._normalize(flat), tf.shape(inputs))
-        return tf.cast(outputs, inputs.dtype)
+        return tf.cast(self._normalize(tf.cast(inputs, tf.float32)), inputs.dtype)
+
+    def _weighted_sums(self, x: tf.Tensor, scale: float) -> tf.Tensor:
+        """`scale` times the weighted sums of `x` over the neighbours of each unit.
+
+        Neighbours must be mutual, with equal weights in both directions: the gradient relies on
+        it. `scale` belongs into a constant, so that it costs no pass over the units.
+        """
+        raise NotImplementedError
 
     def _normalize(self, x: tf.Tensor) -> tf.Tensor:
-        """The formula of the class, on [N, channels] float32."""
-        band = tf.constant(self._band)
+        """The formula of the class, on float32."""
 
         @tf.custom_gradient
         def normalize(x):
-            # A bias instead of a plain sum lets TensorFlow add k inside the matrix product.
-            k = tf.fill([band.shape[0]], tf.constant(self.k, tf.float32))
-            sums = tf.nn.bias_add(tf.matmul(x * x, band), k)
+            # A bias instead of a plain sum lets TensorFlow add k inside the kernel that sums.
+            k = tf.fill([x.shape[-1]], tf.constant(self.k, tf.float32))
+            sums = tf.nn.bias_add(self._weighted_sums(x * x, 1.0), k)
             power = _negative_power(sums, self.beta)
             y = x * power
 
             def gradient(dy):
-                # With s the sums and B the band, which is its own transpose:
-                # dx = dy * s^-beta - 2 beta x * ((dy * x * s^(-beta - 1)) B)
-                through_sums = tf.matmul(dy * y / sums, 2 * self.beta * band)
+                # With s the sums and W the weighted sum, which is its own adjoint:
+                # dx = dy * s^-beta - 2 beta x * W(dy * x * s^(-beta - 1))
+                through_sums = self._weighted_sums(dy * y / sums, 2 * self.beta)
                 return dy * power - x * through_sums
 
             return y, gradient
@@ -116,9 +87,128 @@ class LocalResponseNormalization(keras.layers.Layer):
             "k": self.k,
             "alpha": self.alpha,
             "beta": self.beta,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_alexnet")
+class LocalResponseNormalization(_DivisiveNormalization):
+    """Divides each unit by what its neighbours across the channels amount to.
+
+        y[c] = x[c] / (k + a * sum(x[j]^2 for |j - c| <= size // 2)) ^ beta
+
+    with a = alpha in the paper (section 3.3) and a = alpha / size in the authors' program and in
+    Caffe; channels that do not exist count as zeros. The paper sums over all maps of a layer; in
+    the authors' program a GPU knows its own maps only (`columns=2`).
+    `tf.nn.local_response_normalization` has a = alpha and no columns, and is slower: here the sum
+    is one product with a banded matrix, and the gradient is written by hand. Computes in float32
+    under every dtype policy; on a GPU whose float32 products are TensorFloat-32, as TensorFlow
+    has them by default, the sums have that precision.
+
+    Input and output shape: [..., channels].
+
+    Args:
+        size: n, the number of channels in a full sum; odd.
+        k: added to the sum, above 0.
+        alpha: weight of the sum, at least 0.
+        beta: exponent, above 0.
+        alpha_divided_by_size: whether a is alpha / size.
+        columns: how many equal parts the channels are in; no neighbour lies in another part.
+
+    Raises:
+        ValueError: an argument is out of its range, or the number of channels is unknown or no
+            multiple of `columns`.
+    """
+
+    def __init__(
+        self,
+        size: int = 5,
+        k: float = 2.0,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        alpha_divided_by_size: bool = False,
+        columns: int = 1,
+        **kwargs,
+    ):
+        super().__init__(size, k, alpha, beta, **kwargs)
+        if columns < 1:
+            raise ValueError(
+                f"columns must be at least 1. Received: {columns!r}. "
+                "1 lets all channels be neighbours; the 2012 program's two GPUs are 2."
+            )
+        self.alpha_divided_by_size = alpha_divided_by_size
+        self.columns = columns
+
+    def build(self, input_shape):
+        """Makes the band matrix of a column's channels."""
+        super().build(input_shape)
+        channels = input_shape[-1]
+        if channels % self.columns:
+            raise ValueError(
+                "The number of channels must be a multiple of columns, which are of equal size. "
+                f"Received: {channels} channels, columns={self.columns}. Change one of them."
+            )
+        channel = np.arange(channels // self.columns)
+        distance = np.abs(channel[:, None] - channel[None, :])
+        weight = self.alpha / self.size if self.alpha_divided_by_size else self.alpha
+        self._band = (weight * (distance <= self.size // 2)).astype(np.float32)
+
+    def call(self, inputs):
+        """The normalized inputs, in their own dtype."""
+        # The channels of a column lie side by side, so that a row a column takes no copying, and
+        # the product is smaller than one with the blocks of all columns.
+        rows = tf.reshape(inputs, [-1, inputs.shape[-1] // self.columns])
+        return tf.reshape(super().call(rows), tf.shape(inputs))
+
+    def _weighted_sums(self, x: tf.Tensor, scale: float) -> tf.Tensor:
+        return tf.matmul(x, tf.constant(scale * self._band))
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return {
+            **super().get_config(),
             "alpha_divided_by_size": self.alpha_divided_by_size,
             "columns": self.columns,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_alexnet")
+class SameMapNormalization(_DivisiveNormalization):
+    """Divides each unit by what its neighbourhood in the same map amounts to.
+
+        y[h, w] = x[h, w] / (k + alpha / size^2 * sum(x[i, j]^2)) ^ beta
+
+    with the sum over |i - h| <= size // 2, |j - w| <= size // 2: a square of pixels around the
+    unit. Pixels outside the map count as zeros, and the weight is alpha / size^2 there too. This
+    is the layer type "rnorm" of the authors' program; its network 145 has one after the second
+    response normalization ("cnorm2"), with the default arguments. The paper does not mention it.
+    Computes in float32 under every dtype policy, with a gradient written by hand.
+
+    Input and output shape: [batch, height, width, channels].
+
+    Args:
+        size: side of the square, pixels; odd.
+        k: added to the sum, above 0.
+        alpha: size^2 times the weight of the sum, at least 0.
+        beta: exponent, above 0.
+
+    Raises:
+        ValueError: an argument is out of its range, the number of channels is unknown, or the
+            input has not four dimensions.
+    """
+
+    def __init__(
+        self, size: int = 5, k: float = 1.0, alpha: float = 1e-3, beta: float = 0.75, **kwargs
+    ):
+        super().__init__(size, k, alpha, beta, **kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def _weighted_sums(self, x: tf.Tensor, scale: float) -> tf.Tensor:
+        # Of the ways to sum over a window this is the fastest on a CPU: average pooling needs two
+        # more passes (it leaves out the pixels beyond the edge, but also does not count them),
+        # separate sums of rows and columns, shifted slices and band matrices are all slower.
+        weight = scale * self.alpha / self.size**2
+        window = tf.fill([self.size, self.size, x.shape[-1], 1], tf.constant(weight, tf.float32))
+        return tf.nn.depthwise_conv2d(x, window, strides=[1, 1, 1, 1], padding="SAME")
 
 
 def _negative_power(x: tf.Tensor, exponent: float) -> tf.Tensor:
@@ -127,35 +217,3 @@ def _negative_power(x: tf.Tensor, exponent: float) -> tf.Tensor:
         root = tf.math.rsqrt(x)
         return root * root * tf.math.rsqrt(root)  # x^-1 * x^(1/4): several times faster than pow
     return tf.pow(x, -exponent)
-
-
-@keras.saving.register_keras_serializable(package="keras_alexnet")
-class SameMapNormalization(keras.layers.Layer):
-    """Divides each unit by what its neighbourhood in the same map amounts to."""
-
-    def __init__(
-        self, size: int = 5, k: float = 1.0, alpha: float = 1e-3, beta: float = 0.75, **kwargs
-    ):
-        super().__init__(**kwargs)
-        self.size = size
-        self.k = k
-        self.alpha = alpha
-        self.beta = beta
-
-    def call(self, inputs):
-        """The normalized inputs, in their own dtype."""
-        x = tf.cast(inputs, tf.float32)
-        window = tf.ones([self.size, self.size, inputs.shape[-1], 1])
-        sums = tf.nn.depthwise_conv2d(x * x, window, [1, 1, 1, 1], "SAME")
-        sums = self.k + self.alpha / self.size**2 * sums
-        return tf.cast(x * _negative_power(sums, self.beta), inputs.dtype)
-
-    def get_config(self):
-        """The arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "size": self.size,
-            "k": self.k,
-            "alpha": self.alpha,
-            "beta": self.beta,
-        }

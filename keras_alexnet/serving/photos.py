@@ -8,8 +8,8 @@ another curve than OpenCV's, so that step is written out.
 
 import tensorflow as tf
 
-from keras_alexnet.preprocessing import STORED_SIZE
 from keras_alexnet.serving import exif
+from keras_alexnet.views import STORED_SIZE
 
 # The data job's limit, checked before decoding: 2 MB of JPEG can decode to 192 MB of pixels.
 MAX_PIXELS = 1 << 26

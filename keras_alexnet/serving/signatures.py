@@ -23,6 +23,7 @@ from data_prep import records
 from keras_alexnet import preprocessing
 from keras_alexnet.profiles import Profile
 from keras_alexnet.serving import photos
+from keras_alexnet.views import View, central_view, ten_views
 
 TOP = 5
 _FEATURES_LAYER = "relu7"  # fc7 with its ReLU, what Caffe and DeCAF call the features fc7
@@ -87,7 +88,7 @@ class ServedModel(tf.Module):
         features = keras.Model(model.inputs, model.get_layer(_FEATURES_LAYER).output)
 
         def on_views(
-            network: keras.Model, views: Sequence[preprocessing.View]
+            network: keras.Model, views: Sequence[View]
         ) -> Callable[[tf.Tensor], tf.Tensor]:
             def scores(images: tf.Tensor) -> tf.Tensor:
                 return preprocessing.mean_over_views(network, images, views, profile, statistics)
@@ -95,8 +96,8 @@ class ServedModel(tf.Module):
             # A function of its own: two signatures that call it share its constants.
             return tf.function(scores)
 
-        centre = [preprocessing.central_view(profile, stored=stored_size)]
-        ten = preprocessing.ten_views(profile, stored=stored_size)
+        centre = [central_view(profile, stored=stored_size)]
+        ten = ten_views(profile, stored=stored_size)
         functions = _functions(
             stored_size=stored_size,
             classify=on_views(model, centre),

@@ -1,0 +1,89 @@
+"""A layer on a device of its own: its variables, its forward and its backward."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="keras_alexnet")
+class OnDevice(keras.layers.Wrapper):
+    """Runs a layer, and the gradient through it, on one device, where its variables live too.
+
+    `tf.device` around a layer places its forward operations alone: those of the gradient are made
+    by `tf.GradientTape.gradient`, outside of it, and TensorFlow then puts them all on its first
+    device. So the layer is differentiated in here, by a tape of its own and under the device.
+
+    The same holds for the sum of two gradients of one variable. So the penalty on its weights is
+    computed in here too, as one more output of what is differentiated, and only that number leaves
+    the device. The layer itself must have no regularizer.
+
+    Input and output: those of the layer, one tensor or a list of them; the inputs may come from any
+    device.
+
+    Args:
+        layer: what to run.
+        device: where: a name that `tf.device` takes, such as "GPU:1".
+        kernel_regularizer: penalty on the layer's kernel, None for none.
+        bias_regularizer: penalty on its bias, None for none.
+    """
+
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        device: str,
+        kernel_regularizer: keras.regularizers.Regularizer | None = None,
+        bias_regularizer: keras.regularizers.Regularizer | None = None,
+        **kwargs,
+    ):
+        # Without autocast the inputs come as they are; the layer's policy says what they become.
+        super().__init__(layer, autocast=False, **kwargs)
+        self.device = device
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.supports_jit = False  # XLA compiles for one device
+
+    def build(self, input_shape):
+        """Makes the layer's variables, on the device."""
+        with tf.device(self.device):
+            super().build(input_shape)
+
+    def call(self, inputs):
+        """What the layer makes of the inputs."""
+        penalized = self._penalized()
+
+        @tf.custom_gradient
+        def run(*tensors):
+            with tf.GradientTape(persistent=True) as tape:
+                tape.watch(tensors)
+                outputs = self.layer(list(tensors) if len(tensors) > 1 else tensors[0])
+                penalties = [regularizer(variable) for regularizer, variable in penalized]
+                results = [*tf.nest.flatten(outputs), *penalties]
+
+            def gradient(*upstream, variables=()):
+                with tf.device(self.device):
+                    of_tensors, of_variables = tape.gradient(
+                        results, (list(tensors), list(variables)), list(upstream)
+                    )
+                return (of_tensors, of_variables) if variables else of_tensors
+
+            return results, gradient
+
+        # Around it all, because custom_gradient adds operations of its own on both sides.
+        with tf.device(self.device):
+            results = run(*tf.nest.flatten(inputs))
+        outputs = results[: len(results) - len(penalized)]
+        for penalty in results[len(outputs) :]:
+            self.add_loss(penalty)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _penalized(self) -> list[tuple[keras.regularizers.Regularizer, object]]:
+        pairs = [(self.kernel_regularizer, "kernel"), (self.bias_regularizer, "bias")]
+        return [(penalty, getattr(self.layer, name)) for penalty, name in pairs if penalty]
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "device": self.device,
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+        }

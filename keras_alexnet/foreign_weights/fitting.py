@@ -1,0 +1,124 @@
+"""Whether the tensors of a file are those of a profile's network; if not, the first that differs."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from data_prep.command_line import UserError
+from keras_alexnet.foreign_weights.layouts import (
+    LAYERS,
+    ForeignNetwork,
+    expected_shapes,
+    foreign_shape,
+)
+from keras_alexnet.profile import Profile
+
+_FLOATS = ("float16", "float32", "float64")
+_SHOWN_NAMES = 8  # of a list, in an error message
+_LONGEST_SHOWN = 60  # characters of a name
+
+
+def count_classes(network: ForeignNetwork) -> int:
+    """The number of outputs of fc8, from its bias; 1 where the file has no such tensor."""
+    bias = network.tensors.get(network.names["fc8/bias"])
+    return bias.shape[0] if bias is not None and bias.ndim == 1 and bias.shape[0] else 1
+
+
+def fitting_profiles(
+    network: ForeignNetwork, profiles: Iterable[Profile], classes: int
+) -> list[Profile]:
+    """Those of `profiles` that have the shapes of the file and, where it says, its order."""
+    return [
+        profile
+        for profile in profiles
+        if next(_shape_faults(network, profile, classes), None) is None
+        and _order_fault(network, profile) is None
+    ]
+
+
+def require_fit(
+    network: ForeignNetwork, profile: Profile, classes: int, path: str, hint: str
+) -> None:
+    """Refuses a file that is not of this network.
+
+    Args:
+        network: what the file holds.
+        profile: of the network.
+        classes: number of classes.
+        path: of the file, for the error message.
+        hint: what to do, for the error message.
+
+    Raises:
+        UserError: a tensor is missing, is of another shape or has other than finite floating
+            numbers (the first, in the order of the network, is named); the file has more tensors;
+            or the order of its layers is not the profile's.
+    """
+    fault = next(_shape_faults(network, profile, classes), None)
+    fault = fault or _surplus(network) or _order_fault(network, profile)
+    fault = fault or next(_number_faults(network), None)
+    if fault is not None:
+        raise UserError(f"{path} must hold the network {profile.name}; {fault}; {hint}")
+
+
+def shown(name: object) -> str:
+    """A name from a file, fit for a terminal: printable ASCII, in quotes, not long."""
+    text = ascii(name if isinstance(name, str) else str(name))
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}...'"
+
+
+def shown_list(names: Iterable[object]) -> str:
+    """The first few of some names."""
+    first = list(itertools.islice(names, _SHOWN_NAMES + 1))
+    return ", ".join(map(shown, first[:_SHOWN_NAMES])) + (" ..." * (len(first) > _SHOWN_NAMES))
+
+
+def _shape_faults(network: ForeignNetwork, profile: Profile, classes: int) -> Iterator[str]:
+    for name, shape in expected_shapes(profile, classes).items():
+        source = network.names[name]
+        expected = foreign_shape(shape, network.layout)
+        tensor = network.tensors.get(source)
+        if tensor is None:
+            yield f"{source} {list(expected)} is missing, there are: " + (
+                shown_list(network.tensors) or "no tensors"
+            )
+        elif tensor.shape != expected:
+            yield f"{source} must be {list(expected)} and is {list(tensor.shape)}"
+
+
+def _surplus(network: ForeignNetwork) -> str | None:
+    known = set(network.names.values())
+    more = [name for name in network.tensors if name not in known]
+    return f"it has tensors of no layer of that network: {shown_list(more)}" if more else None
+
+
+def _order_fault(network: ForeignNetwork, profile: Profile) -> str | None:
+    expected = {
+        "conv1": profile.conv1_order,
+        "conv2": profile.conv2_order,
+        "conv5": profile.conv5_order,
+    }
+    for layer in LAYERS:
+        order = network.orders.get(layer)
+        if order is not None and order != expected[layer]:
+            title = "" if network.title is None else f" in {shown(network.title)}"
+            return (
+                f"{layer} must be followed by {', '.join(expected[layer])} "
+                f"and is followed by {', '.join(order)}{title}"
+            )
+    return None
+
+
+def _number_faults(network: ForeignNetwork) -> Iterator[str]:
+    for source in network.names.values():
+        tensor = network.tensors[source]
+        if tensor.dtype.name not in _FLOATS:
+            yield f"{source} must be of {', '.join(_FLOATS)} and is {tensor.dtype.name}"
+            continue
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
+            finite = np.isfinite(tensor.astype(np.float32, copy=False))
+        if not finite.all():
+            yield (
+                f"{source} must hold finite float32 numbers; {np.size(finite) - finite.sum()} of "
+                f"its {finite.size} are not"
+            )

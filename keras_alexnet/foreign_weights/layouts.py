@@ -1,0 +1,136 @@
+"""Where the numbers of AlexNet's layers lie in the files of other systems, and their way to ours.
+
+Three things differ: the order of a tensor's axes, the order in which fc6 sees the values of pool5,
+and the order of the colours that conv1 sees. The last is a matter of what photos a network was
+trained on, so it is a field of `Profile`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from keras_alexnet.profile import Profile
+
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+_KERNEL_SIDES = (11, 5, 3, 3, 3)  # paper, section 3.5
+_CONV_AXES, _DENSE_AXES = "hwio", "io"  # of Keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The order of the axes in a system's tensors.
+
+    Attributes:
+        conv: of a convolution's kernel: "o" outputs, "i" inputs of one group, "h" and "w".
+        dense: of a fully connected layer's kernel: "o" outputs, "i" inputs.
+        flatten: the order in which fc6 counts the values of pool5: "c" maps, "h", "w"; the last
+            varies fastest.
+    """
+
+    conv: str
+    dense: str
+    flatten: str
+
+
+MAPS_FIRST = Layout(conv="oihw", dense="oi", flatten="chw")  # Caffe and PyTorch
+MAPS_LAST = Layout(conv="hwio", dense="io", flatten="hwc")  # TensorFlow 1, and Keras
+
+
+@dataclasses.dataclass(frozen=True)
+class ForeignNetwork:
+    """What a reader found in a file.
+
+    Attributes:
+        tensors: the file's name of each tensor with weights -> its values as the file has them.
+        names: our name of each weight ("conv1/kernel" ... "fc8/bias", in the order of the network)
+            -> what such a file calls it, whether it is there or not.
+        layout: the order of the axes.
+        orders: for "conv1", "conv2" and "conv5", what follows the layer, of "relu", "lrn" and
+            "pool", in order; empty where the file does not say.
+        title: what the file calls the network; None where it does not say.
+        left_out: names of what the file holds besides weights.
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    names: Mapping[str, str]
+    layout: Layout
+    orders: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    title: str | None = None
+    left_out: Sequence[str] = ()
+
+
+def weight_names(layers: Sequence[str], kernel: str, bias: str) -> dict[str, str]:
+    """`ForeignNetwork.names` of a file that calls the layers `layers`, and adds these endings."""
+    return {
+        f"{ours}/{kind}": f"{theirs}{ending}"
+        for ours, theirs in zip(LAYERS, layers, strict=True)
+        for kind, ending in (("kernel", kernel), ("bias", bias))
+    }
+
+
+def pool5_side(profile: Profile) -> int:
+    """Height and width of pool5: 6 for every published AlexNet."""
+    side = (profile.input_size + sum(profile.conv1_padding) - 11) // 4 + 1
+    for _ in range(3):  # three poolings of 3x3, two pixels apart
+        side = (side - 3) // 2 + 1
+    return side
+
+
+def expected_shapes(profile: Profile, classes: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight in our layout, in the order of the network.
+
+    Args:
+        profile: of the network.
+        classes: outputs of fc8.
+    """
+    shapes = {}
+    inputs = 3
+    for layer, side, outputs, groups in zip(
+        LAYERS[:5], _KERNEL_SIDES, profile.conv_filters, profile.conv_groups, strict=True
+    ):
+        shapes[f"{layer}/kernel"] = (side, side, inputs // groups, outputs)
+        shapes[f"{layer}/bias"] = (outputs,)
+        inputs = outputs
+    inputs *= pool5_side(profile) ** 2
+    for layer, outputs in zip(LAYERS[5:], (*profile.fc_units, classes), strict=True):
+        shapes[f"{layer}/kernel"] = (inputs, outputs)
+        shapes[f"{layer}/bias"] = (outputs,)
+        inputs = outputs
+    return shapes
+
+
+def foreign_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
+    """Our shape of a weight -> its shape in a file of that layout."""
+    axes = {4: (_CONV_AXES, layout.conv), 2: (_DENSE_AXES, layout.dense)}
+    if len(shape) not in axes:
+        return shape
+    ours, theirs = axes[len(shape)]
+    return tuple(shape[ours.index(axis)] for axis in theirs)
+
+
+def to_ours(name: str, tensor: np.ndarray, layout: Layout, profile: Profile) -> np.ndarray:
+    """A weight from a file -> the same for our network: RGB, [kh, kw, in / groups, out], [in, out].
+
+    A group of a convolution is the same stretch of outputs in all systems, so groups need nothing.
+
+    Args:
+        name: ours, such as "conv1/kernel".
+        tensor: of the shape that `foreign_shape` says.
+        layout: of the file.
+        profile: its `colour_order` says which colours the file's conv1 sees.
+
+    Returns:
+        float32, contiguous.
+    """
+    if tensor.ndim == 4:
+        tensor = tensor.transpose([layout.conv.index(axis) for axis in _CONV_AXES])
+        if name == "conv1/kernel" and profile.colour_order == "BGR":
+            tensor = tensor[:, :, ::-1]
+    elif tensor.ndim == 2:
+        tensor = tensor.transpose([layout.dense.index(axis) for axis in _DENSE_AXES])
+        if name == "fc6/kernel" and layout.flatten == "chw":
+            side = pool5_side(profile)
+            pixels = tensor.reshape(-1, side, side, tensor.shape[1])  # [C, H, W, out]
+            tensor = pixels.transpose(1, 2, 0, 3).reshape(tensor.shape)
+    return np.ascontiguousarray(tensor, dtype=np.float32)
