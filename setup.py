@@ -4,7 +4,7 @@ import setuptools
 
 _COMMANDS = {
     "data_prep": ("rehearsal", "prepare", "verify"),
-    "keras_alexnet": ("train", "evaluate", "export"),
+    "keras_alexnet": ("describe", "preflight", "convert", "train", "evaluate", "export"),
     "keras_alexnet.serving": ("local_server", "client"),
 }
 _DASK = "apache-beam[dask]>=2.77,<2.78"
@@ -20,6 +20,8 @@ setuptools.setup(
         "data_prep.audit",
         "data_prep.sources",
         "keras_alexnet",
+        "keras_alexnet.column_parallel",
+        "keras_alexnet.foreign_weights",
         "keras_alexnet.layers",
         "keras_alexnet.serving",
     ],
@@ -41,6 +43,7 @@ setuptools.setup(
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "serving": ["grpcio", "tensorflow-serving-api>=2.21,<2.22"],
         "dask": [_DASK],
+        "torch": ["torch"],  # reads PyTorch's checkpoints; benchmarks run its port
         "dev": [
             _DASK,
             "psutil",

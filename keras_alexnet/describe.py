@@ -6,11 +6,11 @@
 The figures are read from the Keras model. Parameters are the weights that training changes.
 Multiply-adds are counted for an image, one for each kernel tap and output unit; those of biases,
 normalization and pooling are not counted. Activations are the outputs of all layers in float32:
-what a training step holds if it shares and drops none of them.
+what a training step holds where no two of them share memory.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import flags
 
 from data_prep import command_line
-from keras_alexnet.differences import ABSENT, differences
+from keras_alexnet.differences import ABSENT, differences, summaries
 from keras_alexnet.model import AlexNet
 from keras_alexnet.profiles import PROFILES, Profile
 
@@ -142,22 +142,6 @@ def layer_table(layers: Sequence[LayerFigures]) -> str:
     return markdown_table([*header, *numbers], rows, right_aligned=len(numbers))
 
 
-def difference_table(profiles: Mapping[str, Profile]) -> str:
-    """What each profile is, and a Markdown table of what they differ in, a column a profile.
-
-    Args:
-        profiles: by name, as `PROFILES`.
-    """
-    sums = [totals(profile_figures(profile)) for profile in profiles.values()]
-    rows = [
-        *differences(profiles.values()),
-        ["parameters", *(_count(figures["parameters"]) for figures in sums)],
-        ["multiply-adds an image", *(_count(figures["multiply_adds"]) for figures in sums)],
-    ]
-    summaries = "\n".join(f"- `{name}`: {profile.summary}" for name, profile in profiles.items())
-    return f"{summaries}\n\n{markdown_table(['item', *profiles], rows)}"
-
-
 def markdown_table(
     header: Sequence[str], rows: Iterable[Sequence[str]], *, right_aligned: int = 0
 ) -> str:
@@ -220,22 +204,38 @@ def describe(
 
 Multiply-adds and activations are those of one image. A multiply-add is a kernel tap of an output
 unit; biases, normalization and pooling are not counted. Activations are the outputs in float32.
-A training step of {batch_size} images has {mebibytes:,} MiB of activations, if none is shared or dropped."""
+A training step of {batch_size} images has {mebibytes:,} MiB of them, if none is shared."""
     figures = {"profile": profile.name, **sums, "batch_size": batch_size}
     return text, {**figures, "activation_mib": mebibytes}
+
+
+def compare(profiles: Sequence[Profile]) -> tuple[str, dict[str, dict[str, int]]]:
+    """What each profile is, and what they differ in, a column a profile.
+
+    Returns:
+        The text to show; and by profile parameters, multiply_adds and activation_bytes (of an
+        image).
+    """
+    figures = {profile.name: totals(profile_figures(profile)) for profile in profiles}
+    rows = [
+        *differences(profiles),
+        ["parameters", *(_count(sums["parameters"]) for sums in figures.values())],
+        ["multiply-adds an image", *(_count(sums["multiply_adds"]) for sums in figures.values())],
+    ]
+    return f"{summaries(profiles)}\n\n{markdown_table(['item', *figures], rows)}", figures
 
 
 def main(arguments: Sequence[str]) -> dict[str, object]:
     """Reads the flags and prints the table."""
     del arguments
     if _ALL.value:
-        print(difference_table(PROFILES))
-        return {"profiles": list(PROFILES)}
-    text, figures = describe(
-        profile=PROFILES[_PROFILE.value].scaled(_WIDTH.value),
-        classes=_CLASSES.value,
-        batch_size=_BATCH_SIZE.value,
-    )
+        text, figures = compare(list(PROFILES.values()))
+    else:
+        text, figures = describe(
+            profile=PROFILES[_PROFILE.value].scaled(_WIDTH.value),
+            classes=_CLASSES.value,
+            batch_size=_BATCH_SIZE.value,
+        )
     print(text)
     return figures
 

@@ -17,7 +17,7 @@ ABSENT = "-"
 _CONV = slice(0, 5)
 _FC = slice(5, 8)
 _ORDERS = ("conv1_order", "conv2_order", "conv5_order")
-_STAGES = {"relu": "ReLU", "lrn": "LRN", "map_norm": "same-map norm", "pool": "pool"}
+_STAGES = {"relu": "ReLU", "lrn": "LRN", "map_norm": "map norm", "pool": "pool"}
 _STARTS = {FAN_IN_UNIFORM: "U(+-1/sqrt(fan in))"}
 _MEAN_PARTS = {"crop": "under the crop", "centre": "its centre"}
 _NOISE_SCALES = {"eigenvalue": "eigenvalue", "deviation": "sqrt(eigenvalue)"}
@@ -77,12 +77,8 @@ def _by_layer(layers: slice, values: Sequence, show: Callable[..., str]) -> str:
     return "; ".join([*parts, f"else {commonest}"]) if parts else commonest
 
 
-def _kernel_start(start: float | str) -> str:
-    return _STARTS.get(start, start) if isinstance(start, str) else f"std {_number(start)}"
-
-
-def _bias_start(start: float | str) -> str:
-    return _STARTS[start] if isinstance(start, str) else _number(start)
+def _start(start: float | str) -> str:
+    return _STARTS.get(start, start) if isinstance(start, str) else _number(start)
 
 
 def _order(order: Sequence[str]) -> str:
@@ -117,7 +113,7 @@ def _map_norm(profile: Profile) -> str:
 
 def _mean(profile: Profile) -> str:
     if profile.mean == "channels":
-        return f"channels: {_rgb(profile.channel_mean)}"
+        return _rgb(profile.channel_mean)
     return f"image, {_MEAN_PARTS[profile.mean_position]}"
 
 
@@ -145,7 +141,7 @@ ITEMS = (
     ),
     Item("mean subtracted", ("mean", "mean_position", "channel_mean"), _mean),
     Item(
-        "divided by",
+        "then divided by",
         ("channel_std",),
         lambda p: _rgb(p.channel_std) if p.channel_std else ABSENT,
     ),
@@ -161,7 +157,7 @@ ITEMS = (
     Item("after conv2", ("conv2_order",), lambda p: _order(p.conv2_order)),
     Item("after conv5", ("conv5_order",), lambda p: _order(p.conv5_order)),
     Item(
-        "LRN adds to k",
+        "LRN, added to k",
         (*_ORDERS, "lrn_size", "lrn_alpha_divided_by_size"),
         _where("lrn", _lrn_weight),
     ),
@@ -176,29 +172,29 @@ ITEMS = (
         _where("lrn", _lrn_columns),
     ),
     Item(
-        "same-map alpha, beta, k",
+        "map norm alpha, beta, k",
         (*_ORDERS, "map_norm_size", "map_norm_alpha", "map_norm_beta", "map_norm_k"),
         _where("map_norm", _map_norm),
     ),
     Item(
-        "kernels start, conv1-5",
+        "kernels (std), conv1-5",
         ("kernel_init",),
-        lambda p: _by_layer(_CONV, p.kernel_init, _kernel_start),
+        lambda p: _by_layer(_CONV, p.kernel_init, _start),
     ),
     Item(
-        "kernels start, fc6-8",
+        "kernels (std), fc6-8",
         ("kernel_init",),
-        lambda p: _by_layer(_FC, p.kernel_init, _kernel_start),
+        lambda p: _by_layer(_FC, p.kernel_init, _start),
     ),
     Item(
-        "biases start, conv1-5",
+        "biases, conv1-5",
         ("bias_init",),
-        lambda p: _by_layer(_CONV, p.bias_init, _bias_start),
+        lambda p: _by_layer(_CONV, p.bias_init, _start),
     ),
     Item(
-        "biases start, fc6-8",
+        "biases, fc6-8",
         ("bias_init",),
-        lambda p: _by_layer(_FC, p.bias_init, _bias_start),
+        lambda p: _by_layer(_FC, p.bias_init, _start),
     ),
     Item(
         "dropout, fc6 and fc7",
@@ -236,7 +232,7 @@ ITEMS = (
         ("bias_decay_multiplier",),
         lambda p: f"{_number(p.bias_decay_multiplier)} x",
     ),
-    Item("its own files of weights", ("colour_order",), lambda p: p.colour_order),
+    Item("colours in weight files", ("colour_order",), lambda p: p.colour_order),
     Item("published top-1 / top-5", ("published",), lambda p: p.published),
 )
 
@@ -246,3 +242,8 @@ def differences(profiles: Iterable[Profile]) -> list[list[str]]:
     profiles = list(profiles)
     rows = [(item.title, [item.text(profile) for profile in profiles]) for item in ITEMS]
     return [[title, *cells] for title, cells in rows if len(set(cells)) > 1]
+
+
+def summaries(profiles: Iterable[Profile]) -> str:
+    """A Markdown list of what each profile is."""
+    return "\n".join(f"- `{profile.name}`: {profile.summary}" for profile in profiles)

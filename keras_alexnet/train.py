@@ -75,7 +75,9 @@ def train(
     keras.utils.set_random_seed(options.seed)
     devices.use_precision(options.precision)
     with strategy.scope():
-        network, model = training_model.build(profile, options, manifest, statistics, steps)
+        network, model = training_model.build(
+            profile, options, len(manifest.classes), statistics, steps
+        )
     plateau = None
     if options.schedule == "plateau":
         plateau = schedules.Plateau(

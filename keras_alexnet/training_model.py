@@ -12,7 +12,7 @@ from keras_alexnet.training_options import TrainingOptions
 def build(
     profile: Profile,
     options: TrainingOptions,
-    manifest: records.Manifest,
+    classes: int,
     statistics: records.Statistics,
     steps: int,
 ) -> tuple[keras.Model, keras.Model]:
@@ -23,7 +23,7 @@ def build(
     Args:
         profile: the network, overrides applied.
         options: the recipe.
-        manifest: of the data set; says how many classes there are.
+        classes: how many.
         statistics: of the data set; what is subtracted, and the colour noise.
         steps: an epoch.
 
@@ -33,7 +33,7 @@ def build(
     """
     network = AlexNet(
         profile=profile,
-        classes=len(manifest.classes),
+        classes=classes,
         classifier_activation=None,  # the loss from logits is exact where softmax saturates
         weight_decay=options.weight_decay,
         seed=options.seed,

@@ -25,12 +25,12 @@ def read_photos(data_dir, split):
     return photos
 
 
-def take_epochs(data_dir, first_epoch=0, epochs=2, seed=3, batch_size=8):
+def take_epochs(data_dir, first_epoch=0, epochs=2, seed=3, batch_size=8, profile=PROFILE):
     manifest = records.read_manifest(data_dir)
     dataset = input_pipeline.train_dataset(
         str(data_dir),
         manifest,
-        profile=PROFILE,
+        profile=profile,
         batch_size=batch_size,
         seed=seed,
         first_epoch=first_epoch,
@@ -100,6 +100,25 @@ def test_an_epoch_sees_each_photo_at_most_once_and_epochs_differ_in_order(data_d
     assert orders[0] != orders[1]
 
 
+def test_a_profile_that_draws_nothing_sees_the_same_centre_every_epoch(data_dir):
+    photos = read_photos(data_dir, "train")
+    batches, steps = take_epochs(data_dir, epochs=2, profile=PROFILES["seed"])
+    seen = [[], []]
+    for number, (features, _) in enumerate(batches):
+        np.testing.assert_array_equal(features["offset"], np.full([8, 2], 14))
+        assert not features["flip"].numpy().any()
+        seen[number // steps] += list(features["image"].numpy())
+    for crops in seen:
+        for crop in crops:
+            differences = [
+                np.abs(photo[14:241, 14:241].astype(int) - crop).mean() for photo, _ in photos
+            ]
+            assert min(differences) < 1.0
+    # 32 of 38 photos an epoch: the same bytes for those that both epochs saw.
+    first, second = ({crop.tobytes() for crop in crops} for crops in seen)
+    assert len(first | second) <= len(photos)
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 16])
 def test_evaluation_counts_every_photo_once(data_dir, batch_size):
     photos = read_photos(data_dir, "validation")
@@ -113,6 +132,22 @@ def test_evaluation_counts_every_photo_once(data_dir, batch_size):
     for image, label, (photo, expected) in zip(images, labels, photos, strict=False):
         assert label == expected
         assert np.abs(image.astype(int) - photo).mean() < 0.5
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_training_and_validation_have_one_structure_whatever_the_profile(data_dir, name):
+    manifest, profile = records.read_manifest(data_dir), PROFILES[name]
+    train = input_pipeline.train_dataset(
+        str(data_dir), manifest, profile=profile, batch_size=5, seed=0
+    )
+    stored = input_pipeline.eval_dataset(str(data_dir), manifest, batch_size=5)
+    validation = input_pipeline.central_views(stored, profile)
+    shapes = {key: spec.shape[1:] for key, spec in train.element_spec[0].items()}
+    assert shapes == {key: spec.shape[1:] for key, spec in validation.element_spec[0].items()}
+    types = {key: spec.dtype for key, spec in train.element_spec[0].items()}
+    assert types == {key: spec.dtype for key, spec in validation.element_spec[0].items()}
+    size = profile.input_size
+    assert shapes == {"image": [size, size, 3], "offset": [2], "flip": [], "noise": [3]}
 
 
 def test_central_views_are_the_centre_without_flip_or_noise(data_dir):

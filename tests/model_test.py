@@ -118,7 +118,7 @@ def test_logits_are_those_of_numpy(name):
     model, profile = randomized(NARROW[name])
     x = photos(3, profile.input_size)
     expected = numpy_alexnet.logits(x, named_weights(model), profile)
-    assert expected.std(axis=0).min() > 0.01 * np.abs(expected).max(), "the photos must differ"
+    assert expected.std(axis=0).mean() > 0.05 * np.abs(expected).max(), "the photos must differ"
     scale = np.abs(expected).max()
     np.testing.assert_allclose(model(x), expected, rtol=0, atol=1e-4 * scale)
 

@@ -16,12 +16,19 @@ import tensorflow as tf
 from keras_alexnet import PROFILES, AlexNet
 
 TOLERANCE = 1e-4
-# Gradients go back through every layer, and a rounding may choose another pixel of a pool.
-GRADIENT_TOLERANCE = 1e-3
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 WIDTH = 0.25
 CLASSES = 20
 TORCH_NETWORKS = {"owt": "OwtAlexNet", "seed": "SeedAlexNet"}
+
+
+@pytest.fixture(autouse=True)
+def _float32_on_a_gpu_too():
+    """TensorFloat-32, TensorFlow's default there, keeps 10 bits of a factor: 1e-3."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    yield
+    tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def photos(count, size, seed=0):
@@ -32,14 +39,14 @@ def photos(count, size, seed=0):
 
 
 def random_network(profile, classes=CLASSES, seed=0):
-    """(model, weights): every layer alive, every bias of weight, logits of about 1."""
+    """(model, weights): every layer alive, biases that count, a softmax far from 0 and 1."""
     model = AlexNet(profile, classes, seed=0)
     random = np.random.default_rng(seed)
     weights = {}
     for name in LAYERS:
         kernel, bias = model.get_layer(name).get_weights()
         fan_in = kernel.size // kernel.shape[-1]
-        scale, offset = (0.02, 0.5) if name == "fc8" else (1.0, 5.0)
+        scale, offset = (0.01, 0.5) if name == "fc8" else (1.0, 5.0)
         kernel = random.normal(0, scale * (2 / fan_in) ** 0.5, kernel.shape).astype(np.float32)
         bias = random.normal(0, offset, bias.shape).astype(np.float32)
         model.get_layer(name).set_weights([kernel, bias])
@@ -100,6 +107,7 @@ def test_every_layer_is_numpys(name):
     assert max(differences.values()) < TOLERANCE, differences
 
 
+# LRN sums otherwise over 96 and 256 maps than over few; these two have all its columns.
 @pytest.mark.parametrize("name", ["paper", "krizhevsky2012"])
 def test_the_full_network_is_numpys(name):
     profile = PROFILES[name]
@@ -173,7 +181,7 @@ def test_gradients_of_a_loss_are_pytorchs(name, torch_alexnet):
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert len(gradients) == 16
     differences = {key: difference(gradients[key], expected[key]) for key in gradients}
-    assert max(differences.values()) < GRADIENT_TOLERANCE, differences
+    assert max(differences.values()) < TOLERANCE, differences
 
 
 def losses_and_gradients(torch_alexnet, profile, classes=CLASSES):

@@ -6,12 +6,12 @@ import pytest
 import tensorflow as tf
 
 from data_prep.records import Statistics
-from keras_alexnet import preprocessing
-from keras_alexnet.preprocessing import View
+from keras_alexnet import preprocessing, views
 from keras_alexnet.profiles import PROFILES
+from keras_alexnet.views import View
 
 RANDOM = np.random.default_rng(0)
-PAPER, CAFFE = PROFILES["paper"], PROFILES["caffe"]
+PAPER, CAFFE, KRIZHEVSKY = (PROFILES[name] for name in ("paper", "caffe", "krizhevsky2012"))
 
 # ImageNet's components, from the 2012 program's batches.meta (deviations in grey levels).
 DEVIATIONS = np.array([19.7208, 37.0939, 121.7801])
@@ -33,79 +33,132 @@ def make_statistics(size=256):
     )
 
 
-STATISTICS = make_statistics()
+STATISTICS, SMALL_STATISTICS = make_statistics(), make_statistics(size=80)
 STORED = RANDOM.integers(0, 256, (5, 256, 256, 3)).astype(np.uint8)
 
+# What a profile may do with pixels, each with each: a small input, photos of 80 pixels.
+MEANS = {
+    "crop": {"mean_position": "crop"},
+    "centre": {"mean_position": "centre"},
+    "channels": {
+        "mean": "channels",
+        "mean_position": None,
+        "channel_mean": (120.0, 110.5, 99.25),
+    },
+}
+ENDS = {
+    "grey levels": {},
+    "scaled": {"pixel_scale": 0.25},
+    "divided": {"channel_std": (58.4, 57.1, 57.4), "pixel_scale": 3.0},
+}
+NOISES = {
+    "none": {"colour_noise": None},
+    "eigenvalue": {"colour_noise": "eigenvalue", "colour_noise_std": 0.3},
+    "deviation": {"colour_noise": "deviation", "colour_noise_divisor": 1.1},
+}
 
-def reference(stored, views, profile, noise=None):
+
+def reference(stored, its_views, profile, statistics=STATISTICS, noise=None):
     """Network input of one view a photo, in float64, a photo and a row of pixels at a time."""
     size = profile.input_size
+    middle = (stored.shape[1] - size) // 2
     result = np.zeros((len(stored), size, size, 3))
-    for number, (photo, view) in enumerate(zip(stored, views, strict=True)):
+    for number, (photo, view) in enumerate(zip(stored, its_views, strict=True)):
         for row in range(size):
             pixels = photo[view.y + row, view.x : view.x + size].astype(np.float64)
-            pixels -= STATISTICS.mean_image[view.y + row, view.x : view.x + size]
-            result[number, row] = pixels[::-1] if view.flip else pixels
-        if noise is not None:
-            for component in range(3):  # in 0-1, and back to grey levels
-                eigenvalue = (DEVIATIONS[component] / 255) ** 2
-                draw = profile.colour_noise_std * noise[number, component]
-                result[number] += draw * eigenvalue * 255 * VECTORS[:, component]
-    return result * profile.pixel_scale
+            if profile.mean_position == "crop":
+                pixels -= statistics.mean_image[view.y + row, view.x : view.x + size]
+            if view.flip:
+                pixels = pixels[::-1]
+            if profile.mean_position == "centre":
+                pixels = pixels - statistics.mean_image[middle + row, middle : middle + size]
+            if profile.mean == "channels":
+                pixels = pixels - np.array(profile.channel_mean)
+            if noise is not None and profile.colour_noise:
+                for component, deviation in enumerate(DEVIATIONS):
+                    in_grey_levels = {
+                        "eigenvalue": (deviation / 255) ** 2 * 255,  # in 0-1, and back
+                        "deviation": deviation,
+                    }[profile.colour_noise]
+                    draw = profile.colour_noise_std * noise[number, component]
+                    pixels = pixels + draw * in_grey_levels * VECTORS[:, component]
+                pixels = pixels / profile.colour_noise_divisor
+            if profile.channel_std:
+                pixels = pixels / np.array(profile.channel_std)
+            result[number, row] = pixels * profile.pixel_scale
+    return result
 
 
-def arguments_of(views, profile):
+def arguments_of(its_views, profile, stored=STORED):
     size = profile.input_size
     return {
         "crops": np.stack(
             [
                 photo[view.y : view.y + size, view.x : view.x + size]
-                for photo, view in zip(STORED, views, strict=True)
+                for photo, view in zip(stored, its_views, strict=True)
             ]
         ),
-        "offsets": np.array([view[:2] for view in views], np.int32),
-        "flips": np.array([view.flip for view in views]),
+        "offsets": np.array([view[:2] for view in its_views], np.int32),
+        "flips": np.array([view.flip for view in its_views]),
     }
 
 
-def random_views(profile):
-    margin = 256 - profile.input_size
+def random_views(profile, stored=256):
+    margin = stored - profile.input_size
     corner, opposite = View(0, margin, True), View(margin, 0, False)
     drawn = RANDOM.integers(0, margin + 1, (len(STORED) - 2, 2))
     return [corner, opposite, *(View(int(y), int(x), i % 2 == 0) for i, (y, x) in enumerate(drawn))]
 
 
-@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
-def test_the_mean_image_under_each_crop_is_subtracted(profile):
-    views = random_views(profile)
-    result = preprocessing.network_input(
-        **arguments_of(views, profile), profile=profile, statistics=STATISTICS
-    )
-    assert result.dtype == tf.float32
-    np.testing.assert_allclose(result, reference(STORED, views, profile), atol=1e-4)
-
-
-def test_colour_noise_and_scale_are_the_profiles():
-    profile = dataclasses.replace(PAPER, pixel_scale=0.25, colour_noise_std=0.3)
-    views, noise = random_views(profile), RANDOM.normal(size=(5, 3)).astype(np.float32)
-    arguments = arguments_of(views, profile)
-    in_graph = tf.function(
-        lambda crops, offsets, flips, colour_noise: preprocessing.network_input(
-            crops,
-            offsets=offsets,
-            flips=flips,
-            colour_noise=colour_noise,
-            profile=profile,
-            statistics=STATISTICS,
+def in_graph(profile, statistics, **arguments):
+    function = tf.function(
+        lambda **tensors: preprocessing.network_input(
+            **tensors, profile=profile, statistics=statistics
         )
     )
-    result = in_graph(**arguments, colour_noise=noise)
-    np.testing.assert_allclose(result, reference(STORED, views, profile, noise), atol=1e-4)
+    return function(**{name: tf.constant(value) for name, value in arguments.items()})
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_network_input_of_each_profile_in_training_and_in_evaluation(profile):
+    its_views, noise = random_views(profile), RANDOM.normal(size=(5, 3)).astype(np.float32)
+    arguments = arguments_of(its_views, profile)
+    evaluation = in_graph(profile, STATISTICS, **arguments)
+    assert evaluation.dtype == tf.float32
+    np.testing.assert_allclose(evaluation, reference(STORED, its_views, profile), atol=1e-4)
+    training = in_graph(profile, STATISTICS, **arguments, colour_noise=noise)
+    expected = reference(STORED, its_views, profile, noise=noise)
+    np.testing.assert_allclose(training, expected, atol=1e-4)
+    if profile.colour_noise:
+        assert np.abs(expected - evaluation).max() > 1
+    else:
+        np.testing.assert_array_equal(training, evaluation)
+
+
+@pytest.mark.parametrize("noise_kind", NOISES)
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("mean", MEANS)
+def test_every_mean_noise_and_scale_goes_with_every_other(mean, end, noise_kind):
+    fields = {"input_size": 72, **MEANS[mean], **ENDS[end], **NOISES[noise_kind]}
+    profile = dataclasses.replace(PAPER, **fields)
+    stored = np.ascontiguousarray(STORED[:, :80, :80])
+    noise = RANDOM.normal(size=(5, 3)).astype(np.float32)
+    for flips in ([True] * 5, [False] * 5, [True, False, False, True, False]):
+        its_views = [
+            view._replace(flip=flip)
+            for view, flip in zip(random_views(profile, stored=80), flips, strict=True)
+        ]
+        arguments = arguments_of(its_views, profile, stored)
+        for colour_noise in (None, noise):
+            given = arguments if colour_noise is None else {**arguments, "colour_noise": noise}
+            result = in_graph(profile, SMALL_STATISTICS, **given)
+            expected = reference(stored, its_views, profile, SMALL_STATISTICS, colour_noise)
+            np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_colour_noise_of_the_paper_is_some_grey_levels():
-    views = [View(16, 16, False)] * 5
-    arguments = arguments_of(views, PAPER) | {"profile": PAPER, "statistics": STATISTICS}
+    its_views = [View(16, 16, False)] * 5
+    arguments = arguments_of(its_views, PAPER) | {"profile": PAPER, "statistics": STATISTICS}
     brightness = np.tile(np.float32([0, 0, 1]), (5, 1))  # one deviation of the largest component
     noisy = preprocessing.network_input(**arguments, colour_noise=brightness)
     added = (noisy - preprocessing.network_input(**arguments)).numpy()
@@ -115,9 +168,36 @@ def test_colour_noise_of_the_paper_is_some_grey_levels():
     )
 
 
-def test_a_profile_without_colour_noise_looks_at_no_draws():
-    arguments = arguments_of(random_views(CAFFE), CAFFE)
-    arguments |= {"profile": CAFFE, "statistics": STATISTICS}
+def test_colour_noise_of_the_2012_program_is_twice_that_and_shrinks_the_photo():
+    arguments = arguments_of([View(16, 16, False)] * 5, KRIZHEVSKY)
+    arguments |= {"profile": KRIZHEVSKY, "statistics": STATISTICS}
+    still = preprocessing.network_input(**arguments)
+    dark = preprocessing.network_input(**arguments, colour_noise=np.zeros((5, 3), np.float32))
+    np.testing.assert_allclose(dark, still / 1.1, atol=1e-4)
+    brightness = np.tile(np.float32([0, 0, 1]), (5, 1))
+    added = preprocessing.network_input(**arguments, colour_noise=brightness) - dark
+    # 0.1 * 121.7801 / 1.1 = 11.071, along the vector
+    np.testing.assert_allclose(
+        added, np.broadcast_to(11.071 * VECTORS[:, 2], added.shape), atol=2e-3
+    )
+
+
+def test_noise_of_deviation_0_is_no_noise_and_divides_by_nothing():
+    profile = dataclasses.replace(KRIZHEVSKY, colour_noise_std=0.0)
+    arguments = arguments_of(random_views(profile), profile)
+    arguments |= {"profile": profile, "statistics": STATISTICS}
+    noise = RANDOM.normal(size=(5, 3)).astype(np.float32)
+    np.testing.assert_array_equal(
+        preprocessing.network_input(**arguments, colour_noise=noise),
+        preprocessing.network_input(**arguments),
+    )
+
+
+@pytest.mark.parametrize("name", ["caffe", "caffenet", "owt", "seed"])
+def test_a_profile_without_colour_noise_looks_at_no_draws(name):
+    profile = PROFILES[name]
+    arguments = arguments_of(random_views(profile), profile)
+    arguments |= {"profile": profile, "statistics": STATISTICS}
     noise = np.full((5, 3), np.nan, np.float32)
     np.testing.assert_array_equal(
         preprocessing.network_input(**arguments, colour_noise=noise),
@@ -125,136 +205,190 @@ def test_a_profile_without_colour_noise_looks_at_no_draws():
     )
 
 
-def test_views_of_evaluation():
-    assert preprocessing.central_view(PAPER) == View(16, 16, False)
-    assert preprocessing.central_view(CAFFE) == View(14, 14, False)
-    assert preprocessing.central_view(PAPER, stored=300) == View(38, 38, False)
-    five = [(0, 0), (0, 29), (29, 0), (29, 29), (14, 14)]
-    expected = [View(y, x, flip) for flip in (False, True) for y, x in five]
-    assert preprocessing.ten_views(CAFFE) == expected
-    assert preprocessing.ten_views(PAPER, stored=224) == [
-        View(0, 0, flip) for flip in (False, True) for _ in range(5)
-    ]
+def test_no_profile_pays_for_what_another_does():
+    """By the operations in the graph: all that each profile's arithmetic is made of."""
+
+    def operations(name, **draws):
+        profile = PROFILES[name]
+        shapes = {"crops": (*[profile.input_size] * 2, 3), "offsets": (2,), "flips": (), **draws}
+        types = {"crops": tf.uint8, "offsets": tf.int32, "flips": tf.bool}
+        specs = {
+            key: tf.TensorSpec([None, *shape], types.get(key, tf.float32))
+            for key, shape in shapes.items()
+        }
+        function = tf.function(
+            lambda tensors: preprocessing.network_input(
+                **tensors, profile=profile, statistics=STATISTICS
+            )
+        )
+        types_of = [op.type for op in function.get_concrete_function(specs).graph.get_operations()]
+        arithmetic = ("AddV2", "GatherV2", "MatMul", "Mul", "ReverseV2", "Select", "Sub")
+        return {kind: count for kind in arithmetic if (count := types_of.count(kind))}
+
+    mirrored = {"ReverseV2": 1, "Select": 1}
+    crop_mean = {"GatherV2": 1, "Mul": 1, "AddV2": 3, "Sub": 1}  # pixels, by their numbers
+    noise = {"colour_noise": (3,)}
+    assert operations("caffe", **noise) == {**mirrored, **crop_mean}
+    assert operations("paper") == {**mirrored, **crop_mean}
+    assert operations("paper", **noise) == {**mirrored, **crop_mean, "MatMul": 1, "AddV2": 4}
+    centre_mean = {**mirrored, "Sub": 1}
+    assert operations("krizhevsky2012") == centre_mean
+    noisy = {**centre_mean, "MatMul": 1, "AddV2": 1, "Mul": 1}  # and the divisor
+    assert operations("krizhevsky2012", **noise) == noisy
+    for name in ("owt", "seed"):
+        assert operations(name, **noise) == {**mirrored, "Sub": 1, "Mul": 1}
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_each_of_the_ten_views(profile):
-    for view in preprocessing.ten_views(profile):
-        crops = preprocessing.crop(tf.constant(STORED[:2]), view, profile.input_size)
-        assert crops.dtype == tf.uint8
-        result = preprocessing.network_input(
-            crops,
-            offsets=np.int32([view[:2]] * 2),
-            flips=np.array([view.flip] * 2),
-            profile=profile,
-            statistics=STATISTICS,
-        )
+    for view in views.ten_views(profile):
+        result = preprocessing.view_input(tf.constant(STORED[:2]), view, profile, STATISTICS)
         np.testing.assert_allclose(result, reference(STORED[:2], [view] * 2, profile), atol=1e-4)
 
 
-def test_preprocess_input_is_the_central_view():
-    for name, profile in PROFILES.items():
-        view = preprocessing.central_view(profile)
-        expected = reference(STORED, [view] * 5, profile)
-        for given in (name, profile):
-            result = preprocessing.preprocess_input(STORED, STATISTICS, given)
-            np.testing.assert_allclose(result, expected, atol=1e-4)
-    assert preprocessing.preprocess_input(STORED[:1], STATISTICS).shape == (1, 224, 224, 3)
-    with pytest.raises(ValueError, match="profile must be one of"):
-        preprocessing.preprocess_input(STORED, STATISTICS, "vgg")
+@pytest.mark.parametrize("name", PROFILES)
+def test_preprocess_input_is_the_central_view(name):
+    profile = PROFILES[name]
+    view = views.central_view(profile)
+    expected = reference(STORED, [view] * 5, profile)
+    for given in (name, profile):
+        result = preprocessing.preprocess_input(STORED, STATISTICS, given)
+        np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
-def draw_views(profile, seeds, stored=256):
-    data = tf.data.Dataset.from_tensor_slices(seeds).map(
-        lambda seed: preprocessing.random_view(seed, profile, stored)
+def test_preprocess_input_takes_arrays_and_tensors_of_any_numbers():
+    expected = preprocessing.preprocess_input(STORED[:2], STATISTICS)
+    assert expected.shape == (2, 224, 224, 3)
+    for images in (
+        STORED[:2].astype(np.float32),
+        STORED[:2].astype(np.float64),
+        STORED[:2].astype(int),
+        tf.constant(STORED[:2]),
+        tf.constant(STORED[:2], tf.float32),
+    ):
+        result = preprocessing.preprocess_input(images, STATISTICS)
+        assert result.dtype == tf.float32
+        np.testing.assert_array_equal(result, expected)
+    half = preprocessing.preprocess_input(STORED[:2] + 0.5, STATISTICS)
+    np.testing.assert_allclose(half - expected, np.full(half.shape, 0.5), atol=1e-4)
+    dataset = tf.data.Dataset.from_tensors(STORED[:2]).map(
+        lambda images: preprocessing.preprocess_input(images, STATISTICS)
     )
-    (drawn,) = data.batch(len(seeds)).as_numpy_iterator()
-    return drawn
+    np.testing.assert_array_equal(next(iter(dataset)), expected)
 
 
-def test_random_views_are_uniform_over_all_places():
-    count, places = 20_000, 33
-    seeds = np.stack([np.full(count, 7), np.arange(count)], axis=1)
-    offsets, flips, noise = draw_views(PAPER, seeds)
-    assert offsets.dtype == np.int32
-    assert noise.dtype == np.float32
-    for axis in range(2):
-        seen = np.bincount(offsets[:, axis], minlength=places)
-        assert len(seen) == places, "0 ... 32, both ends included"
-        chi_square = np.sum((seen - count / places) ** 2) / (count / places)
-        assert chi_square < 62.5  # 32 degrees of freedom: one in a thousand is above
-    # Five standard deviations of each estimate.
-    assert flips.mean() == pytest.approx(0.5, abs=2.5 / count**0.5)
-    np.testing.assert_allclose(noise.mean(0), 0, atol=5 / count**0.5)
-    together = np.column_stack([offsets / 9.52, flips * 2, noise])  # of deviation 1 each
-    np.testing.assert_allclose(np.cov(together.T), np.eye(6), atol=8 / count**0.5)
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_without_statistics_imagenets_channel_means_stand_in_for_the_mean_image(profile):
+    ilsvrc2012 = np.full((256, 256, 3), (127.305, 119.715, 104.913))
+    statistics = dataclasses.replace(STATISTICS, mean_image=ilsvrc2012)
+    expected = reference(STORED, [views.central_view(profile)] * 5, profile, statistics)
+    result = preprocessing.preprocess_input(STORED, profile=profile)
+    np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
-def test_random_views_are_a_function_of_the_seed():
-    seeds = np.array([[1, 2], [1, 2], [2, 1], [1, 3], [-5, 2**62]])
-    offsets, flips, noise = draw_views(CAFFE, seeds)
-    np.testing.assert_array_equal(noise[0], noise[1])
-    assert len({row.tobytes() for row in noise}) == 4
-    for row, seed in enumerate(seeds):
-        offset, flip, draws = preprocessing.random_view(seed, CAFFE)
-        np.testing.assert_array_equal(offset, offsets[row])
-        assert bool(flip) == flips[row]
-        np.testing.assert_array_equal(draws, noise[row])
-    one_number = preprocessing.random_view(tf.constant(9, tf.int64), CAFFE)
-    two_numbers = preprocessing.random_view(tf.constant([9, 0], tf.int32), CAFFE)
-    for one, two in zip(one_number, two_numbers, strict=True):
-        np.testing.assert_array_equal(one, two)
+def layer_model(profile, statistics=STATISTICS):
+    size = profile.input_size
+    inputs = {
+        "image": keras.Input([size, size, 3], dtype="uint8", name="image"),
+        "offset": keras.Input([2], dtype="int32", name="offset"),
+        "flip": keras.Input([], dtype="uint8", name="flip"),
+        "noise": keras.Input([3], dtype="float32", name="noise"),
+    }
+    return keras.Model(inputs, preprocessing.NetworkInput(profile, statistics)(inputs))
 
 
-def test_a_photo_of_the_crops_size_has_one_place():
-    offsets, flips, _ = draw_views(PAPER, np.arange(50), stored=224)
-    assert not offsets.any()
-    assert 0 < flips.sum() < 50
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_network_input_as_a_layer_is_float32(policy):
-    views, noise = random_views(PAPER), RANDOM.normal(size=(5, 3)).astype(np.float32)
-    arguments = arguments_of(views, PAPER)
-    before = keras.mixed_precision.global_policy()
-    try:
-        keras.mixed_precision.set_global_policy(policy)
-        inputs = {
-            "image": keras.Input([224, 224, 3], dtype="uint8", name="image"),
-            "offset": keras.Input([2], dtype="int32", name="offset"),
-            "flip": keras.Input([], dtype="uint8", name="flip"),
-            "noise": keras.Input([3], dtype="float32", name="noise"),
-        }
-        layer = preprocessing.NetworkInput(PAPER, STATISTICS)
-        model = keras.Model(inputs, layer(inputs))
-    finally:
-        keras.mixed_precision.set_global_policy(before)
-    features = {
+def features_of(its_views, profile, noise, stored=STORED):
+    arguments = arguments_of(its_views, profile, stored)
+    return {
         "image": tf.constant(arguments["crops"]),
         "offset": tf.constant(arguments["offsets"]),
         "flip": tf.constant(arguments["flips"].astype(np.uint8)),
+        "noise": tf.constant(noise, tf.float32),
     }
-    result = model(features | {"noise": tf.constant(noise)})
-    assert result.dtype == "float32"
-    np.testing.assert_allclose(result, reference(STORED, views, PAPER, noise), atol=1e-4)
-    np.testing.assert_allclose(layer(features), reference(STORED, views, PAPER), atol=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", ["paper", "krizhevsky2012", "owt"])
+def test_network_input_as_a_layer_is_float32_and_noisy_in_training_alone(name, policy):
+    profile = PROFILES[name]
+    its_views, noise = random_views(profile), RANDOM.normal(size=(5, 3))
+    keras.mixed_precision.set_global_policy(policy)  # conftest.py sets it back
+    model = layer_model(profile)
+    features = features_of(its_views, profile, noise)
+    for training, draws in ((True, noise), (False, None)):
+        result = model(features, training=training)
+        assert result.dtype == "float32"
+        expected = reference(STORED, its_views, profile, noise=draws)
+        np.testing.assert_allclose(result, expected, atol=1e-4)
+    np.testing.assert_array_equal(model(features), result)  # evaluation, unless told otherwise
+    no_draws = features | {"noise": tf.fill([5, 3], np.float32(np.nan))}
+    np.testing.assert_array_equal(model(no_draws, training=False), result)
+
+
+@pytest.mark.parametrize("name", ["paper", "krizhevsky2012"])
+def test_validation_inside_fit_sees_no_noise_and_no_divisor(name):
+    profile = dataclasses.replace(PROFILES[name], input_size=72)
+    stored = np.ascontiguousarray(STORED[:, :80, :80])
+    its_views = random_views(profile, stored=80)
+    first = layer_model(profile, SMALL_STATISTICS)
+    pooled = keras.layers.GlobalAveragePooling2D()(first.output)
+    model = keras.Model(first.input, keras.layers.Dense(1, kernel_initializer="ones")(pooled))
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss=lambda _, prediction: prediction)
+    noise = RANDOM.normal(size=(5, 3)) + 1
+    zeros = np.zeros([5, 1], np.float32)
+    data = [
+        tf.data.Dataset.from_tensors((features_of(its_views, profile, draws, stored), zeros))
+        for draws in (noise, np.full([5, 3], np.nan))
+    ]
+    history = model.fit(data[0], validation_data=data[1], verbose=0).history
+
+    def loss(draws):
+        pixels = reference(stored, its_views, profile, SMALL_STATISTICS, draws)
+        return pixels.mean((1, 2)).sum(1).mean()
+
+    assert history["loss"][0] == pytest.approx(loss(noise), rel=1e-4)
+    assert history["val_loss"][0] == pytest.approx(loss(None), rel=1e-4)
+    assert loss(noise) != pytest.approx(loss(None), rel=0.05)
 
 
 def test_photos_smaller_than_a_crop():
-    for function in (
-        lambda: preprocessing.central_view(CAFFE, stored=226),
-        lambda: preprocessing.ten_views(CAFFE, stored=226),
-        lambda: preprocessing.random_view(tf.constant([1, 2]), CAFFE, stored=226),
-        lambda: preprocessing.preprocess_input(STORED[:, :226, :226], STATISTICS, CAFFE),
-    ):
-        with pytest.raises(ValueError, match=r"at least as large .* 227 pixels. Received: 226"):
-            function()
+    with pytest.raises(ValueError, match=r"at least as large .* 227 pixels. Received: 226"):
+        preprocessing.preprocess_input(STORED[:, :226, :226], STATISTICS, CAFFE)
 
 
 def test_sizes_that_do_not_fit_the_profile():
     arguments = arguments_of(random_views(PAPER), PAPER)
     with pytest.raises(ValueError, match=r"shape \[B, 227, 227, 3\].*Received: \(5, 224, 224, 3\)"):
         preprocessing.network_input(**arguments, profile=CAFFE, statistics=STATISTICS)
-    small = make_statistics(size=200)
-    with pytest.raises(ValueError, match=r"stored at least 224. Received: \(200, 200, 3\)"):
-        preprocessing.network_input(**arguments, profile=PAPER, statistics=small)
+
+
+def test_images_that_are_no_batch_of_squares():
+    for images, received in (
+        (STORED[0], r"\(256, 256, 3\)"),
+        (STORED[:, :, :250], r"\(5, 256, 250, 3\)"),
+        (STORED[..., :1], r"\(5, 256, 256, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=f"squares of known size.*Received: {received}"):
+            preprocessing.preprocess_input(images, STATISTICS)
+    with pytest.raises(ValueError, match="profile must be one of"):
+        preprocessing.preprocess_input(STORED, STATISTICS, "vgg")
+
+
+def test_photos_of_another_size_than_the_mean_image():
+    message = r"shape of the mean image, \(80, 80, 3\). Received: \(256, 256, 3\)"
+    for profile in (PAPER, KRIZHEVSKY):
+        with pytest.raises(ValueError, match=message):
+            preprocessing.preprocess_input(STORED, SMALL_STATISTICS, profile)
+    preprocessing.preprocess_input(STORED, SMALL_STATISTICS, "owt")  # has no use for it
+
+
+def test_statistics_are_needed_by_a_mean_image_and_by_noise():
+    constants = dataclasses.replace(
+        PAPER, mean="channels", mean_position=None, channel_mean=(1.0, 2.0, 3.0)
+    )
+    arguments = arguments_of(random_views(PAPER), PAPER) | {"statistics": None}
+    noise = np.zeros((5, 3), np.float32)
+    preprocessing.network_input(**arguments, profile=constants)
+    for profile, draws in ((PAPER, None), (constants, noise)):
+        with pytest.raises(ValueError, match=r"statistics .* for the profile paper. Received: No"):
+            preprocessing.network_input(**arguments, profile=profile, colour_noise=draws)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ import stand_in
 import tensorflow as tf
 
 from data_prep import records
+from keras_alexnet import evaluate
 from keras_alexnet.model import AlexNet
 from keras_alexnet.serving import signatures
 
@@ -96,6 +99,53 @@ def test_ten_crop_is_the_mean_over_the_papers_views(run, loaded):
     answer = call(loaded, "ten_crop", image_bytes=tf.constant([photo]))
     np.testing.assert_array_equal(answer["class_ids"][0], np.argsort(-expected)[:5])
     np.testing.assert_allclose(answer["scores"][0], np.sort(expected)[::-1][:5], atol=1e-5)
+
+
+# What a profile may subtract besides the stand-in's mean image under the crop, and that in NumPy:
+# a mirrored or straight crop, the run's mean image -> network input.
+OTHER_MEANS = {
+    "centre": (
+        {"mean_position": "centre"},
+        lambda crop, mean: (crop - mean[16:240, 16:240]) / 60,
+    ),
+    "channels": (
+        {
+            "mean": "channels",
+            "mean_position": None,
+            "channel_mean": (123.0, 116.0, 103.0),
+            "channel_std": (58.0, 57.0, 56.0),
+            "pixel_scale": 1.0,
+        },
+        lambda crop, _: (crop - np.float32([123, 116, 103])) / np.float32([58, 57, 56]),
+    ),
+}
+
+
+@pytest.mark.parametrize("mean", OTHER_MEANS)
+def test_other_means_are_served_as_they_are_evaluated(mean, tmp_path):
+    fields, network_input = OTHER_MEANS[mean]
+    run = stand_in.trained_run()
+    run = dataclasses.replace(run, profile=dataclasses.replace(run.profile, **fields))
+    photos = [stand_in.photo(seed=seed) for seed in (3, 4)]
+    images = np.stack([stand_in.decoded(photo) for photo in photos])
+    served = serve(run, tmp_path)
+    corners = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
+    for signature, places, steps in (
+        ("serving_default", corners[4:], (1,)),
+        ("ten_crop", corners, (1, -1)),
+    ):
+        per_view = []
+        for y, x in places:
+            for step in steps:
+                crops = images[:, y : y + 224, x : x + 224][:, :, ::step].astype(np.float32)
+                inputs = network_input(crops, run.statistics.mean_image)
+                per_view.append(run.model(inputs, training=False).numpy())
+        expected = np.mean(per_view, axis=0)
+        predict = evaluate.make_predict(run, len(per_view))
+        np.testing.assert_allclose(predict(tf.constant(images)), expected, atol=1e-5)
+        answer = served.functions[signature](tf.constant(photos))
+        np.testing.assert_array_equal(answer["class_ids"], np.argsort(-expected, 1)[:, :5])
+        np.testing.assert_allclose(answer["scores"], -np.sort(-expected, 1)[:, :5], atol=1e-5)
 
 
 def test_features_lead_to_the_scores(run, loaded):

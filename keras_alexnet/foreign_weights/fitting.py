@@ -1,4 +1,4 @@
-"""Whether the tensors of a file are those of a profile's network; if not, the first that differs."""
+"""Whether the tensors of a file are those of a profile's network, or which is the first to differ."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -37,6 +37,11 @@ def fitting_profiles(
     ]
 
 
+def count_differences(network: ForeignNetwork, profile: Profile, classes: int) -> int:
+    """How many of the network's tensors the file lacks or has in another shape."""
+    return sum(1 for _ in _shape_faults(network, profile, classes))
+
+
 def require_fit(
     network: ForeignNetwork, profile: Profile, classes: int, path: str, hint: str
 ) -> None:
@@ -63,8 +68,9 @@ def require_fit(
 
 def shown(name: object) -> str:
     """A name from a file, fit for a terminal: printable ASCII, in quotes, not long."""
-    text = ascii(name if isinstance(name, str) else str(name))
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}...'"
+    if not isinstance(name, str):
+        return type(name).__name__
+    return ascii(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}...")
 
 
 def shown_list(names: Iterable[object]) -> str:

@@ -1,0 +1,220 @@
+"""A network's two columns on two devices, as in figure 2 of the paper and in its program of 2012.
+
+    device 0:  conv1_a ... conv2_a      conv3_a ... conv5_a      fc6_a      fc7_a      fc8
+                                   \  /                     \  /       \  /       \   /
+                                    \/                       \/         \/         \ /
+                                    /\                       /\         /\          /
+                                   /  \                     /  \       /  \        /
+    device 1:  conv1_b ... conv2_b      conv3_b ... conv5_b      fc6_b      fc7_b
+
+Each device has its own half of the weights, and so of the optimizer's state, and does its own half
+of forward and backward. Maps cross where a layer sees both columns: at conv3, fc6, fc7 and fc8,
+and their gradients on the way back. Where a response normalization has neighbours in the other
+column (the paper's text; not its program), the size // 2 maps next to the border cross too: two,
+of 48 and of 128. Besides these only the photos go to device 1, and single numbers come back.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from data_prep.command_line import UserError
+from keras_alexnet import layers
+from keras_alexnet.column_parallel import weights
+from keras_alexnet.column_parallel.maps import Maps, Share
+from keras_alexnet.column_parallel.placement import OnDevice
+from keras_alexnet.profiles import PROFILES
+
+_HALVED = ("filters", "units", "groups", "columns")  # of a layer's arguments, where it has them
+_INITIALIZERS = {"kernel_initializer", "bias_initializer"}
+_REGULARIZERS = ("kernel_regularizer", "bias_regularizer")
+_NEED_ALL_MAPS = (keras.layers.Flatten, keras.layers.Dense, layers.SeededDropout)
+
+
+def column_devices() -> tuple[str, str]:
+    """The first two GPUs of this machine, or without any GPU its first two CPU devices.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    names = [device.name for device in devices]
+    if len(names) < 2:
+        raise UserError(
+            f"two devices are needed for two columns, but there is one, {names[0]}; "
+            "train without --column_parallel"
+        )
+    return names[0], names[1]
+
+
+def place_columns(network: keras.Model, devices: Sequence[str]) -> keras.Model:
+    """The same network with its two columns on two devices.
+
+    It computes what the other one does, to the rounding of sums taken in another order, and starts
+    from the same weights. So do its dropouts, which see whole vectors: on each device all the
+    masks of a layer are drawn, from the same seeds. It may be compiled and trained as any model,
+    not under a `tf.distribute.Strategy`; only an optimizer with `UpdatesInPlace` leaves the
+    weights and their gradients on their devices, and XLA cannot compile it.
+
+    Args:
+        network: an `AlexNet` of a profile with two columns; neither it nor its variables are used
+            by the result.
+        devices: of the first and of the second column, such as ("GPU:0", "GPU:1"). The loss is
+            computed on TensorFlow's first device, so this should be the first column's.
+
+    Returns:
+        A model with the inputs and outputs of `network`. A layer that both columns have is called
+        "conv1_a" in the first and "conv1_b" in the second; fc8, which the program had on one
+        device, and all after it keep their names.
+
+    Raises:
+        UserError: the network has not two columns, `devices` are not two that there are, or a
+            strategy is in scope.
+    """
+    chain = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
+    _require_two_columns(chain)
+    _require_devices(devices)
+    with_weights = [layer for layer in chain if layer.weights]
+    has_top = isinstance(with_weights[-1], keras.layers.Dense)
+    last_split = with_weights[-2 if has_top else -1]
+
+    inputs = keras.Input(network.input_shape[1:], name="input")
+    flow = _Flow([inputs, inputs], is_whole=True)
+    receivers = devices
+    for layer in chain:
+        if isinstance(layer, layers.LocalResponseNormalization) and layer.columns == 1:
+            flow = _normalize_across(layer, flow, devices)
+            continue
+        if _needs_all_maps(layer) and not flow.is_whole:
+            flow = _gather(flow, devices, receivers, layer.name)
+        flow = _run(layer, flow, devices, is_split=receivers is devices)
+        if layer is last_split:
+            receivers = devices[:1]
+    if not flow.is_whole:
+        flow = _gather(flow, devices, receivers, "output")
+    model = keras.Model(inputs, flow.tensors[0], name=network.name)
+    weights.assign(model, weights.read(network))
+    return model
+
+
+class _Flow(NamedTuple):
+    """What goes from layer to layer.
+
+    Attributes:
+        tensors: one for each device; the first device's alone where the columns have ended.
+        is_whole: whether each is all maps, or the maps of its own column.
+    """
+
+    tensors: Sequence[object]
+    is_whole: bool
+
+
+def _needs_all_maps(layer: keras.layers.Layer) -> bool:
+    if isinstance(layer, keras.layers.Conv2D):
+        return layer.groups == 1
+    return isinstance(layer, _NEED_ALL_MAPS)
+
+
+def _run(
+    layer: keras.layers.Layer, flow: _Flow, devices: Sequence[str], *, is_split: bool
+) -> _Flow:
+    """The layer on the device of each tensor; if `is_split`, a column's half of it."""
+    config = layer.get_config()
+    regularizers = {name: getattr(layer, name) for name in _REGULARIZERS if name in config}
+    config |= dict.fromkeys(regularizers) | dict.fromkeys(_INITIALIZERS & config.keys(), "zeros")
+    if is_split:
+        config |= {name: max(1, config[name] // 2) for name in _HALVED if name in config}
+    tensors = []
+    for tensor, device, column in zip(flow.tensors, devices, weights.COLUMNS, strict=False):
+        with tf.device(device):  # where a dropout makes its counter, at once
+            part = type(layer).from_config(config)
+        name = weights.name_in(column, layer.name) if len(flow.tensors) > 1 else layer.name
+        tensors.append(OnDevice(part, device, name=name, **regularizers)(tensor))
+    return _Flow(tensors, flow.is_whole and not (is_split and layer.weights))
+
+
+def _gather(flow: _Flow, devices: Sequence[str], receivers: Sequence[str], name: str) -> _Flow:
+    """All maps, on each receiver: the first column's before the second's."""
+    if len(receivers) == 1:
+        whole = OnDevice(keras.layers.Concatenate(), receivers[0], name=f"gather_{name}")
+        return _Flow([whole(flow.tensors)], is_whole=True)
+    everything = (0, flow.tensors[0].shape[-1])
+    return _exchange(flow, devices, [everything] * 2, f"gather_{name}")
+
+
+def _normalize_across(
+    layer: layers.LocalResponseNormalization, flow: _Flow, devices: Sequence[str]
+) -> _Flow:
+    """A response normalization that the neighbours in the other column count in, exactly.
+
+    A map at the border has at most size // 2 neighbours beyond it. They come from the other device,
+    are normalized with the others though neighbours of their own are missing, and are left out.
+    """
+    count = flow.tensors[0].shape[-1]
+    reach = min(layer.size // 2, count)
+    flow = _exchange(flow, devices, [(count - reach, reach), (0, reach)], f"halo_{layer.name}")
+    flow = _run(layer, flow, devices, is_split=False)
+    own = [
+        OnDevice(Maps(start, count), device, name=weights.name_in(column, f"own_{layer.name}"))
+        for start, device, column in zip((0, reach), devices, weights.COLUMNS, strict=True)
+    ]
+    return _Flow([maps(x) for maps, x in zip(own, flow.tensors, strict=True)], is_whole=False)
+
+
+def _exchange(
+    flow: _Flow, devices: Sequence[str], sent: Sequence[tuple[int, int]], name: str
+) -> _Flow:
+    """On each device its own maps and, in their order, those that the other one sends.
+
+    Args:
+        sent: for each column the first map it sends, and how many.
+    """
+    (own_a, from_a), (own_b, from_b) = (
+        OnDevice(Share(*maps), device, name=weights.name_in(column, f"share_{name}"))(tensor)
+        for tensor, device, column, maps in zip(
+            flow.tensors, devices, weights.COLUMNS, sent, strict=True
+        )
+    )
+    joined = [
+        OnDevice(keras.layers.Concatenate(), device, name=weights.name_in(column, name))(parts)
+        for parts, device, column in zip(
+            ([own_a, from_b], [from_a, own_b]), devices, weights.COLUMNS, strict=True
+        )
+    ]
+    return _Flow(joined, is_whole=True)
+
+
+def _require_two_columns(chain: Sequence[keras.layers.Layer]) -> None:
+    columns = max(layer.groups for layer in chain if isinstance(layer, keras.layers.Conv2D))
+    if columns != len(weights.COLUMNS):
+        names = ", ".join(name for name, profile in PROFILES.items() if profile.columns == 2)
+        raise UserError(
+            f"a network of two columns is needed for two devices, but its columns are {columns}; "
+            f"take a profile that has two ({names}), or no --column_parallel"
+        )
+
+
+def _require_devices(devices: Sequence[str]) -> None:
+    if tf.distribute.has_strategy():
+        raise UserError(
+            "two columns on two devices need a training without a tf.distribute strategy, but "
+            f"{type(tf.distribute.get_strategy()).__name__} is in scope; take one of the two"
+        )
+    there = [device.name for device in tf.config.list_logical_devices()]
+    known = {_type_and_index(name) for name in there}
+    wanted = {_type_and_index(name) for name in devices}
+    if len(devices) != 2 or len(wanted) != 2 or not wanted <= known:
+        raise UserError(
+            f"two devices of {', '.join(there)} are needed, one for each column, but "
+            f"{', '.join(devices) or 'none'} came; name two of these"
+        )
+
+
+def _type_and_index(device: str) -> tuple[str | None, int | None]:
+    try:
+        spec = tf.DeviceSpec.from_string(device)
+    except ValueError:  # no name of a device at all
+        return device, None
+    return spec.device_type, spec.device_index

@@ -1,0 +1,93 @@
+"""Weights of a network in two columns as those of the same network on one device, and back.
+
+The outputs of a layer are its first column's and then its second's, and they are the last axis of
+every kernel and bias. So the whole is the two parts side by side along that axis, fc6 included:
+both columns flatten all the maps, in the order of the network on one device.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import keras
+import numpy as np
+
+from keras_alexnet import checkpoints
+
+COLUMNS = ("a", "b")
+_PART = re.compile(r"(?P<layer>.+)_(?P<column>[ab])/(?P<variable>[^/]+)")
+
+
+def name_in(column: str, name: str) -> str:
+    """What a column's part of a layer is called: "conv1_a" of "conv1"."""
+    return f"{name}_{column}"
+
+
+def read(model: keras.Model) -> dict[str, np.ndarray]:
+    """What `checkpoints` keeps of a network, by "layer/variable", whole whether in columns or not.
+
+    Args:
+        model: what `place_columns` returned, or an `AlexNet`.
+    """
+    variables = checkpoints.named_variables(model)
+    return merge({name: variable.numpy() for name, variable in variables.items()})
+
+
+def assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
+    """Sets the variables of a network in columns.
+
+    Args:
+        model: what `place_columns` returned.
+        weights: of the network on one device, as `read` gives them.
+
+    Raises:
+        UserError: a name or a shape differs; the first one is named.
+    """
+    checkpoints.assign(model, split(weights, checkpoints.named_variables(model)))
+
+
+def merge(parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The variables of a network on one device from those of its two columns.
+
+    Args:
+        parts: by "layer/variable". The two of "conv1_a/kernel" and "conv1_b/kernel" become
+            "conv1/kernel". A number that both columns have, the step of a dropout, is one number
+            again; what is not in columns stays.
+    """
+    whole: dict[str, np.ndarray] = {}
+    for name, array in parts.items():
+        part = _PART.fullmatch(name)
+        if part is None:
+            whole[name] = array
+        elif part["column"] == COLUMNS[0]:
+            other = parts[f"{name_in(COLUMNS[1], part['layer'])}/{part['variable']}"]
+            whole[f"{part['layer']}/{part['variable']}"] = (
+                np.concatenate([array, other], axis=-1) if np.ndim(array) else array
+            )
+    return whole
+
+
+def split(weights: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
+    """The inverse of `merge`.
+
+    Args:
+        weights: of the network on one device, by "layer/variable".
+        names: of the variables of the network in columns.
+
+    Returns:
+        A value for each of the names that `weights` has one for, and under its own name whatever
+        else is in `weights`.
+    """
+    left = dict(weights)
+    parts: dict[str, np.ndarray] = {}
+    for name in names:
+        part = _PART.fullmatch(name)
+        source = f"{part['layer']}/{part['variable']}" if part else name
+        if source not in weights:
+            continue
+        left.pop(source, None)
+        array = weights[source]
+        if part and np.ndim(array):
+            middle = array.shape[-1] // 2
+            array = array[..., :middle] if part["column"] == COLUMNS[0] else array[..., middle:]
+        parts[name] = array
+    return {**parts, **left}

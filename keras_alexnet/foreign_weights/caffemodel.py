@@ -1,0 +1,167 @@
+"""Caffe's .caffemodel: bvlc_alexnet, bvlc_reference_caffenet, and what was trained like them.
+
+The file is one serialized NetParameter. How the format was learned: src/caffe/proto/caffe.proto of
+BVLC/caffe for messages and field numbers; blob.cpp (Blob::FromProto, ShapeEquals) for the two ways
+to say a shape, of which the older one, four numbers, fills up with ones in front;
+inner_product_layer.cpp for a kernel of [outputs, inputs] whose inputs are the values of pool5 in
+the order maps, height, width; base_conv_layer.cpp for [outputs, inputs / groups, height, width];
+models/*/train_val.prototxt for the layers' names and their order. Caffe reads photos with OpenCV,
+so its conv1 sees B, G, R. No file of Caffe's own could be had when this was written.
+
+Only the fields that are needed are described, at run time, so neither Caffe nor generated code is.
+Files of the first version (2013, "layers" within "layers") are not read.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+
+from data_prep.command_line import UserError
+from keras_alexnet.foreign_weights.fitting import shown
+from keras_alexnet.foreign_weights.layouts import LAYERS, MAPS_FIRST, ForeignNetwork, weight_names
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+_INT32, _INT64, _BYTES = _FIELD.TYPE_INT32, _FIELD.TYPE_INT64, _FIELD.TYPE_BYTES
+_ONE, _MANY = _FIELD.LABEL_OPTIONAL, _FIELD.LABEL_REPEATED
+
+# Message -> its fields: name, number, type (or the message that it is), how many. Two types are not
+# caffe.proto's, but have the same form on the wire: texts are read as bytes, because old files are
+# not always UTF-8; and a packed list of numbers is read as the bytes that it is, little-endian,
+# which NumPy takes as they are, instead of as 60 million Python numbers.
+_FIELDS = {
+    "BlobShape": (("dim", 1, _INT64, _MANY),),
+    "BlobProto": (
+        ("num", 1, _INT64, _ONE),
+        ("channels", 2, _INT64, _ONE),
+        ("height", 3, _INT64, _ONE),
+        ("width", 4, _INT64, _ONE),
+        ("data", 5, _BYTES, _MANY),
+        ("shape", 7, "BlobShape", _ONE),
+        ("double_data", 8, _BYTES, _MANY),
+    ),
+    "LayerParameter": (
+        ("name", 1, _BYTES, _ONE),
+        ("type", 2, _BYTES, _ONE),
+        ("blobs", 7, "BlobProto", _MANY),
+    ),
+    "V1LayerParameter": (
+        ("name", 4, _BYTES, _ONE),
+        ("type", 5, _INT32, _ONE),
+        ("blobs", 6, "BlobProto", _MANY),
+    ),
+    "NetParameter": (
+        ("name", 1, _BYTES, _ONE),
+        ("layers", 2, "V1LayerParameter", _MANY),
+        ("layer", 100, "LayerParameter", _MANY),
+    ),
+}
+_LEGACY_SHAPE = ("num", "channels", "height", "width")
+
+# V1LayerParameter.LayerType, the numbers that matter here -> LayerParameter.type.
+_V1_TYPES = {4: b"Convolution", 14: b"InnerProduct", 15: b"LRN", 17: b"Pooling", 18: b"ReLU"}
+_KERNEL_DIMENSIONS = {b"Convolution": 4, b"InnerProduct": 2}
+_KINDS = {b"ReLU": "relu", b"LRN": "lrn", b"Pooling": "pool"}
+_MOST_DIMENSIONS = 32  # Caffe's kMaxBlobAxes
+
+
+def read(path: str) -> ForeignNetwork:
+    """The layers with weights of a .caffemodel, as "conv1.blobs[0]" (kernel), "conv1.blobs[1]".
+
+    Args:
+        path: of the file; new (`layer`) and V1 (`layers`) networks are read.
+
+    Raises:
+        UserError: the file is no NetParameter, or a blob's numbers are not as many as its shape
+            says.
+    """
+    net = _message_class("NetParameter")()
+    try:
+        with open(path, "rb") as file:
+            net.ParseFromString(file.read())
+    except message.DecodeError as error:
+        raise UserError(
+            f"{path}: a .caffemodel (a NetParameter of Caffe) is needed; these bytes are none, or "
+            "damaged; get the file again, or say --format"
+        ) from error
+    tensors = {}
+    types = []
+    for layer in (*net.layers, *net.layer):
+        kind = layer.type if isinstance(layer.type, bytes) else _V1_TYPES.get(layer.type, b"")
+        name = layer.name.decode(errors="backslashreplace")
+        types.append((name, kind))
+        for index, blob in enumerate(layer.blobs):
+            source = f"{name}.blobs[{index}]"
+            if source in tensors:
+                raise UserError(
+                    f"{path}: one layer of each name is needed; {shown(name)} is there twice; get "
+                    "the file again"
+                )
+            dimensions = _KERNEL_DIMENSIONS.get(kind, 4) if index == 0 else 1
+            tensors[source] = _array(blob, dimensions, path, source)
+    return ForeignNetwork(
+        tensors=tensors,
+        names=weight_names(LAYERS, ".blobs[0]", ".blobs[1]"),
+        layout=MAPS_FIRST,
+        orders=_orders(types),
+        title=net.name.decode(errors="backslashreplace") if net.HasField("name") else None,
+    )
+
+
+def _message_class(name: str) -> type[message.Message]:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="keras_alexnet/caffe.proto", package="caffe", syntax="proto2"
+    )
+    for message_name, fields in _FIELDS.items():
+        described = file.message_type.add(name=message_name)
+        for field, number, kind, label in fields:
+            entry = described.field.add(name=field, number=number, label=label)
+            if isinstance(kind, str):
+                entry.type, entry.type_name = _FIELD.TYPE_MESSAGE, f".caffe.{kind}"
+            else:
+                entry.type = kind
+    pool = descriptor_pool.DescriptorPool()  # its own: the process may know Caffe's real messages
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}"))
+
+
+def _array(blob: message.Message, dimensions: int, path: str, source: str) -> np.ndarray:
+    """The blob's numbers; those of a shape of four numbers get as many dimensions as they need."""
+    if blob.double_data:
+        chunks, dtype = blob.double_data, np.dtype("<f8")
+    else:
+        chunks, dtype = blob.data, np.dtype("<f4")
+    data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    if blob.HasField("shape"):
+        shape = tuple(blob.shape.dim)
+    else:
+        shape = tuple(getattr(blob, name) for name in _LEGACY_SHAPE)
+        spare = len(shape) - dimensions
+        if shape[:spare] == (1,) * spare:
+            shape = shape[spare:]
+    if (
+        len(shape) > _MOST_DIMENSIONS
+        or any(size < 0 for size in shape)
+        or math.prod(shape) * dtype.itemsize != len(data)
+    ):
+        raise UserError(
+            f"{path}: {shown(source)} must hold as many numbers as its shape "
+            f"{list(shape[:_MOST_DIMENSIONS])} says; it holds {len(data) // dtype.itemsize} "
+            f"({len(data)} bytes); get the file again"
+        )
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _orders(types: Sequence[tuple[str, bytes]]) -> dict[str, tuple[str, ...]]:
+    """What follows conv1, conv2 and conv5, where the file has more than the layers with weights."""
+    orders = {}
+    for layer, following in itertools.pairwise(LAYERS):
+        names = [name for name, _ in types]
+        if layer in ("conv1", "conv2", "conv5") and layer in names and following in names:
+            between = types[names.index(layer) : names.index(following)]
+            order = tuple(_KINDS[kind] for _, kind in between if kind in _KINDS)
+            if order:
+                orders[layer] = order
+    return orders

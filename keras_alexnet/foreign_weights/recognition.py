@@ -1,0 +1,101 @@
+"""What a file is: its format, and the profile whose network its tensors are."""
+
+import hashlib
+import os
+
+from data_prep.command_line import UserError
+from keras_alexnet.foreign_weights import FORMATS, LARGEST_FILE, fitting
+from keras_alexnet.foreign_weights.layouts import ForeignNetwork
+from keras_alexnet.profile import Profile
+from keras_alexnet.profiles import PROFILES, get_profile
+
+AUTO = "auto"
+_LONGEST_BEGINNING = 16  # bytes
+
+
+def recognize(path: str, file_format: str) -> tuple[str, str]:
+    """The file's format, and the sha256 of its bytes.
+
+    Args:
+        path: of the file.
+        file_format: a name in `FORMATS`, which is believed, or "auto": by the first bytes of the
+            file or else the end of its name.
+
+    Raises:
+        UserError: there is no such file, it is too large, or its format cannot be told.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"a file of weights is needed; {path} is none; check --weights")
+    size = os.path.getsize(path)
+    if size > LARGEST_FILE:
+        raise UserError(
+            f"a file of at most {LARGEST_FILE} bytes is needed; {path} has {size}, eight times an "
+            "AlexNet of full width; check --weights"
+        )
+    with open(path, "rb") as file:
+        beginning = file.read(_LONGEST_BEGINNING)
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if file_format != AUTO:
+        return file_format, sha256
+    for name, known in FORMATS.items():
+        if known.beginnings and beginning.startswith(known.beginnings):
+            return name, sha256
+    for name, known in FORMATS.items():
+        if path.lower().endswith(known.endings):
+            return name, sha256
+    raise UserError(
+        f"a file of a known format is needed; neither the name nor the first bytes of {path} say "
+        f"which it is; add --format={'|'.join(FORMATS)}"
+    )
+
+
+def choose_profile(
+    network: ForeignNetwork,
+    profile: str | Profile,
+    file_format: str,
+    width: float,
+    classes: int,
+    path: str,
+) -> Profile:
+    """The profile that is asked for, or else the only one that fits.
+
+    Args:
+        network: what the file holds.
+        profile: a name in `PROFILES`, a `Profile`, or "auto".
+        file_format: of the file; says which colours its conv1 sees.
+        width: as of `Profile.scaled`.
+        classes: number of classes.
+        path: of the file, for error messages.
+
+    Returns:
+        The profile, of that width; the file's tensors are those of its network.
+
+    Raises:
+        UserError: the file is not of that network, or more than one of the profiles fits.
+    """
+    colour_order = FORMATS[file_format].colour_order
+    allowed = [
+        candidate.scaled(width)
+        for candidate in PROFILES.values()
+        if candidate.colour_order == colour_order
+    ]
+    fitting_ones = fitting.fitting_profiles(network, allowed, classes)
+    names = ", ".join(f"--profile={fitting_one.name}" for fitting_one in fitting_ones)
+    hint = f"it fits {names}" if names else f"at --width={width:g} it fits none of the profiles"
+    if profile != AUTO:
+        chosen = get_profile(profile).scaled(width)
+        if chosen.colour_order != colour_order:
+            raise UserError(
+                f"{path}: conv1 sees {colour_order} in files of this format, and the "
+                f"profile {chosen.name} reads {chosen.colour_order}; {hint}"
+            )
+        fitting.require_fit(network, chosen, classes, path, hint)
+        return chosen
+    if len(fitting_ones) > 1:
+        raise UserError(f"{path} does not say which network it is of; {hint}; say which")
+    # Where none fits, the closest serves to name a tensor that differs.
+    chosen = min(allowed, key=lambda one: fitting.count_differences(network, one, classes))
+    chosen = fitting_ones[0] if fitting_ones else chosen
+    fitting.require_fit(network, chosen, classes, path, hint)
+    return chosen

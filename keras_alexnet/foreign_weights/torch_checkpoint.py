@@ -1,0 +1,150 @@
+"""PyTorch's checkpoints: of torchvision's alexnet, and of the port that this project began from.
+
+How the formats were learned: torchvision/models/alexnet.py for the names (features.0 ... 10,
+classifier.1, 4, 6); model.py of dansuh17/alexnet-pytorch for its names (net.0 ... 12, classifier.1,
+4, 6), for what it saves after each epoch (a dictionary of epoch, total_steps, optimizer, model and
+seed) and for DataParallel, which puts "module." before each name. PyTorch's documentation says
+that torch.nn.Conv2d keeps [out, in / groups, height, width] and Linear [out, in]; both networks
+flatten maps, height, width. The colours are R, G, B.
+
+A checkpoint is a pickle. It is read by torch.load(weights_only=True), which builds tensors and
+plain containers and refuses all else; what it refuses is not read in another way.
+"""
+
+import re
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+
+from data_prep.command_line import UserError
+from keras_alexnet.foreign_weights.fitting import shown, shown_list
+from keras_alexnet.foreign_weights.layouts import MAPS_FIRST, ForeignNetwork, weight_names
+from keras_alexnet.foreign_weights.pickle_opcodes import opcodes
+
+ZIP_MAGIC = b"PK\x03\x04"  # torch.save since PyTorch 1.6
+# Before, pickles one after the other: a number that says so, a version, facts about the machine,
+# the object, and the storages' keys, behind which are the numbers.
+LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+_LEGACY_PICKLES = 5
+
+_TORCHVISION = (0, 3, 6, 8, 10)
+_SEED = (0, 4, 8, 10, 12)
+_CLASSIFIER = tuple(f"classifier.{index}" for index in (1, 4, 6))
+_NAMES = tuple(
+    weight_names((*(f"{part}.{index}" for index in indices), *_CLASSIFIER), ".weight", ".bias")
+    for part, indices in (("features", _TORCHVISION), ("net", _SEED))
+)
+_STATE_KEYS = ("model", "state_dict")  # where a training program's dictionary has the weights
+_PARALLEL_PREFIX = "module."
+
+
+def read(path: str) -> ForeignNetwork:
+    """The tensors of a state_dict, or of a training program's dictionary that has one.
+
+    Args:
+        path: of a file that torch.save wrote.
+
+    Raises:
+        UserError: PyTorch is not installed; or the file is damaged, holds anything but plain
+            containers and tensors, or no state_dict of floating numbers.
+    """
+    try:
+        import torch  # an optional extra of the project
+    except ImportError as error:
+        raise UserError(
+            f"PyTorch is needed to read {path}, and is not installed: pip install .[torch]"
+        ) from error
+    size = _require_plain_file(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what PyTorch raises at a damaged file is of no one type
+        name = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"it names {shown(name[1])}" if name else f"it is damaged ({type(error).__name__})"
+        raise UserError(
+            f"{path}: a file of nothing but tensors and plain containers is needed, as torch.save("
+            f"model.state_dict(), ...) writes it; PyTorch's weights_only loader refuses it: {what}"
+        ) from error
+    state, left_out = _state_dict(loaded, path)
+    if all(name.startswith(_PARALLEL_PREFIX) for name in state):
+        state = {name.removeprefix(_PARALLEL_PREFIX): value for name, value in state.items()}
+    tensors = {}
+    for name, value in state.items():
+        if (
+            not isinstance(value, torch.Tensor)
+            or value.layout != torch.strided
+            or value.device.type != "cpu"
+            or value.dtype not in (torch.float16, torch.float32, torch.float64)
+        ):
+            kind = getattr(value, "dtype", type(value).__name__)
+            raise UserError(
+                f"{path}: {shown(name)} must be a dense tensor of float16, float32 or float64; it "
+                f"is {kind}; save model.float().state_dict()"
+            )
+        # A tensor may show one number of the file many times; what is larger than the file does.
+        size -= value.numel() * value.element_size()
+        if size < 0:
+            raise UserError(
+                f"{path}: tensors no larger than the file are needed; {shown(name)} is larger than "
+                "what is left of it; save model.state_dict() again"
+            )
+        tensors[name] = np.ascontiguousarray(value.detach().resolve_neg().numpy())
+    names = max(_NAMES, key=lambda names: sum(name in tensors for name in names.values()))
+    return ForeignNetwork(tensors, names, MAPS_FIRST, left_out=left_out)
+
+
+def _state_dict(loaded: object, path: str) -> tuple[dict[str, object], list[str]]:
+    """The state_dict, and the names of what is beside it."""
+    left_out: list[str] = []
+    if isinstance(loaded, Mapping):
+        for key in _STATE_KEYS:
+            if isinstance(loaded.get(key), Mapping):
+                left_out = [other for other in loaded if isinstance(other, str) and other != key]
+                loaded = loaded[key]
+                break
+    if not isinstance(loaded, Mapping) or not all(isinstance(name, str) for name in loaded):
+        held = shown_list(loaded) if isinstance(loaded, Mapping) else type(loaded).__name__
+        raise UserError(
+            f"{path}: a state_dict is needed, alone or as the entry {' or '.join(_STATE_KEYS)} of "
+            f"a dictionary; it holds: {held}; save model.state_dict()"
+        )
+    return dict(loaded), left_out
+
+
+def _require_plain_file(path: str) -> int:
+    """Refuses what would cost much more memory than the file has bytes; returns these."""
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        start = file.read(len(LEGACY_MAGIC))
+        file.seek(0)
+        if not start.startswith(ZIP_MAGIC):
+            if start != LEGACY_MAGIC:
+                raise UserError(
+                    f"{path}: a file that torch.save wrote is needed; these bytes begin as none "
+                    "does; get it again, or say --format"
+                )
+            for _ in range(_LEGACY_PICKLES):
+                for _ in opcodes(file, size, path):
+                    pass
+            return size
+        try:
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+                for entry in entries:
+                    if entry.filename.endswith("/data.pkl") and entry.file_size <= size:
+                        with archive.open(entry) as pickled:
+                            for _ in opcodes(pickled, entry.file_size, path):
+                                pass
+        # zipfile has an error of its own, and lets others through.
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError) as error:
+            raise UserError(
+                f"{path}: a whole file of torch.save is needed; its zip archive is damaged; get it "
+                "again"
+            ) from error
+    if sum(entry.file_size for entry in entries) > size:
+        raise UserError(
+            f"{path}: a file of torch.save, which compresses nothing, is needed; this archive says "
+            f"that it unpacks to more than its {size} bytes; get it again"
+        )
+    return size
