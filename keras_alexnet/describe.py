@@ -43,7 +43,10 @@ flags.register_multi_flags_validator(
 )
 flags.register_multi_flags_validator(
     ["all", "width", "classes", "batch_size"],
-    lambda values: not values["all"] or list(values.values())[1:] == [1.0, 1000, None],
+    lambda values: (
+        not values["all"]
+        or all(FLAGS[name].using_default_value for name in values if name != "all")
+    ),
     "--all is about the networks as published; give --width, --classes and --batch_size with "
     "--profile=NAME",
     flag_values=FLAGS,

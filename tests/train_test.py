@@ -13,8 +13,9 @@ import pytest
 
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import checkpoints, evaluate, train, workdir
+from keras_alexnet import checkpoints, evaluate, train, training_options, workdir
 from keras_alexnet.profiles import PROFILES
+from keras_alexnet.training_options import TrainingOptions
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROFILE = dataclasses.replace(
@@ -23,7 +24,7 @@ PROFILE = dataclasses.replace(
     bias_init=(0.0,) * 8,
     pixel_scale=1 / 60,
 )
-OPTIONS = train.TrainingOptions(
+OPTIONS = TrainingOptions(
     optimizer="sgd",
     learning_rate=0.01,
     momentum=0.9,
@@ -89,6 +90,23 @@ def test_figures_and_metrics(finished, data_dir):
     assert [line["step"] for line in metrics] == [4, 8, 12]
     assert metrics[0]["loss"] > metrics[0]["cross_entropy"] > 0  # the decay is in the loss
     assert (folder / "tensorboard").is_dir()
+
+
+# One that subtracts the centre of the mean image, and one with constants and no random crop.
+@pytest.mark.parametrize("name", ["krizhevsky2012", "seed"])
+def test_a_profile_goes_its_own_way_from_records_to_accuracy(data_dir, tmp_path, name):
+    profile = PROFILES[name].scaled(0.0625)
+    recipe = {
+        field: getattr(profile, field) for field in ("optimizer", "learning_rate", "schedule")
+    }
+    figures = run(data_dir, tmp_path / "run", profile, epochs=1, strategy="one_device", **recipe)
+    trained = workdir.load_run(str(tmp_path / "run"))
+    assert trained.profile == profile
+    for views in (1, 10):
+        again = evaluate.evaluate(trained=trained, data_dir=str(data_dir), views=views)
+        assert again["images"] == figures["images"]
+    one_view = evaluate.evaluate(trained=trained, data_dir=str(data_dir))
+    assert one_view["top1"] == figures["top1"], "validation in fit sees no noise, evaluate neither"
 
 
 def test_the_network_learns_something(finished):
@@ -227,7 +245,7 @@ def test_every_config_is_a_run_that_can_be_started(path):
     values = train.FLAGS
     values.unparse_flags()
     values(["train", f"--flagfile={path}", "--data_dir=d", "--workdir=w"])
-    profile = train._profile_from_flags()
-    options = train._options_from_flags(profile)
+    profile = training_options.profile_from_flags(values)
+    options = training_options.options_from_flags(values, profile)
     assert options.epochs > 0
     assert path.read_text().startswith("# ")

@@ -1,4 +1,4 @@
-"""A network's two columns on two devices, as in figure 2 of the paper and in its program of 2012.
+r"""A network's two columns on two devices, as in figure 2 of the paper and in its program of 2012.
 
     device 0:  conv1_a ... conv2_a      conv3_a ... conv5_a      fc6_a      fc7_a      fc8
                                    \  /                     \  /       \  /       \   /
@@ -168,8 +168,7 @@ def _exchange(
 ) -> _Flow:
     """On each device its own maps and, in their order, those that the other one sends.
 
-    Args:
-        sent: for each column the first map it sends, and how many.
+    For each column, `sent` is the first map that it sends, and how many.
     """
     (own_a, from_a), (own_b, from_b) = (
         OnDevice(Share(*maps), device, name=weights.name_in(column, f"share_{name}"))(tensor)

@@ -41,6 +41,11 @@ class OnDevice(keras.layers.Wrapper):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.supports_jit = False  # XLA compiles for one device
 
+    @property
+    def variables(self):
+        """Those of the layer, the step of a dropout among them."""
+        return self.layer.variables
+
     def build(self, input_shape):
         """Makes the layer's variables, on the device."""
         with tf.device(self.device):

@@ -48,4 +48,6 @@ def beside(variable) -> contextlib.AbstractContextManager:
     """
     if tf.distribute.has_strategy():
         return contextlib.nullcontext()
-    return tf.device(getattr(variable, "value", variable).device)
+    if not isinstance(variable, tf.Variable):  # Keras 3 has variables of its own around them
+        variable = variable.value
+    return tf.device(variable.device)

@@ -1,4 +1,4 @@
-"""Whether the tensors of a file are those of a profile's network, or which is the first to differ."""
+"""Whether the tensors of a file are those of a profile's network; if not, which differs first."""
 
 import itertools
 from collections.abc import Iterable, Iterator

@@ -76,7 +76,7 @@ def choose_profile(
     """
     colour_order = FORMATS[file_format].colour_order
     allowed = [
-        candidate.scaled(width)
+        _scaled(candidate, width)
         for candidate in PROFILES.values()
         if candidate.colour_order == colour_order
     ]
@@ -84,7 +84,7 @@ def choose_profile(
     names = ", ".join(f"--profile={fitting_one.name}" for fitting_one in fitting_ones)
     hint = f"it fits {names}" if names else f"at --width={width:g} it fits none of the profiles"
     if profile != AUTO:
-        chosen = get_profile(profile).scaled(width)
+        chosen = _scaled(get_profile(profile), width)
         if chosen.colour_order != colour_order:
             raise UserError(
                 f"{path}: conv1 sees {colour_order} in files of this format, and the "
@@ -99,3 +99,8 @@ def choose_profile(
     chosen = fitting_ones[0] if fitting_ones else chosen
     fitting.require_fit(network, chosen, classes, path, hint)
     return chosen
+
+
+def _scaled(profile: Profile, width: float) -> Profile:
+    # `scaled` rounds to multiples of 8, and a profile of one's own may have other numbers.
+    return profile if width == 1.0 else profile.scaled(width)

@@ -28,12 +28,17 @@ ZIP_MAGIC = b"PK\x03\x04"  # torch.save since PyTorch 1.6
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 _LEGACY_PICKLES = 5
 
-_TORCHVISION = (0, 3, 6, 8, 10)
-_SEED = (0, 4, 8, 10, 12)
 _CLASSIFIER = tuple(f"classifier.{index}" for index in (1, 4, 6))
-_NAMES = tuple(
-    weight_names((*(f"{part}.{index}" for index in indices), *_CLASSIFIER), ".weight", ".bias")
-    for part, indices in (("features", _TORCHVISION), ("net", _SEED))
+# Names of the weights, and what the modules between conv1 and conv2, conv2 and conv3 are.
+_NETWORKS = tuple(
+    (
+        weight_names((*(f"{part}.{index}" for index in indices), *_CLASSIFIER), ".weight", ".bias"),
+        {"conv1": order, "conv2": order, "conv5": ("relu", "pool")},
+    )
+    for part, indices, order in (
+        ("features", (0, 3, 6, 8, 10), ("relu", "pool")),  # torchvision
+        ("net", (0, 4, 8, 10, 12), ("relu", "lrn", "pool")),  # the port
+    )
 )
 _STATE_KEYS = ("model", "state_dict")  # where a training program's dictionary has the weights
 _PARALLEL_PREFIX = "module."
@@ -89,8 +94,8 @@ def read(path: str) -> ForeignNetwork:
                 "what is left of it; save model.state_dict() again"
             )
         tensors[name] = np.ascontiguousarray(value.detach().resolve_neg().numpy())
-    names = max(_NAMES, key=lambda names: sum(name in tensors for name in names.values()))
-    return ForeignNetwork(tensors, names, MAPS_FIRST, left_out=left_out)
+    names, orders = max(_NETWORKS, key=lambda known: sum(n in tensors for n in known[0].values()))
+    return ForeignNetwork(tensors, names, MAPS_FIRST, orders, left_out=left_out)
 
 
 def _state_dict(loaded: object, path: str) -> tuple[dict[str, object], list[str]]:

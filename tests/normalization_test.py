@@ -1,0 +1,325 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_alexnet.layers import LocalResponseNormalization, SameMapNormalization
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture
+def mixed_policy(request):
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(request.param)
+    yield request.param
+    keras.mixed_precision.set_global_policy(before)
+
+
+def reference_lrn(x, *, size, k, alpha, beta, alpha_divided_by_size=False, columns=1):
+    channels = x.shape[-1]
+    weight = alpha / size if alpha_divided_by_size else alpha
+    y = np.empty_like(x)
+    for channel in range(channels):
+        column = channel * columns // channels
+        first = max(channel - size // 2, column * channels // columns)
+        last = min(channel + size // 2, (column + 1) * channels // columns - 1)
+        squares = sum(x[..., neighbour] ** 2 for neighbour in range(first, last + 1))
+        y[..., channel] = x[..., channel] / (k + weight * squares) ** beta
+    return y
+
+
+def reference_map_norm(x, *, size, k, alpha, beta):
+    y = np.empty_like(x)
+    for image, row, column, channel in np.ndindex(*x.shape):
+        squares = 0.0
+        for i in range(row - size // 2, row + size // 2 + 1):
+            for j in range(column - size // 2, column + size // 2 + 1):
+                if 0 <= i < x.shape[1] and 0 <= j < x.shape[2]:
+                    squares += x[image, i, j, channel] ** 2
+        unit = x[image, row, column, channel]
+        y[image, row, column, channel] = unit / (k + alpha / size**2 * squares) ** beta
+    return y
+
+
+def slopes(function, x, upstream, step=1e-5):
+    """The gradient of sum(function(x) * upstream), from differences in float64."""
+    result = np.zeros_like(x)
+    for place in np.ndindex(*x.shape):
+        shift = np.zeros_like(x)
+        shift[place] = step
+        rise = function(x + shift) - function(x - shift)
+        result[place] = np.sum(rise * upstream) / (2 * step)
+    return result
+
+
+def gradient(layer, x, upstream):
+    variable = tf.Variable(x.astype(np.float32))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.cast(layer(variable), tf.float32) * upstream.astype(np.float32))
+    return tape.gradient(loss, variable)
+
+
+def in_float32(tensor):
+    return tf.cast(tensor, tf.float32).numpy()
+
+
+# ------------------------------------------------------------- LocalResponseNormalization
+
+LRN_CASES = [
+    {"size": 5, "k": 2.0, "alpha": 0.03, "beta": 0.75},
+    {"size": 5, "k": 1.0, "alpha": 0.03, "beta": 0.75, "alpha_divided_by_size": True},
+    {"size": 5, "k": 2.0, "alpha": 0.03, "beta": 0.75, "columns": 2},
+    {"size": 3, "k": 0.5, "alpha": 0.2, "beta": 0.5},
+    {"size": 3, "k": 0.5, "alpha": 0.2, "beta": 0.5, "columns": 3},
+    {"size": 1, "k": 1.0, "alpha": 0.2, "beta": 1.25},
+    {"size": 9, "k": 1.0, "alpha": 0.05, "beta": 0.75},  # wider than the 6 channels
+    {"size": 17, "k": 1.0, "alpha": 0.05, "beta": 0.75},  # just reaches the next 8 channels
+    {"size": 19, "k": 1.0, "alpha": 0.05, "beta": 0.75},
+]
+
+
+# 72 channels, and two columns of 72, are summed 8 at a time, the others all at once.
+@pytest.mark.parametrize("arguments", LRN_CASES)
+@pytest.mark.parametrize("shape", [(2, 3, 4, 6), (5, 6), (2, 2, 3, 72), (3, 144), (3, 90)])
+def test_lrn_is_the_formula(arguments, shape):
+    x = RANDOM.normal(0, 10, shape)
+    y = LocalResponseNormalization(**arguments)(x.astype(np.float32))
+    np.testing.assert_allclose(y, reference_lrn(x, **arguments), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("arguments", LRN_CASES)
+@pytest.mark.parametrize("shape", [(2, 6), (1, 72), (1, 144)])
+def test_lrn_gradient_is_the_slope_of_the_formula(arguments, shape):
+    x = RANDOM.normal(0, 10, shape)
+    upstream = RANDOM.normal(size=x.shape)
+    expected = slopes(lambda x: reference_lrn(x, **arguments), x, upstream)
+    ours = gradient(LocalResponseNormalization(**arguments), x, upstream)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("divided", [False, True])
+@pytest.mark.parametrize("channels", [32, 96])
+def test_lrn_is_tensorflows_with_its_alpha(divided, channels):
+    x = tf.Variable(RANDOM.normal(0, 50, (2, 5, 5, channels)), dtype=tf.float32)
+    layer = LocalResponseNormalization(alpha_divided_by_size=divided)
+    alpha = 2e-5 if divided else 1e-4
+    with tf.GradientTape(persistent=True) as tape:
+        ours = layer(x)
+        theirs = tf.nn.local_response_normalization(x, 2, 2.0, alpha, 0.75)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(ours, x), tape.gradient(theirs, x), rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [16, 144])
+def test_lrn_columns_are_layers_of_their_own(channels):
+    x = tf.constant(RANDOM.normal(0, 100, (2, 3, 3, channels)).astype(np.float32))
+    within = LocalResponseNormalization(columns=2)(x)
+    halves = [LocalResponseNormalization()(half) for half in tf.split(x, 2, axis=-1)]
+    np.testing.assert_allclose(within, tf.concat(halves, axis=-1), rtol=1e-6)
+    # Only the two channels on either side of the border have neighbours across it.
+    across = LocalResponseNormalization()(x)
+    is_other = np.any(np.abs(across / within - 1) > 1e-4, axis=(0, 1, 2))
+    border = channels // 2
+    np.testing.assert_array_equal(np.flatnonzero(is_other), np.arange(border - 2, border + 2))
+
+
+@pytest.mark.parametrize("mixed_policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
+def test_lrn_computes_in_float32(mixed_policy):
+    # 1000 squared is not a float16; in bfloat16 the small neighbours would be rounded away.
+    x = tf.constant([[1000.0, 60.0, 60.0, 60.0, -1000.0]])
+    arguments = {"size": 5, "k": 1.0, "alpha": 0.01, "beta": 0.75}
+    y = LocalResponseNormalization(**arguments)(x)
+    half = mixed_policy.removeprefix("mixed_")
+    assert y.dtype == half
+    rounded = tf.cast(tf.cast(x, half), tf.float64).numpy()
+    expected = tf.cast(reference_lrn(rounded, **arguments), half)
+    np.testing.assert_array_equal(in_float32(y), in_float32(expected))
+
+
+def test_lrn_takes_any_batch():
+    layer = LocalResponseNormalization()
+    inputs = keras.Input([5, 4, 96])
+    assert keras.Model(inputs, layer(inputs)).output_shape == (None, 5, 4, 96)
+    assert layer(tf.zeros([0, 5, 4, 96])).shape == (0, 5, 4, 96)
+    assert layer(tf.zeros([2, 1, 3, 96])).shape == (2, 1, 3, 96)
+
+
+def test_lrn_survives_its_config():
+    layer = LocalResponseNormalization(3, 1.0, 0.5, 0.6, True, 2, name="lrn")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert isinstance(again, LocalResponseNormalization)
+    assert again.get_config() == layer.get_config()
+    x = RANDOM.normal(size=(2, 8)).astype(np.float32)
+    np.testing.assert_array_equal(again(x), layer(x))
+
+
+def test_lrn_without_columns_is_one_column():
+    # What was saved before there were columns.
+    config = LocalResponseNormalization().get_config()
+    del config["columns"]
+    assert LocalResponseNormalization.from_config(config).columns == 1
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0.0}, {"alpha": -1e-4}, {"beta": 0.0}])
+def test_lrn_constants_leave_a_root_to_draw(wrong):
+    with pytest.raises(ValueError, match="k and beta must be above 0, and alpha at least 0"):
+        LocalResponseNormalization(**wrong)
+
+
+@pytest.mark.parametrize("columns", [0, -1])
+def test_lrn_has_a_column(columns):
+    with pytest.raises(ValueError, match=rf"columns must be at least 1. Received: {columns}"):
+        LocalResponseNormalization(columns=columns)
+
+
+def test_lrn_columns_are_equal():
+    text = "must be a multiple of columns.* Received: 9 channels, columns=2"
+    with pytest.raises(ValueError, match=text):
+        LocalResponseNormalization(columns=2)(keras.Input([4, 4, 9]))
+
+
+# ------------------------------------------------------------------- SameMapNormalization
+
+MAP_NORM_CASES = [
+    {"size": 5, "k": 1.0, "alpha": 0.5, "beta": 0.75},
+    {"size": 3, "k": 2.0, "alpha": 0.2, "beta": 0.5},
+    {"size": 1, "k": 0.5, "alpha": 0.1, "beta": 1.25},
+    {"size": 9, "k": 1.0, "alpha": 0.5, "beta": 0.75},  # wider than the map
+]
+
+
+@pytest.mark.parametrize("arguments", MAP_NORM_CASES)
+@pytest.mark.parametrize("shape", [(2, 7, 6, 3), (1, 1, 5, 2)])
+def test_map_norm_is_the_formula(arguments, shape):
+    x = RANDOM.normal(0, 10, shape)
+    y = SameMapNormalization(**arguments)(x.astype(np.float32))
+    np.testing.assert_allclose(y, reference_map_norm(x, **arguments), rtol=1e-5, atol=1e-6)
+
+
+def test_map_norm_is_the_2012_programs():
+    # One unit of 1000 and zeros: its neighbours do not change, itself by the program's constants.
+    x = np.zeros([1, 5, 5, 1], np.float32)
+    x[0, 2, 2] = 1000.0
+    y = SameMapNormalization()(x)
+    np.testing.assert_allclose(y[0, 2, 2, 0], 1000 / (1 + 0.001 / 25 * 1e6) ** 0.75, rtol=1e-6)
+    assert np.count_nonzero(y) == 1
+
+
+@pytest.mark.parametrize("arguments", MAP_NORM_CASES)
+def test_map_norm_gradient_is_the_slope_of_the_formula(arguments):
+    x = RANDOM.normal(0, 10, (1, 6, 5, 2))
+    upstream = RANDOM.normal(size=x.shape)
+    expected = slopes(lambda x: reference_map_norm(x, **arguments), x, upstream)
+    ours = gradient(SameMapNormalization(**arguments), x, upstream)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mixed_policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
+def test_map_norm_computes_in_float32(mixed_policy):
+    x = tf.constant([1000.0, 60.0, 60.0, 60.0, -1000.0], shape=[1, 1, 5, 1])
+    arguments = {"size": 5, "k": 1.0, "alpha": 0.01, "beta": 0.75}
+    y = SameMapNormalization(**arguments)(x)
+    half = mixed_policy.removeprefix("mixed_")
+    assert y.dtype == half
+    rounded = tf.cast(tf.cast(x, half), tf.float64).numpy()
+    expected = tf.cast(reference_map_norm(rounded, **arguments), half)
+    np.testing.assert_array_equal(in_float32(y), in_float32(expected))
+
+
+def test_map_norm_takes_any_map():
+    layer = SameMapNormalization()
+    inputs = keras.Input([None, None, 4])
+    model = keras.Model(inputs, layer(inputs))
+    assert model.output_shape == (None, None, None, 4)
+    x = RANDOM.normal(0, 100, (2, 3, 7, 4))
+    expected = reference_map_norm(x, size=5, k=1.0, alpha=1e-3, beta=0.75)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5)
+    assert layer(tf.zeros([0, 5, 5, 4])).shape == (0, 5, 5, 4)
+
+
+def test_map_norm_survives_its_config():
+    layer = SameMapNormalization(3, 2.0, 0.5, 0.6, name="map_norm")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert isinstance(again, SameMapNormalization)
+    assert again.get_config() == layer.get_config()
+    x = RANDOM.normal(size=(2, 4, 4, 2)).astype(np.float32)
+    np.testing.assert_array_equal(again(x), layer(x))
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0.0}, {"alpha": -1e-4}, {"beta": 0.0}])
+def test_map_norm_constants_leave_a_root_to_draw(wrong):
+    with pytest.raises(ValueError, match="k and beta must be above 0, and alpha at least 0"):
+        SameMapNormalization(**wrong)
+
+
+def test_map_norm_needs_maps():
+    with pytest.raises(ValueError, match="expected ndim=4, found ndim=2"):
+        SameMapNormalization()(tf.zeros([2, 8]))
+
+
+# ----------------------------------------------------------------------------------- both
+
+BOTH = [LocalResponseNormalization, SameMapNormalization]
+
+
+@pytest.mark.parametrize("mixed_policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
+@pytest.mark.parametrize("layer_class", BOTH)
+def test_mixed_precision_gradient_is_that_of_float32(layer_class, mixed_policy):
+    half = mixed_policy.removeprefix("mixed_")
+    x = in_float32(tf.cast(RANDOM.normal(0, 300, (2, 6, 5, 96)), half))  # squares beyond float16
+    upstream = in_float32(tf.cast(RANDOM.normal(size=x.shape), half))
+    ours = gradient(layer_class(), x, upstream)
+    expected = gradient(layer_class(dtype="float32"), x, upstream)
+    tolerance = float(tf.experimental.numpy.finfo(half).eps)
+    np.testing.assert_allclose(ours, expected, rtol=tolerance, atol=tolerance * 1e-3)
+
+
+@pytest.mark.parametrize("layer_class", BOTH)
+@pytest.mark.parametrize("size", [0, 4, -1])
+def test_size_is_odd(layer_class, size):
+    with pytest.raises(ValueError, match=rf"size must be odd and above 0. Received: {size}"):
+        layer_class(size=size)
+
+
+@pytest.mark.parametrize("layer_class", BOTH)
+def test_channels_are_known(layer_class):
+    with pytest.raises(ValueError, match="the channels, must be known"):
+        layer_class()(keras.Input([4, 4, None]))
+
+
+@pytest.mark.parametrize("file", ["model.keras", "model.weights.h5"])
+def test_normalizations_are_saved_and_loaded(file, tmp_path):
+    def build():
+        inputs = keras.Input([6, 6, 3])
+        x = keras.layers.Conv2D(8, 3)(inputs)
+        x = LocalResponseNormalization(3, 1.0, 0.5, 0.6, True, 2)(x)
+        return keras.Model(inputs, SameMapNormalization(3, 2.0, 0.5, 0.6)(x))
+
+    model, path = build(), str(tmp_path / file)
+    if file.endswith(".keras"):
+        model.save(path)
+        again = keras.saving.load_model(path)
+    else:
+        model.save_weights(path)
+        again = build()
+        again.load_weights(path)
+    assert [type(layer) for layer in again.layers[2:]] == BOTH
+    x = RANDOM.normal(0, 10, (2, 6, 6, 3)).astype(np.float32)
+    np.testing.assert_array_equal(again(x), model(x))
+
+
+def test_normalizations_train_on_two_replicas():
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
+    )
+    with strategy.scope():
+        inputs = keras.Input([6, 6, 3])
+        x = keras.layers.Conv2D(8, 3, kernel_initializer=keras.initializers.GlorotNormal(1))(inputs)
+        x = SameMapNormalization()(LocalResponseNormalization(columns=2)(x))
+        model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+        model.compile("sgd", "mse")
+    x = RANDOM.normal(size=(4, 6, 6, 3)).astype(np.float32)
+    before = model.get_weights()[0]
+    model.fit(x, np.ones([4, 8], np.float32), batch_size=4, verbose=0)
+    assert not (model.get_weights()[0] == before).all()

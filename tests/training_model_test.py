@@ -1,0 +1,71 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from stand_in import statistics
+
+from keras_alexnet import PROFILES, training_model
+from keras_alexnet.training_options import TrainingOptions
+
+OPTIONS = TrainingOptions(
+    optimizer="sgd",
+    learning_rate=0.01,
+    momentum=0.8,
+    weight_decay=0.0005,
+    schedule="steps",
+    patience=1,
+    epochs=9,
+    batch_size=4,
+    seed=5,
+    precision="float32",
+    strategy="one_device",
+)
+
+
+def build(name, **changes):
+    profile = dataclasses.replace(PROFILES[name].scaled(0.03), dropout_rate=0.0)
+    options = dataclasses.replace(OPTIONS, **changes)
+    return training_model.build(profile, options, 7, statistics(), steps=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "multiplier", "rate"),
+    [("paper", 1.0, None), ("krizhevsky2012", 2.0, 0.02), ("caffe", 2.0, None), ("owt", 1.0, None)],
+)
+def test_the_biases_have_the_profiles_rate(name, multiplier, rate):
+    optimizer = build(name)[1].optimizer
+    assert optimizer.momentum == 0.8
+    assert (optimizer.bias_multiplier, optimizer.bias_learning_rate) == (multiplier, rate)
+
+
+def test_steps_fall_at_the_profiles_part_of_the_run():
+    rate = build("seed")[1].optimizer.get_config()["learning_rate"]["config"]
+    assert rate["boundaries"] == [30, 60], "of 90 steps, as of its 90 epochs"
+    np.testing.assert_allclose(rate["values"], [0.01, 0.001, 0.0001])
+
+
+def test_plateau_begins_constant():
+    assert float(build("paper", schedule="plateau")[1].optimizer.learning_rate) == pytest.approx(
+        0.01
+    )
+
+
+def test_the_loss_has_the_decay_and_the_metrics_have_not():
+    network, model = build("caffe")
+    random = np.random.default_rng(0)
+    features = {
+        "image": random.integers(0, 256, (4, 227, 227, 3)).astype(np.uint8),
+        "offset": random.integers(0, 29, (4, 2)).astype(np.int32),
+        "flip": np.uint8([0, 1, 0, 1]),
+        "noise": np.zeros((4, 3), np.float32),
+    }
+    labels = np.arange(4)
+    logs = model.test_on_batch(features, labels, return_dict=True)
+    scores = tf.nn.log_softmax(model(features)).numpy()
+    cross_entropy = -scores[np.arange(4), labels].mean()
+    kernels = [weight for weight in network.trainable_weights if weight.name == "kernel"]
+    decay = sum(0.0005 / 2 * np.sum(np.square(kernel.numpy())) for kernel in kernels)
+    assert logs["cross_entropy"] == pytest.approx(cross_entropy, rel=1e-4)
+    assert logs["loss"] == pytest.approx(cross_entropy + decay, rel=1e-4)
+    assert logs["images"] == 4

@@ -1,0 +1,43 @@
+import pytest
+from absl import flags
+
+from data_prep.command_line import UserError
+from keras_alexnet import PROFILES, training_options
+from keras_alexnet import flags as training_flags
+
+
+def parse(*arguments):
+    values = flags.FlagValues()
+    training_flags.define_training(values)
+    values(["train", *arguments])
+    profile = training_options.profile_from_flags(values)
+    return profile, training_options.options_from_flags(values, profile)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_what_no_flag_names_is_the_profiles(name):
+    profile, options = parse(f"--profile={name}")
+    assert profile == PROFILES[name]
+    recipe = ("optimizer", "learning_rate", "momentum", "weight_decay", "schedule", "epochs")
+    for field in (*recipe, "batch_size"):
+        assert getattr(options, field) == getattr(profile, field), field
+    assert options.precision in ("float32", "bfloat16", "float16"), "auto is resolved"
+
+
+def test_what_a_flag_names_is_the_flags():
+    profile, options = parse(
+        *("--profile=caffe", "--width=0.25", "--kernel_init=fan_in_uniform", "--bias_init=0.2"),
+        *("--pixel_scale=0.5", "--dropout=0.1", "--optimizer=adam", "--learning_rate=0.3"),
+        *("--epochs=7", "--precision=float32"),
+    )
+    assert profile.conv_filters == PROFILES["caffe"].scaled(0.25).conv_filters
+    assert profile.kernel_init == ("fan_in_uniform",) * 8
+    assert profile.bias_init == (0.2,) * 8
+    assert (profile.pixel_scale, profile.dropout_rate) == (0.5, 0.1)
+    assert (options.optimizer, options.learning_rate) == ("adam", 0.3)
+    assert (options.epochs, options.precision) == (7, "float32")
+
+
+def test_flags_that_make_no_profile_are_a_user_error():
+    with pytest.raises(UserError, match="dropout_rate must be a number from 0 to below 1"):
+        parse("--dropout=1")
