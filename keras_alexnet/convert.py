@@ -12,6 +12,7 @@ NumPy computes from the file's own tensors. AlexNet(profile, classes, weights="O
 loads the result.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,10 +20,11 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import flags
 
 from data_prep import command_line, files
@@ -97,9 +99,10 @@ def convert(
     if classes is None:
         classes = fitting.count_classes(network)
     profile = recognition.choose_profile(network, profile, chosen, width, classes, weights)
-    model = AlexNet(profile, classes=classes)
-    tensors = _set_weights(model, network, profile)
-    compared = _compare(model, network, profile, weights)
+    with _exact_arithmetic():
+        model = AlexNet(profile, classes=classes)
+        tensors = _set_weights(model, network, profile)
+        compared = _compare(model, network, profile, weights)
     report_path = output.removesuffix(_ENDING) + _REPORT_ENDING
     output_sha256 = _save(model, output)
     report = {
@@ -131,6 +134,21 @@ def convert(
         "tolerance": compared["tolerance"],
         "seconds": round(time.perf_counter() - started, 1),
     }
+
+
+@contextlib.contextmanager
+def _exact_arithmetic() -> Iterator[None]:
+    """Layers made and run in here compute in float32, whatever the process is set to.
+
+    On the CPU, because a GPU rounds what convolutions multiply to 10 bits (TensorFloat-32).
+    """
+    policy = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("float32")
+    try:
+        with tf.device("CPU:0"):
+            yield
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
 
 
 def _set_weights(

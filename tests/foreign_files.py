@@ -5,11 +5,13 @@ the wire format of protobuf (field numbers of caffe.proto), the pickles of Pytho
 """
 
 import io
+import pickle
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from data_prep.command_line import UserError
 from keras_alexnet.profiles import Profile
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
@@ -205,8 +207,6 @@ def dictionary(weights: Mapping[str, np.ndarray], *, named: bool = False) -> dic
 
 def npy(value: Mapping[str, object], protocol: int) -> bytes:
     """As np.save writes an array of one object, with a pickle of that protocol."""
-    import pickle
-
     array = np.empty((), dtype=object)
     array[()] = value
     return npy_header() + pickle.dumps(array, protocol)
@@ -313,7 +313,7 @@ class Python2Pickle:
         return True
 
 
-def mutations(content: bytes, count: int, seed: int = 0):
+def mutations(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
     """Damaged copies: bytes changed, cut out, doubled, the end missing; most near the start."""
     rng = np.random.default_rng(seed)
     # The numbers of the weights are most of a file, and hardly a byte there matters.
@@ -337,3 +337,16 @@ def mutations(content: bytes, count: int, seed: int = 0):
             if not data:
                 break
         yield bytes(data)
+
+
+def refusals(content: bytes, count: int, path: str, attempt: Callable[[str], object]) -> list[str]:
+    """What `attempt(path)` says of damaged copies of a file, where it does not take them."""
+    texts = []
+    for damaged in mutations(content, count):
+        with open(path, "wb") as file:
+            file.write(damaged)
+        try:
+            attempt(path)
+        except UserError as error:
+            texts.append(str(error))
+    return texts

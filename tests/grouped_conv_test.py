@@ -16,6 +16,33 @@ def mixed_policy(request):
     keras.mixed_precision.set_global_policy(before)
 
 
+def windows_and_columns(x, kernel, groups):
+    """Of each place and group of the output: the place, the slice of x, that of the filters."""
+    height, width, channels, filters = *kernel.shape[:3], kernel.shape[3] // groups
+    for row, column in np.ndindex(x.shape[1] - height + 1, x.shape[2] - width + 1):
+        for group in range(groups):
+            own = slice(group * channels, (group + 1) * channels)
+            window = np.s_[:, row : row + height, column : column + width, own]
+            yield (row, column), window, slice(group * filters, (group + 1) * filters)
+
+
+def reference_conv(x, kernel, groups):
+    height, width = np.subtract(x.shape[1:3], kernel.shape[:2]) + 1
+    y = np.zeros((len(x), height, width, kernel.shape[-1]))
+    for (row, column), window, own in windows_and_columns(x, kernel, groups):
+        y[:, row, column, own] = np.einsum("bhwi,hwio->bo", x[window], kernel[..., own])
+    return y
+
+
+def reference_gradients(x, kernel, groups, upstream):
+    of_inputs, of_kernel = np.zeros_like(x), np.zeros_like(kernel)
+    for (row, column), window, own in windows_and_columns(x, kernel, groups):
+        errors = upstream[:, row, column, own]
+        of_kernel[..., own] += np.einsum("bhwi,bo->hwio", x[window], errors)
+        of_inputs[window] += np.einsum("hwio,bo->bhwi", kernel[..., own], errors)
+    return of_inputs, of_kernel
+
+
 CONV_CASES = [
     {"kernel_size": 5, "padding": "same", "groups": 2},
     {"kernel_size": 3, "padding": "valid", "groups": 1, "strides": 2},
@@ -35,6 +62,16 @@ def test_grouped_conv_is_keras_conv_with_the_same_weights(arguments):
     assert ours.compute_output_shape(x.shape) == tuple(expected.shape)
 
 
+def test_grouped_conv_is_each_column_alone():
+    x = RANDOM.normal(size=(2, 6, 7, 4))
+    kernel, bias = RANDOM.normal(size=(3, 3, 2, 6)), RANDOM.normal(size=6)
+    layer = GroupedConv2D(6, 3, groups=2)
+    layer.build(x.shape)
+    layer.set_weights([kernel, bias])
+    expected = reference_conv(x, kernel, 2) + bias
+    np.testing.assert_allclose(layer(x.astype(np.float32)), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_grouped_conv_gradient_is_that_of_each_column_alone():
     x = RANDOM.normal(size=(2, 6, 7, 4))
     kernel = RANDOM.normal(size=(3, 3, 2, 6))
@@ -45,30 +82,29 @@ def test_grouped_conv_gradient_is_that_of_each_column_alone():
     layer.set_weights([kernel, np.zeros(6)])
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(inputs) * upstream.astype(np.float32))
-    weights = layer.trainable_variables
-    gradients = tape.gradient(loss, [inputs, *weights])
-
-    of_inputs, of_kernel = np.zeros_like(x), np.zeros_like(kernel)
-    for row, column in np.ndindex(4, 5):  # each place of the output, in NumPy
-        window = np.s_[:, row : row + 3, column : column + 3]
-        for group in range(2):
-            own, filters = np.s_[2 * group : 2 * group + 2], np.s_[3 * group : 3 * group + 3]
-            errors = upstream[:, row, column, filters]
-            of_kernel[..., filters] += np.einsum("bhwi,bo->hwio", x[window][..., own], errors)
-            of_inputs[window][..., own] += np.einsum("hwio,bo->bhwi", kernel[..., filters], errors)
+    gradients = tape.gradient(loss, [inputs, *layer.trainable_variables])
+    of_inputs, of_kernel = reference_gradients(x, kernel, 2, upstream)
     np.testing.assert_allclose(gradients[0], of_inputs, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(gradients[1], of_kernel, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(gradients[2], upstream.sum((0, 1, 2)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("mixed_policy", ["mixed_bfloat16"], indirect=True)
+@pytest.mark.parametrize("mixed_policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
 def test_grouped_conv_follows_the_policy(mixed_policy):
     layer = GroupedConv2D(4, 3, groups=2)
-    x = RANDOM.normal(size=(1, 5, 5, 4)).astype(np.float32)
-    assert layer(x).dtype == "bfloat16"
+    inputs = tf.Variable(RANDOM.normal(size=(1, 5, 5, 4)).astype(np.float32))
+    with tf.GradientTape() as tape:
+        y = layer(inputs)
+        loss = tf.reduce_sum(tf.cast(y, tf.float32) ** 2)
+    assert y.dtype == mixed_policy.removeprefix("mixed_")
     assert {weight.dtype for weight in layer.weights} == {"float32"}
-    expected = numpy_alexnet.conv(x.astype(float), layer.get_weights()[0].astype(float), 1, 2)
-    np.testing.assert_allclose(tf.cast(layer(x), tf.float32), expected, atol=0.05)
+    y = tf.cast(y, tf.float32).numpy()
+    x, (kernel, _) = inputs.numpy(), layer.get_weights()
+    np.testing.assert_allclose(y, reference_conv(x, kernel, 2), atol=0.05)
+    of_inputs, of_kernel, _ = tape.gradient(loss, [inputs, *layer.trainable_variables])
+    expected = reference_gradients(x, kernel, 2, 2 * y)
+    np.testing.assert_allclose(of_inputs, expected[0], atol=0.02 * np.abs(expected[0]).max())
+    np.testing.assert_allclose(of_kernel, expected[1], atol=0.02 * np.abs(expected[1]).max())
 
 
 def test_grouped_conv_survives_its_config():
@@ -81,3 +117,20 @@ def test_grouped_conv_survives_its_config():
 def test_grouped_conv_is_channels_last():
     with pytest.raises(ValueError, match=r"must be 'channels_last'. Received: 'channels_first'"):
         GroupedConv2D(4, 3, data_format="channels_first")
+
+
+@pytest.mark.parametrize("file", ["model.keras", "model.weights.h5"])
+def test_grouped_conv_is_saved_and_loaded(file, tmp_path):
+    inputs = keras.Input([6, 6, 4])
+    model = keras.Model(inputs, GroupedConv2D(6, 3, groups=2, name="conv")(inputs))
+    path = str(tmp_path / file)
+    if file.endswith(".keras"):
+        model.save(path)
+        again = keras.saving.load_model(path)
+    else:
+        model.save_weights(path)
+        again = keras.models.clone_model(model)
+        again.load_weights(path)
+    assert type(again.get_layer("conv")) is GroupedConv2D
+    x = RANDOM.normal(size=(2, 6, 6, 4)).astype(np.float32)
+    np.testing.assert_array_equal(again(x), model(x))

@@ -12,7 +12,7 @@ import scipy.signal
 from keras_alexnet import PROFILES
 
 RANDOM = np.random.default_rng(0)
-TORCH_NETWORKS = {"owt": "OwtAlexNet", "seed": "SeedAlexNet"}
+TORCH_PROFILES = ("owt", "seed")
 
 
 @pytest.fixture
@@ -116,12 +116,13 @@ def test_operations_are_pytorchs(torch_alexnet):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize("name", TORCH_NETWORKS)
+@pytest.mark.parametrize("name", TORCH_PROFILES)
 def test_networks_are_pytorchs(name, torch_alexnet):
     profile = PROFILES[name].scaled(0.1)
     weights = random_weights(profile)
-    make = getattr(torch_alexnet, TORCH_NETWORKS[name])
-    network = make(5, profile.conv_filters, profile.fc_units).double().eval()
+    network = (
+        torch_alexnet.NETWORKS[name](5, profile.conv_filters, profile.fc_units).double().eval()
+    )
     torch_alexnet.set_weights(network, weights)
     x = RANDOM.normal(0, 60, (2, profile.input_size, profile.input_size, 3))
     expected = torch_alexnet.layer_outputs(network, x)

@@ -94,6 +94,10 @@ class SeedAlexNet(nn.Module):
         return self.classifier(torch.flatten(self.net(x), 1))
 
 
+# By the name of the profile that each is.
+NETWORKS: Mapping[str, type[nn.Module]] = {"owt": OwtAlexNet, "seed": SeedAlexNet}
+
+
 def _convolutions(filters: Sequence[int], conv1_padding: int) -> list[nn.Conv2d]:
     return [
         nn.Conv2d(3, filters[0], 11, stride=4, padding=conv1_padding),

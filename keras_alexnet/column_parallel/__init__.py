@@ -2,5 +2,14 @@
 
 from keras_alexnet.column_parallel.columns import column_devices, place_columns
 from keras_alexnet.column_parallel.updates import UpdatesInPlace
+from keras_alexnet.column_parallel.weights import assign_weights, merge, read_weights, split
 
-__all__ = ["UpdatesInPlace", "column_devices", "place_columns"]
+__all__ = [
+    "UpdatesInPlace",
+    "assign_weights",
+    "column_devices",
+    "merge",
+    "place_columns",
+    "read_weights",
+    "split",
+]

@@ -22,59 +22,68 @@ import tensorflow as tf
 
 from data_prep.command_line import UserError
 from keras_alexnet import layers
-from keras_alexnet.column_parallel import weights
 from keras_alexnet.column_parallel.maps import Maps, Share
 from keras_alexnet.column_parallel.placement import OnDevice
+from keras_alexnet.column_parallel.weights import COLUMNS, assign_weights, name_in, read_weights
+from keras_alexnet.profile import Profile
 from keras_alexnet.profiles import PROFILES
 
-_HALVED = ("filters", "units", "groups", "columns")  # of a layer's arguments, where it has them
-_INITIALIZERS = {"kernel_initializer", "bias_initializer"}
+_HALVED = ("filters", "units", "groups", "columns")  # arguments, of whatever layer has them
+_INITIALIZERS = ("kernel_initializer", "bias_initializer")
 _REGULARIZERS = ("kernel_regularizer", "bias_regularizer")
 _NEED_ALL_MAPS = (keras.layers.Flatten, keras.layers.Dense, layers.SeededDropout)
 
 
-def column_devices() -> tuple[str, str]:
-    """The first two GPUs of this machine, or without any GPU its first two CPU devices.
+def column_devices(profile: Profile) -> tuple[str, str]:
+    """Where the columns of a network go: the first two GPUs, or without any GPU the first two CPUs.
+
+    Args:
+        profile: of the network.
 
     Raises:
-        UserError: there are fewer.
+        UserError: the profile has not two columns, or the machine not two such devices.
     """
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    names = [device.name for device in devices]
-    if len(names) < 2:
+    if profile.columns != len(COLUMNS):
+        names = (name for name, known in PROFILES.items() if known.columns == len(COLUMNS))
         raise UserError(
-            f"two devices are needed for two columns, but there is one, {names[0]}; "
-            "train without --column_parallel"
+            "--column_parallel needs a profile of two columns, but "
+            f"{profile.name} has {profile.columns}; take one of {', '.join(names)}"
         )
-    return names[0], names[1]
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) < len(COLUMNS):
+        raise UserError(
+            "--column_parallel needs two GPUs, or two CPU devices where there is no GPU, but "
+            f"there is one device, {devices[0].name}; train without it"
+        )
+    return devices[0].name, devices[1].name
 
 
 def place_columns(network: keras.Model, devices: Sequence[str]) -> keras.Model:
     """The same network with its two columns on two devices.
 
     It computes what the other one does, to the rounding of sums taken in another order, and starts
-    from the same weights. So do its dropouts, which see whole vectors: on each device all the
-    masks of a layer are drawn, from the same seeds. It may be compiled and trained as any model,
-    not under a `tf.distribute.Strategy`; only an optimizer with `UpdatesInPlace` leaves the
-    weights and their gradients on their devices, and XLA cannot compile it.
+    from the same weights. So it does with dropout: a mask is drawn whole, from the same seed, on
+    each device that needs it. It may be compiled and trained as any model, with an optimizer that
+    is `UpdatesInPlace` (or the weights of the second column cross at every step), not under a
+    `tf.distribute.Strategy` and not by XLA.
 
     Args:
-        network: an `AlexNet` of a profile with two columns; neither it nor its variables are used
-            by the result.
+        network: an `AlexNet` of a profile with two columns. It and its variables stay as they are,
+            and are not used afterwards.
         devices: of the first and of the second column, such as ("GPU:0", "GPU:1"). The loss is
-            computed on TensorFlow's first device, so this should be the first column's.
+            computed on TensorFlow's first device, so that should be the first column's.
 
     Returns:
         A model with the inputs and outputs of `network`. A layer that both columns have is called
-        "conv1_a" in the first and "conv1_b" in the second; fc8, which the program had on one
-        device, and all after it keep their names.
+        "conv1_a" in the first and "conv1_b" in the second. fc8 and what follows it keep their
+        names: they are on the first device alone, as in the program of 2012.
 
     Raises:
-        UserError: the network has not two columns, `devices` are not two that there are, or a
+        ValueError: the network has not two columns, `devices` are not two that there are, or a
             strategy is in scope.
     """
     chain = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
-    _require_two_columns(chain)
+    _require_columns(chain)
     _require_devices(devices)
     with_weights = [layer for layer in chain if layer.weights]
     has_top = isinstance(with_weights[-1], keras.layers.Dense)
@@ -89,13 +98,13 @@ def place_columns(network: keras.Model, devices: Sequence[str]) -> keras.Model:
             continue
         if _needs_all_maps(layer) and not flow.is_whole:
             flow = _gather(flow, devices, receivers, layer.name)
-        flow = _run(layer, flow, devices, is_split=receivers is devices)
+        flow = _run(layer, flow, devices)
         if layer is last_split:
             receivers = devices[:1]
     if not flow.is_whole:
         flow = _gather(flow, devices, receivers, "output")
     model = keras.Model(inputs, flow.tensors[0], name=network.name)
-    weights.assign(model, weights.read(network))
+    assign_weights(model, read_weights(network))
     return model
 
 
@@ -117,22 +126,22 @@ def _needs_all_maps(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, _NEED_ALL_MAPS)
 
 
-def _run(
-    layer: keras.layers.Layer, flow: _Flow, devices: Sequence[str], *, is_split: bool
-) -> _Flow:
-    """The layer on the device of each tensor; if `is_split`, a column's half of it."""
+def _run(layer: keras.layers.Layer, flow: _Flow, devices: Sequence[str]) -> _Flow:
+    """The layer on the device of each tensor; of two, each has its half of the outputs."""
+    is_split = len(flow.tensors) == len(COLUMNS)
     config = layer.get_config()
     regularizers = {name: getattr(layer, name) for name in _REGULARIZERS if name in config}
-    config |= dict.fromkeys(regularizers) | dict.fromkeys(_INITIALIZERS & config.keys(), "zeros")
+    config |= dict.fromkeys(regularizers)  # they go into OnDevice
+    config |= {name: "zeros" for name in _INITIALIZERS if name in config}  # the start is copied
     if is_split:
         config |= {name: max(1, config[name] // 2) for name in _HALVED if name in config}
-    tensors = []
-    for tensor, device, column in zip(flow.tensors, devices, weights.COLUMNS, strict=False):
+    outputs = []
+    for tensor, device, column in zip(flow.tensors, devices, COLUMNS, strict=False):
         with tf.device(device):  # where a dropout makes its counter, at once
             part = type(layer).from_config(config)
-        name = weights.name_in(column, layer.name) if len(flow.tensors) > 1 else layer.name
-        tensors.append(OnDevice(part, device, name=name, **regularizers)(tensor))
-    return _Flow(tensors, flow.is_whole and not (is_split and layer.weights))
+        name = name_in(column, layer.name) if is_split else layer.name
+        outputs.append(OnDevice(part, device, name=name, **regularizers)(tensor))
+    return _Flow(outputs, flow.is_whole and not (is_split and layer.weights))
 
 
 def _gather(flow: _Flow, devices: Sequence[str], receivers: Sequence[str], name: str) -> _Flow:
@@ -155,10 +164,10 @@ def _normalize_across(
     count = flow.tensors[0].shape[-1]
     reach = min(layer.size // 2, count)
     flow = _exchange(flow, devices, [(count - reach, reach), (0, reach)], f"halo_{layer.name}")
-    flow = _run(layer, flow, devices, is_split=False)
+    flow = _run(layer, flow, devices)
     own = [
-        OnDevice(Maps(start, count), device, name=weights.name_in(column, f"own_{layer.name}"))
-        for start, device, column in zip((0, reach), devices, weights.COLUMNS, strict=True)
+        OnDevice(Maps(start, count), device, name=name_in(column, f"own_{layer.name}"))
+        for start, device, column in zip((0, reach), devices, COLUMNS, strict=True)
     ]
     return _Flow([maps(x) for maps, x in zip(own, flow.tensors, strict=True)], is_whole=False)
 
@@ -171,49 +180,46 @@ def _exchange(
     For each column, `sent` is the first map that it sends, and how many.
     """
     (own_a, from_a), (own_b, from_b) = (
-        OnDevice(Share(*maps), device, name=weights.name_in(column, f"share_{name}"))(tensor)
-        for tensor, device, column, maps in zip(
-            flow.tensors, devices, weights.COLUMNS, sent, strict=True
-        )
+        OnDevice(Share(*maps), device, name=name_in(column, f"share_{name}"))(tensor)
+        for tensor, device, column, maps in zip(flow.tensors, devices, COLUMNS, sent, strict=True)
     )
     joined = [
-        OnDevice(keras.layers.Concatenate(), device, name=weights.name_in(column, name))(parts)
+        OnDevice(keras.layers.Concatenate(), device, name=name_in(column, name))(parts)
         for parts, device, column in zip(
-            ([own_a, from_b], [from_a, own_b]), devices, weights.COLUMNS, strict=True
+            ([own_a, from_b], [from_a, own_b]), devices, COLUMNS, strict=True
         )
     ]
     return _Flow(joined, is_whole=True)
 
 
-def _require_two_columns(chain: Sequence[keras.layers.Layer]) -> None:
+def _require_columns(chain: Sequence[keras.layers.Layer]) -> None:
     columns = max(layer.groups for layer in chain if isinstance(layer, keras.layers.Conv2D))
-    if columns != len(weights.COLUMNS):
-        names = ", ".join(name for name, profile in PROFILES.items() if profile.columns == 2)
-        raise UserError(
-            f"a network of two columns is needed for two devices, but its columns are {columns}; "
-            f"take a profile that has two ({names}), or no --column_parallel"
+    if columns != len(COLUMNS):
+        raise ValueError(
+            f"network must have two columns, convolutions with groups=2. Received: {columns}. "
+            "Profile.columns says how many a profile has."
         )
 
 
 def _require_devices(devices: Sequence[str]) -> None:
     if tf.distribute.has_strategy():
-        raise UserError(
-            "two columns on two devices need a training without a tf.distribute strategy, but "
-            f"{type(tf.distribute.get_strategy()).__name__} is in scope; take one of the two"
+        raise ValueError(
+            "Columns must be placed outside of the scope of a tf.distribute.Strategy, which has "
+            f"places of its own. Received: {type(tf.distribute.get_strategy()).__name__}. "
+            "Take one of the two."
         )
     there = [device.name for device in tf.config.list_logical_devices()]
-    known = {_type_and_index(name) for name in there}
     wanted = {_type_and_index(name) for name in devices}
-    if len(devices) != 2 or len(wanted) != 2 or not wanted <= known:
-        raise UserError(
-            f"two devices of {', '.join(there)} are needed, one for each column, but "
-            f"{', '.join(devices) or 'none'} came; name two of these"
+    if len(devices) != 2 or len(wanted) != 2 or not wanted <= set(map(_type_and_index, there)):
+        raise ValueError(
+            f"devices must be two of {', '.join(there)}, one for each column. "
+            f"Received: {list(devices)}."
         )
 
 
 def _type_and_index(device: str) -> tuple[str | None, int | None]:
     try:
         spec = tf.DeviceSpec.from_string(device)
-    except ValueError:  # no name of a device at all
+    except ValueError:  # no name that a device could have
         return device, None
     return spec.device_type, spec.device_index

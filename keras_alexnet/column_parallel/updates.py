@@ -17,10 +17,11 @@ class UpdatesInPlace:
     To be named before the optimizer's class: `class SGD(UpdatesInPlace, keras.optimizers.SGD)`.
     """
 
-    def add_variable_from_reference(self, reference_variable, *args, **kwargs):
+    def add_variable_from_reference(self, *args, **kwargs):
         """Makes a variable of the optimizer, beside the one it belongs to."""
-        with beside(reference_variable):
-            return super().add_variable_from_reference(reference_variable, *args, **kwargs)
+        # Keras 3 gives that one first, Keras 2 by this name.
+        with beside(args[0] if args else kwargs["model_variable"]):
+            return super().add_variable_from_reference(*args, **kwargs)
 
     def update_step(self, gradient, variable, *args, **kwargs):
         """Updates a variable, where it is."""

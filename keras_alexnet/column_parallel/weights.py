@@ -22,7 +22,7 @@ def name_in(column: str, name: str) -> str:
     return f"{name}_{column}"
 
 
-def read(model: keras.Model) -> dict[str, np.ndarray]:
+def read_weights(model: keras.Model) -> dict[str, np.ndarray]:
     """What `checkpoints` keeps of a network, by "layer/variable", whole whether in columns or not.
 
     Args:
@@ -32,12 +32,12 @@ def read(model: keras.Model) -> dict[str, np.ndarray]:
     return merge({name: variable.numpy() for name, variable in variables.items()})
 
 
-def assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
+def assign_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
     """Sets the variables of a network in columns.
 
     Args:
         model: what `place_columns` returned.
-        weights: of the network on one device, as `read` gives them.
+        weights: of the network on one device, as `read_weights` gives them.
 
     Raises:
         UserError: a name or a shape differs; the first one is named.

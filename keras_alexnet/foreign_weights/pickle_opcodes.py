@@ -12,7 +12,7 @@ from data_prep.command_line import UserError
 
 # The dictionary of an AlexNet takes about 500 operations, a checkpoint with Adam's state 10,000.
 # Each may make an object of a hundred bytes, so their number bounds what a hostile file costs.
-MOST_OPCODES = 200_000
+MOST_OPCODES = 100_000
 _LONGEST_LINE = 4096
 
 
@@ -25,14 +25,21 @@ class _Bounded:
 
     def __init__(self, file: BinaryIO, end: int):
         self._file = file
+        self._position = file.tell()
         self._end = end
-        self.tell = file.tell
+
+    def tell(self) -> int:
+        return self._position
 
     def read(self, count: int) -> bytes:
-        return self._file.read(min(count, max(self._end - self.tell(), 0)))
+        return self._counted(self._file.read(min(count, self._end - self._position)))
 
     def readline(self) -> bytes:
-        return self._file.readline(_LONGEST_LINE)
+        return self._counted(self._file.readline(_LONGEST_LINE))
+
+    def _counted(self, data: bytes) -> bytes:
+        self._position += len(data)
+        return data
 
 
 def opcodes(file: BinaryIO, end: int, path: str) -> Iterator[tuple[str, object, int]]:

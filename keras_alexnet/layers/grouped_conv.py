@@ -11,13 +11,14 @@ class GroupedConv2D(keras.layers.Conv2D):
     """A `keras.layers.Conv2D` whose groups are separate convolutions, as on the two GPUs of 2012.
 
     Arguments, weights (one kernel [height, width, in / groups, out], one bias [out]) and results
-    are those of `keras.layers.Conv2D`, so weights pass between the two. The computation is one
-    convolution a group on its own slice of the channels. On the CPU the gradient of TensorFlow's
-    grouped convolution is slow (a training step at batch 64 did 9.7 images/s with it and 37.8 with
-    this, on two cores of an AMD EPYC), and a graph of plain convolutions
-    also runs where the grouped one is not implemented (TensorFlow on CPUs without oneDNN). On a
-    GPU it costs a split and a concatenation more than cuDNN's grouped convolution, and is used
-    all the same: one graph for every device, and what is exported on one is served on another.
+    are those of `keras.layers.Conv2D`, so `set_weights` takes the weights of either. The
+    computation is one convolution a group on its own slice of the channels. On the CPU the
+    gradient of TensorFlow's grouped convolution is slow (a training step at batch 64 did 9.7
+    images/s with it and 37.8 with this, on two cores of an AMD EPYC), and a graph of plain
+    convolutions also runs where the grouped one is not implemented (TensorFlow on CPUs without
+    oneDNN). On a GPU these are cuDNN's ordinary convolutions, and cost a split and a concatenation
+    more than its grouped one; they are used all the same: one graph for every device, and what is
+    exported on one is served on another.
 
     Input shape: [batch, height, width, channels]; output shape: [batch, height', width', filters].
 
