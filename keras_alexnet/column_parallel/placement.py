@@ -92,3 +92,9 @@ class OnDevice(keras.layers.Wrapper):
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
         }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """The inverse of `get_config`."""
+        with tf.device(config["device"]):  # Keras 3 makes the layer's variables here already
+            return super().from_config(config, custom_objects)

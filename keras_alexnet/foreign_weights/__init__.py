@@ -36,7 +36,7 @@ class Format:
 
 FORMATS: Mapping[str, Format] = types.MappingProxyType(
     {
-        "caffemodel": Format((), (".caffemodel", ".binaryproto"), "BGR", caffemodel.read),
+        "caffemodel": Format((), (".caffemodel",), "BGR", caffemodel.read),
         "torch": Format(
             (torch_checkpoint.ZIP_MAGIC, torch_checkpoint.LEGACY_MAGIC),
             (".pth", ".pt"),

@@ -14,7 +14,6 @@ from keras_alexnet.foreign_weights.layouts import (
 )
 from keras_alexnet.profile import Profile
 
-_FLOATS = ("float16", "float32", "float64")
 _SHOWN_NAMES = 8  # of a list, in an error message
 _LONGEST_SHOWN = 60  # characters of a name
 
@@ -55,7 +54,7 @@ def require_fit(
         hint: what to do, for the error message.
 
     Raises:
-        UserError: a tensor is missing, is of another shape or has other than finite floating
+        UserError: a tensor is missing, is of another shape or has other than finite
             numbers (the first, in the order of the network, is named); the file has more tensors;
             or the order of its layers is not the profile's.
     """
@@ -118,9 +117,6 @@ def _order_fault(network: ForeignNetwork, profile: Profile) -> str | None:
 def _number_faults(network: ForeignNetwork) -> Iterator[str]:
     for source in network.names.values():
         tensor = network.tensors[source]
-        if tensor.dtype.name not in _FLOATS:
-            yield f"{source} must be of {', '.join(_FLOATS)} and is {tensor.dtype.name}"
-            continue
         with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
             finite = np.isfinite(tensor.astype(np.float32, copy=False))
         if not finite.all():

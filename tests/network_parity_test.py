@@ -1,0 +1,257 @@
+"""Each profile's network beside an implementation of its own: layer by layer, with gradients.
+
+The measure of all comparisons is the largest absolute difference of an array divided by the
+largest absolute value of the reference's, so that a layer counts by what the next one sees of it.
+"""
+
+import dataclasses
+import importlib
+
+import keras
+import numpy as np
+import numpy_alexnet
+import pytest
+import tensorflow as tf
+
+from keras_alexnet import PROFILES, AlexNet
+
+TOLERANCE = 1e-4
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+WIDTH = 0.25
+CLASSES = 20
+TORCH_PROFILES = ("owt", "seed")
+
+
+@pytest.fixture(autouse=True)
+def _float32_on_a_gpu_too():
+    """TensorFloat-32, TensorFlow's default there, keeps 10 bits of a factor: 1e-3."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    yield
+    tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+def photos(count, size, seed=0):
+    """Network input of 0-255 minus a mean: of that size LRN matters, of unit size it does not."""
+    coarse = np.random.default_rng(seed).normal(0, 60, (count, 8, 8, 3)).astype(np.float32)
+    fine = np.random.default_rng(seed + 1).normal(0, 20, (count, size, size, 3))
+    return tf.image.resize(coarse, [size, size]).numpy() + fine.astype(np.float32)
+
+
+def random_network(profile, classes=CLASSES, seed=0):
+    """(model, weights): every layer alive, biases that count, a softmax far from 0 and 1."""
+    model = AlexNet(profile, classes, seed=0)
+    random = np.random.default_rng(seed)
+    weights = {}
+    for name in LAYERS:
+        kernel, bias = model.get_layer(name).get_weights()
+        fan_in = kernel.size // kernel.shape[-1]
+        scale, offset = (0.01, 0.5) if name == "fc8" else (1.0, 5.0)
+        kernel = random.normal(0, scale * (2 / fan_in) ** 0.5, kernel.shape).astype(np.float32)
+        bias = random.normal(0, offset, bias.shape).astype(np.float32)
+        model.get_layer(name).set_weights([kernel, bias])
+        weights |= {f"{name}/kernel": kernel, f"{name}/bias": bias}
+    return model, weights
+
+
+def layer_outputs(model, x):
+    """Layer name -> output of the Keras model at inference, in the order of its layers."""
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    every_output = keras.Model(model.input, [layer.output for layer in layers])
+    outputs = every_output(x, training=False)
+    return {layer.name: y.numpy() for layer, y in zip(layers, outputs, strict=True)}
+
+
+def difference(ours, reference):
+    """The measure of this module."""
+    assert ours.shape == reference.shape
+    return np.abs(ours - reference).max() / np.abs(reference).max()
+
+
+def assert_alive(outputs):
+    """Every layer does something, and something else for another photo."""
+    for name, y in outputs.items():
+        assert y.std(axis=0).max() > 0.01 * np.abs(y).max(), f"{name} must see the photo"
+        if name.startswith("relu"):
+            assert 0.1 < np.mean(y > 0) < 0.95, f"{name} must cut, and leave, a part"
+
+
+def torch_network(torch_alexnet, profile, weights, classes=CLASSES):
+    """The PyTorch module of the profile's width, with these weights, at inference."""
+    network = torch_alexnet.NETWORKS[profile.name](classes, profile.conv_filters, profile.fc_units)
+    torch_alexnet.set_weights(network, weights)
+    return network.eval()
+
+
+@pytest.fixture
+def torch_alexnet():
+    """The module of the references, where PyTorch is installed."""
+    pytest.importorskip("torch")
+    return importlib.import_module("torch_alexnet")
+
+
+# ------------------------------------------------------------------ forward
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_layer_is_numpys(name):
+    profile = PROFILES[name].scaled(WIDTH)
+    model, weights = random_network(profile)
+    x = photos(2, profile.input_size)
+    expected = numpy_alexnet.layer_outputs(x, weights, profile)
+    assert_alive(expected)
+    ours = layer_outputs(model, x)
+    assert list(ours) == list(expected)
+    differences = {layer: difference(ours[layer], expected[layer]) for layer in ours}
+    assert max(differences.values()) < TOLERANCE, differences
+
+
+# LRN sums otherwise over 96 and 256 maps than over few; these two have all its columns.
+@pytest.mark.parametrize("name", ["paper", "krizhevsky2012"])
+def test_the_full_network_is_numpys(name):
+    profile = PROFILES[name]
+    model, weights = random_network(profile, classes=1000)
+    x = photos(1, profile.input_size)
+    expected = numpy_alexnet.layer_outputs(x, weights, profile)
+    ours = layer_outputs(model, x)
+    differences = {layer: difference(ours[layer], expected[layer]) for layer in ours}
+    assert max(differences.values()) < TOLERANCE, differences
+
+
+@pytest.mark.parametrize("name", TORCH_PROFILES)
+def test_every_layer_of_the_full_network_is_pytorchs(name, torch_alexnet):
+    profile = PROFILES[name]
+    model, weights = random_network(profile, classes=1000)
+    network = torch_network(torch_alexnet, profile, weights, classes=1000)
+    x = photos(2, profile.input_size)
+    expected = torch_alexnet.layer_outputs(network, x)
+    assert_alive(expected)
+    ours = layer_outputs(model, x)
+    # PyTorch pads inside conv1, flattens without a layer, and leaves the softmax to the loss.
+    shared = [layer for layer in ours if layer not in ("pad1", "flatten", "softmax")]
+    assert shared == list(expected)
+    differences = {layer: difference(ours[layer], expected[layer]) for layer in expected}
+    assert max(differences.values()) < TOLERANCE, differences
+
+
+MISTAKES = {
+    "paper": [
+        {"lrn_crosses_columns": False},
+        {"lrn_alpha_divided_by_size": True},
+        {"lrn_k": 1.0},
+        {"conv1_padding": (3, 0)},
+        {"conv1_order": ("relu", "pool", "lrn")},
+        {"conv1_order": ("lrn", "relu", "pool")},
+    ],
+    "krizhevsky2012": [
+        {"lrn_crosses_columns": True},
+        {"lrn_alpha_divided_by_size": False},
+        {"conv1_order": ("relu", "lrn", "pool")},
+        {"conv2_order": ("relu", "lrn", "pool")},
+        {"conv2_order": ("relu", "map_norm", "lrn", "pool")},
+        {"map_norm_size": 3},
+        {"map_norm_alpha": 1e-3 / 25},
+    ],
+    "caffenet": [{"conv2_order": ("relu", "lrn", "pool")}],
+    "seed": [{"lrn_alpha_divided_by_size": False}, {"lrn_size": 3}],
+    "owt": [{"conv1_padding": (0, 3)}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "mistake"), [(name, change) for name in MISTAKES for change in MISTAKES[name]]
+)
+def test_a_mistaken_profile_would_be_seen(name, mistake):
+    profile = PROFILES[name].scaled(0.05)
+    model, weights = random_network(profile)
+    x = photos(1, profile.input_size)
+    wrong = numpy_alexnet.logits(x, weights, dataclasses.replace(profile, **mistake))
+    assert difference(layer_outputs(model, x)["fc8"], wrong) > 10 * TOLERANCE
+
+
+# ------------------------------------------------------------------ gradients
+
+
+@pytest.mark.parametrize("name", TORCH_PROFILES)
+def test_gradients_of_a_loss_are_pytorchs(name, torch_alexnet):
+    profile = PROFILES[name].scaled(WIDTH)
+    loss, gradients, expected_loss, expected = losses_and_gradients(torch_alexnet, profile)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert len(gradients) == 16
+    differences = {key: difference(gradients[key], expected[key]) for key in gradients}
+    assert max(differences.values()) < TOLERANCE, differences
+
+
+def losses_and_gradients(torch_alexnet, profile, classes=CLASSES):
+    """(loss, gradients) of a batch here, then in PyTorch: cross-entropy, without dropout."""
+    torch = torch_alexnet.torch
+    model, weights = random_network(profile, classes)
+    network = torch_network(torch_alexnet, profile, weights, classes)
+    x, labels = photos(4, profile.input_size), np.arange(4) % classes
+
+    torch_loss = torch.nn.functional.cross_entropy(
+        network(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())), torch.from_numpy(labels)
+    )
+    torch_loss.backward()
+
+    logits = keras.Model(model.input, model.get_layer("fc8").output)
+    variables = {
+        f"{name}/{kind}": variable
+        for name in LAYERS
+        for kind, variable in zip(
+            ("kernel", "bias"), model.get_layer(name).trainable_variables, strict=True
+        )
+    }
+    with tf.GradientTape() as tape:
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits(x, training=False))
+        loss = tf.reduce_mean(losses)
+    gradients = tape.gradient(loss, list(variables.values()))
+    gradients = {key: g.numpy() for key, g in zip(variables, gradients, strict=True)}
+    return loss.numpy(), gradients, torch_loss.item(), torch_alexnet.gradients(network)
+
+
+# ------------------------------------------------------------------ initial weights
+
+
+def start_of(profile, layer, kind, fan_in):
+    """(mean, standard deviation, largest absolute value) that a layer's start should have."""
+    starts = profile.kernel_init if kind == "kernel" else profile.bias_init
+    start = starts[LAYERS.index(layer)]
+    if start == "fan_in_uniform":
+        limit = fan_in**-0.5
+        return 0.0, limit / 3**0.5, limit
+    return (0.0, start, np.inf) if kind == "kernel" else (start, 0.0, abs(start))
+
+
+def assert_starts(values, mean, deviation, largest):
+    """Within 5 standard errors of what a sample of that size has, and float32's rounding."""
+    values, rounding = values.astype(np.float64), 1e-7
+    assert abs(values.mean() - mean) <= 5 * deviation / values.size**0.5 + rounding
+    assert abs(values.std() - deviation) <= 5 * deviation / (2 * values.size) ** 0.5 + rounding
+    assert np.abs(values).max() <= largest + rounding
+    if np.isfinite(largest) and values.size > 1000:
+        assert np.abs(values).max() >= 0.99 * largest
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_weights_start_as_the_profile_says(name):
+    profile = PROFILES[name].scaled(WIDTH)
+    model = AlexNet(profile, classes=1000, seed=3)
+    for layer in LAYERS:
+        kernel, bias = model.get_layer(layer).get_weights()
+        fan_in = kernel.size // kernel.shape[-1]
+        assert_starts(kernel, *start_of(profile, layer, "kernel", fan_in))
+        assert_starts(bias, *start_of(profile, layer, "bias", fan_in))
+
+
+@pytest.mark.parametrize("name", TORCH_PROFILES)
+def test_pytorchs_weights_start_so_too(name, torch_alexnet):
+    torch_alexnet.torch.manual_seed(3)
+    profile = PROFILES[name].scaled(WIDTH)
+    network = torch_alexnet.NETWORKS[name](1000, profile.conv_filters, profile.fc_units)
+    for layer, prefix in torch_alexnet.parameter_prefixes(network).items():
+        module = network.get_submodule(prefix)
+        fan_in = module.weight[0].numel()
+        kernel, bias = (value.detach().numpy() for value in (module.weight, module.bias))
+        assert_starts(kernel, *start_of(profile, layer, "kernel", fan_in))
+        assert_starts(bias, *start_of(profile, layer, "bias", fan_in))
