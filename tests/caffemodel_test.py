@@ -115,14 +115,19 @@ def _blob(shape, values: int) -> bytes:
 @pytest.mark.parametrize(
     ("blob", "text"),
     [
-        (_blob([4, 3], 11), r"shape \[4, 3\] says; it holds 11 \(44 bytes\)"),
-        (_blob([2**40, 2**40], 1), r"shape \[1099511627776, 1099511627776\] says; it holds 1 "),
+        (_blob([4, 3], 11), r"shape \[4, 3\] says, and not none; it holds 11 \(44 bytes\)"),
+        (
+            _blob([2**40, 2**40], 1),
+            r"shape \[1099511627776, 1099511627776\] says, and not none; it holds 1 ",
+        ),
         (_blob([-1, -1], 1), r"shape \[-1, -1\] says"),
-        (_blob([1] * 33, 1), r"shape \[1, .*1\] says; it holds 1 "),
-        (_blob([2], 0), r"shape \[2\] says; it holds 0 "),
+        (_blob([1] * 33, 1), r"shape \[1, .*1\] says, and not none; it holds 1 "),
+        (_blob([2], 0), r"shape \[2\] says, and not none; it holds 0 "),
         # Numbers that are not packed: no version of Caffe writes them so.
-        (_blob([1], 0) + b"\x2d\x00\x00\x80\x3f", r"shape \[1\] says; it holds 0 "),
-        (foreign_files.bytes_field(5, bytes(5)), r"shape \[0, 0, 0, 0\] says; .* \(5 bytes\)"),
+        (_blob([1], 0) + b"\x2d\x00\x00\x80\x3f", r"shape \[1\] says, and not none; it holds 0 "),
+        (_blob([0, 2**62], 0), r"shape \[0, 4611686018427387904\] says, and not none; it holds 0 "),
+        (b"", r"shape \[0, 0, 0, 0\] says, and not none; it holds 0 "),
+        (foreign_files.bytes_field(5, bytes(5)), r"shape \[0, 0, 0, 0\] says, .* \(5 bytes\)"),
     ],
 )
 def test_a_shape_is_never_believed(tmp_path, blob, text):

@@ -14,6 +14,7 @@ from tensorflow.python.eager import context  # the only way to the graphs that a
 from data_prep.command_line import UserError
 from keras_alexnet import PROFILES, AlexNet, checkpoints
 from keras_alexnet.column_parallel import (
+    UpdatesInPlace,
     assign_weights,
     column_devices,
     merge,
@@ -119,7 +120,7 @@ def test_without_the_top_pool5_is_on_the_first_device():
     columns = place_columns(network, DEVICES)
     x, _ = photos(2, LIVELY["caffe"])
     assert columns.output_shape == network.output_shape
-    np.testing.assert_array_equal(columns(x), network(x))
+    np.testing.assert_allclose(columns(x), network(x), rtol=1e-4, atol=1e-3)
 
 
 def test_scores_are_those_of_one_device():
@@ -185,7 +186,6 @@ def assert_same_training(start, network, columns):
     for name, value in expected.items():
         moved = np.abs(value - start[name]).max()
         assert moved > 0, f"{name} was not trained"
-        print(name, moved, np.abs(found[name]-value).max()/moved)
         np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-3 * moved, err_msg=name)
 
 
@@ -219,71 +219,64 @@ def test_weights_and_momentum_live_on_the_device_of_their_column(trained):
 
 
 def test_each_device_does_its_half_of_forward_and_backward(trained):
-    counts = {
-        device: collections.Counter(
+    assert trained.parts.keys() == set(DEVICES)
+    for device, nodes in trained.parts.items():
+        counts = collections.Counter(
             # with oneDNN a convolution is called _MklNativeFusedConv2D, for example
             re.sub(r"^_(Mkl)?(Native)?(Fused)?|WithBias$", "", node.op)
             for node in nodes
-            if not re.search("lrn|map_norm", node.name)
-            and not re.fullmatch(r"(StatefulPartitionedCall/)?Conv2D_\d+|.*/Conv2D", node.name)
+            if re.search(r"(conv|relu|pool|fc)\d", node.name)
         )
-        for device, nodes in trained.parts.items()
+        assert counts["Conv2D"] == counts["Conv2DBackpropFilter"] == 5
+        assert counts["Conv2DBackpropInput"] == 4  # nobody asks for the gradient of the photos
+        assert counts["MaxPool"] == counts["MaxPoolGrad"] == 3
+        assert counts["Relu"] == counts["ReluGrad"] == 7
+        # a dense layer has its outputs, the gradient of its inputs, and that of its kernel
+        assert counts["MatMul"] == 3 * {"CPU:0": 3, "CPU:1": 2}[device]
+
+        other = {"CPU:0": "b", "CPU:1": "a"}[device]
+        strangers = [
+            node.name
+            for node in nodes
+            if re.search(rf"/(conv|relu|pool|fc|lrn|map_norm)\d_{other}", node.name)
+            and node.op not in ("_Recv", "_HostRecv", "Const")
+        ]
+        assert not strangers
+
+
+def test_only_maps_for_both_columns_and_single_numbers_cross(trained):
+    numbers = {
+        "CPU:0": r"momentum_sgd/\w+/ReadVariableOp$|/?div_no_nan$",  # learning rates
+        "CPU:1": r"/(conv|fc)\d_b\w*/IdentityN:[12]$|/ctrl/",  # penalties; "it is done"
     }
-    assert counts.keys() == set(DEVICES)
-    for count in counts.values():
-        assert count["Conv2DBackpropFilter"] == 5
-        assert count["Conv2DBackpropInput"] == 4  # nobody asks for the gradient of the photos
-        assert count["MaxPool"] == count["MaxPoolGrad"] == 3
-        assert count["Relu"] == count["ReluGrad"] == 7
-    # a dense layer: its outputs, the gradient of its inputs and that of its kernel
-    assert counts["CPU:0"]["MatMul"] == 3 * 3
-    assert counts["CPU:1"]["MatMul"] == 3 * 2
-    for device, nodes in trained.parts.items():
-        column = {"CPU:0": "a", "CPU:1": "b"}[device]
-        for node in nodes:
-            if re.search(r"(conv\d|fc[67])_[ab]", node.name) and node.op not in ("_Recv", "Const"):
-                assert f"_{column}" in node.name, f"{node.name} is on {device}"
-
-
-def test_only_maps_of_both_columns_and_single_numbers_cross(trained):
-    numbers = r"/(conv\d|fc\d)_b\w*/IdentityN:\d|ReadVariableOp$|div_no_nan$|/ctrl/"
     crossing = collections.Counter()
     for device, nodes in trained.parts.items():
         for node in nodes:
-            if node.op in ("_Send", "_HostSend") and not re.search(numbers, node.input[0]):
-                match = re.search(r"alexnet\w*/(\w+?_[ab]|gather_drop7)(_\d+)?/", node.input[0])
-                crossing[device, match[1] if match else node.input[0].split("/")[-1]] += 1
-    gathered = {"gather_conv3", "gather_flatten", "gather_drop6"}
+            if node.op in ("_Send", "_HostSend") and not re.search(numbers[device], node.input[0]):
+                layer = re.search(r"alexnet\w*/(\w+?_[ab]|gather_drop7)(_\d+)?/", node.input[0])
+                crossing[device, layer[1] if layer else node.input[0]] += 1
+    photos_sent = [key for key in crossing if key[1].endswith("IteratorGetNext")]
+    gathered = {"gather_conv3", "gather_flatten", "gather_drop6"}  # for conv3, fc6 and fc7
     exchanged = gathered | ({"halo_lrn1", "halo_lrn2"} if trained.has_halo else set())
-    expected = {("CPU:0", "IteratorGetNext"), ("CPU:0", "gather_drop7"), ("CPU:1", "relu7_b")}
+    expected = {*photos_sent, ("CPU:1", "relu7_b"), ("CPU:0", "gather_drop7")}  # for fc8
     for name in exchanged:
         for device, column in (("CPU:0", "a"), ("CPU:1", "b")):
             expected.add((device, f"share_{name}_{column}"))  # forward
-            expected.add((device, f"{name}_{column}"))  # the gradient, back
+            expected.add((device, f"{name}_{column}"))  # the gradient, on its way back
+    assert len(photos_sent) == 1
     assert set(crossing) == expected
     assert set(crossing.values()) == {1}
 
-
-def test_the_numbers_that_cross_are_numbers(trained):
-    # what a column's layer with weights sends is its second output and so on: the penalties
-    columns = trained.columns
-    for layer in columns.layers:
-        if layer.trainable_weights:
-            x = [tf.zeros([1, *tensor.shape[1:]]) for tensor in tf.nest.flatten(layer.input)]
-            layer(x[0] if len(x) == 1 else x)
-            assert [penalty.shape.rank for penalty in layer.losses] in ([0], [0, 0])
+    # What "IdentityN:1" of a layer with weights is: one number.
+    size = trained.columns.input_shape[1]
+    trained.columns(tf.zeros([1, size, size, 3]))
+    assert len(trained.columns.losses) == (30 if trained.has_halo else 15)
+    assert {penalty.shape.rank for penalty in trained.columns.losses} == {0}
 
 
-def test_every_optimizer_keeps_its_state_beside_the_weights():
-    columns = place_columns(alexnet(NARROW["paper"]), DEVICES)
+def test_every_optimizer_of_training_updates_in_place():
     for make in OPTIMIZERS.values():
-        optimizer = make(0.01, 0.9, 1.0, None)
-        optimizer.build(columns.trainable_variables)
-        devices = collections.Counter(
-            device_of(variable) for variable in optimizer.variables if len(variable.shape)
-        )
-        slots = sum(devices.values()) // 30
-        assert devices == {"CPU:0": 16 * slots, "CPU:1": 14 * slots}
+        assert isinstance(make(0.01, 0.9, 1.0, None), UpdatesInPlace)
 
 
 def test_mixed_precision_trains_as_on_one_device():

@@ -87,7 +87,7 @@ def torch_network(torch_alexnet, profile, weights, classes=CLASSES):
 def torch_alexnet():
     """The module of the references, where PyTorch is installed."""
     pytest.importorskip("torch")
-    return importlib.import_module("torch_alexnet")
+    return importlib.import_module("benchmarks.torch_alexnet")
 
 
 # ------------------------------------------------------------------ forward

@@ -19,7 +19,7 @@ TORCH_PROFILES = ("owt", "seed")
 def torch_alexnet():
     """The module of the references, where PyTorch is installed."""
     pytest.importorskip("torch")
-    return importlib.import_module("torch_alexnet")
+    return importlib.import_module("benchmarks.torch_alexnet")
 
 
 def random_weights(profile, classes=5):

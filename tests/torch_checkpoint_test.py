@@ -75,7 +75,7 @@ def test_reads_what_the_two_programs_save(torch, tmp_path, name, whole, legacy):
 @pytest.mark.parametrize("name", ["owt", "seed"])
 def test_pytorch_gives_the_same_logits(torch, tmp_path, name):
     """The network that wrote the file, in PyTorch, is the reference."""
-    import torch_alexnet
+    from benchmarks import torch_alexnet
 
     profile = PROFILES[name].scaled(0.125)
     kind = {"owt": torch_alexnet.OwtAlexNet, "seed": torch_alexnet.SeedAlexNet}[name]

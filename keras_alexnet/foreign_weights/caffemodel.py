@@ -143,13 +143,13 @@ def _array(blob: message.Message, dimensions: int, path: str, source: str) -> np
             shape = shape[spare:]
     if (
         len(shape) > _MOST_DIMENSIONS
-        or any(size < 0 for size in shape)
+        or any(size < 1 for size in shape)
         or math.prod(shape) * dtype.itemsize != len(data)
     ):
         raise UserError(
             f"{path}: {shown(source)} must hold as many numbers as its shape "
-            f"{list(shape[:_MOST_DIMENSIONS])} says; it holds {len(data) // dtype.itemsize} "
-            f"({len(data)} bytes); get the file again"
+            f"{list(shape[:_MOST_DIMENSIONS])} says, and not none; it holds "
+            f"{len(data) // dtype.itemsize} ({len(data)} bytes); get the file again"
         )
     return np.frombuffer(data, dtype).reshape(shape)
 

@@ -53,15 +53,16 @@ class PickledArray:
             and dtype.kind in _FLOATS
             and isinstance(self.shape, tuple)
             and len(self.shape) <= _MOST_DIMENSIONS
-            and all(type(size) is int and size >= 0 for size in self.shape)
+            and all(type(size) is int and size > 0 for size in self.shape)
             and isinstance(self.data, bytes | bytearray)
             and math.prod(self.shape) * int(dtype.kind[1:]) == len(self.data)
         ):
             held = len(self.data) if isinstance(self.data, bytes | bytearray) else 0
+            kind = shown(getattr(dtype, "kind", None))
             raise UserError(
                 f"{path}: {name} must be an array of floating numbers ({', '.join(_FLOATS)}), as "
-                f"many as its shape says; its dtype is {shown(getattr(dtype, 'kind', None))}, its "
-                f"shape {self._shown_shape()}, and it holds {held} bytes; get the file again"
+                f"many as its shape says and not none; its dtype is {kind}, its shape "
+                f"{self._shown_shape()}, and it holds {held} bytes; get the file again"
             )
         values = np.frombuffer(self.data, dtype.byte_order + dtype.kind)
         return values.reshape(self.shape, order="F" if self.fortran_order else "C")

@@ -82,7 +82,7 @@ def choose_profile(
     ]
     fitting_ones = fitting.fitting_profiles(network, allowed, classes)
     names = ", ".join(f"--profile={fitting_one.name}" for fitting_one in fitting_ones)
-    hint = f"its layers fit {names}" if names else f"at --width={width:g} they fit no profile"
+    hint = f"its layers fit {names}" if names else f"at --width={width:g} its layers fit no profile"
     if profile != AUTO:
         chosen = _scaled(get_profile(profile), width)
         if chosen.colour_order != colour_order:
