@@ -85,7 +85,8 @@ def convert(
 
     Returns:
         output, report (paths), format, profile, classes, tensors and parameters (how many),
-        relative_difference and tolerance (see `parity.compare`), seconds.
+        left_out (names of what the file holds besides weights), relative_difference and tolerance
+        (see `parity.compare`), seconds.
 
     Raises:
         UserError: the file is damaged, does not fit, or gives other logits after the conversion
@@ -130,6 +131,7 @@ def convert(
         "classes": classes,
         "tensors": len(tensors),
         "parameters": model.count_params(),
+        "left_out": list(network.left_out),
         "relative_difference": compared["relative_difference"],
         "tolerance": compared["tolerance"],
         "seconds": round(time.perf_counter() - started, 1),
@@ -228,6 +230,8 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
         classes=_CLASSES.value,
         width=_WIDTH.value,
     )
+    if figures["left_out"]:
+        print(f"left out: {fitting.shown_list(figures['left_out'])}", file=sys.stderr)
     print(
         f"{figures['tensors']} tensors of {_WEIGHTS.value} are in {figures['output']}; the logits "
         f"differ by {figures['relative_difference']:.1e} of the largest",

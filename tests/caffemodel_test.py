@@ -100,7 +100,9 @@ def test_opencv_gives_the_same_logits(tmp_path):
         assert difference < 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("content", [b"no protobuf", b"\xff" * 100, b"\xa2\x06\x7f"])
+@pytest.mark.parametrize(
+    "content", [b"no protobuf", b"\xff" * 100, b"\xa2\x06\x7f", b"\xa2\x06\x01\x7f"]
+)
 def test_other_bytes_are_refused(tmp_path, content):
     with pytest.raises(UserError, match=r"NetParameter of Caffe\) is needed; these bytes are none"):
         _read(tmp_path, content)
@@ -133,6 +135,19 @@ def _blob(shape, values: int) -> bytes:
 def test_a_shape_is_never_believed(tmp_path, blob, text):
     with pytest.raises(UserError, match=r"'conv1.blobs\[0\]' must hold as many .*" + text):
         _read(tmp_path, foreign_files.layer("conv1", "Convolution", [blob]))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xa2\x06\x00" * 1001,
+        b"\x12\x00" * 1001,
+        foreign_files.bytes_field(100, b"\x3a\x00" * 1001),
+    ],
+)
+def test_more_parts_than_a_network_has_are_refused(tmp_path, content):
+    with pytest.raises(UserError, match=r"at most 1000 layers, and as many blobs .* has 1001; is"):
+        _read(tmp_path, content)
 
 
 def test_two_layers_of_one_name_are_refused(tmp_path):

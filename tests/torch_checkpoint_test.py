@@ -82,8 +82,9 @@ def test_pytorch_gives_the_same_logits(torch, tmp_path, name):
     network = kind(_CLASSES, profile.conv_filters, profile.fc_units).eval()
     state = _state(torch, name, width=0.125)
     network.load_state_dict(state)
-    path, output = _saved(torch, tmp_path, state), str(tmp_path / "net.weights.h5")
-    convert(weights=path, output=output, profile=name, width=0.125)
+    path, output = _saved(torch, tmp_path, _checkpoint(state)), str(tmp_path / "net.weights.h5")
+    figures = convert(weights=path, output=output, profile=name, width=0.125)
+    assert figures["left_out"] == ["epoch", "total_steps", "optimizer", "seed"]
     model = AlexNet(profile, classes=_CLASSES, weights=output, classifier_activation=None)
     size = profile.input_size
     images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)

@@ -12,6 +12,7 @@ Only the fields that are needed are described, at run time, so neither Caffe nor
 Files of the first version (2013, "layers" within "layers") are not read.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -27,10 +28,11 @@ _FIELD = descriptor_pb2.FieldDescriptorProto
 _INT32, _INT64, _BYTES = _FIELD.TYPE_INT32, _FIELD.TYPE_INT64, _FIELD.TYPE_BYTES
 _ONE, _MANY = _FIELD.LABEL_OPTIONAL, _FIELD.LABEL_REPEATED
 
-# Message -> its fields: name, number, type (or the message that it is), how many. Two types are not
-# caffe.proto's, but have the same form on the wire: texts are read as bytes, because old files are
-# not always UTF-8; and a packed list of numbers is read as the bytes that it is, little-endian,
-# which NumPy takes as they are, instead of as 60 million Python numbers.
+# Message -> its fields: name, number, type (or the message that it is), how many. Some types are
+# not caffe.proto's, but have the same form on the wire. Texts are bytes, because old files are not
+# always UTF-8. A packed list of numbers is the bytes that it is, little-endian, which NumPy takes
+# as they are, instead of 60 million Python numbers. Layers and blobs are bytes until their turn
+# comes: as messages, a hostile file's millions of empty ones would take 130 times the file's size.
 _FIELDS = {
     "BlobShape": (("dim", 1, _INT64, _MANY),),
     "BlobProto": (
@@ -45,19 +47,20 @@ _FIELDS = {
     "LayerParameter": (
         ("name", 1, _BYTES, _ONE),
         ("type", 2, _BYTES, _ONE),
-        ("blobs", 7, "BlobProto", _MANY),
+        ("blobs", 7, _BYTES, _MANY),
     ),
     "V1LayerParameter": (
         ("name", 4, _BYTES, _ONE),
         ("type", 5, _INT32, _ONE),
-        ("blobs", 6, "BlobProto", _MANY),
+        ("blobs", 6, _BYTES, _MANY),
     ),
     "NetParameter": (
         ("name", 1, _BYTES, _ONE),
-        ("layers", 2, "V1LayerParameter", _MANY),
-        ("layer", 100, "LayerParameter", _MANY),
+        ("layers", 2, _BYTES, _MANY),
+        ("layer", 100, _BYTES, _MANY),
     ),
 }
+_MOST_PARTS = 1000  # layers of a network, blobs of a layer; an AlexNet has 24 and 2
 _LEGACY_SHAPE = ("num", "channels", "height", "width")
 
 # V1LayerParameter.LayerType, the numbers that matter here -> LayerParameter.type.
@@ -77,30 +80,25 @@ def read(path: str) -> ForeignNetwork:
         UserError: the file is no NetParameter, or a blob's numbers are not as many as its shape
             says.
     """
-    net = _message_class("NetParameter")()
-    try:
-        with open(path, "rb") as file:
-            net.ParseFromString(file.read())
-    except message.DecodeError as error:
-        raise UserError(
-            f"{path}: a .caffemodel (a NetParameter of Caffe) is needed; these bytes are none, or "
-            "damaged; get the file again, or say --format"
-        ) from error
+    with open(path, "rb") as file:
+        net = _parse("NetParameter", file.read(), path)
     tensors = {}
     types = []
-    for layer in (*net.layers, *net.layer):
-        kind = layer.type if isinstance(layer.type, bytes) else _V1_TYPES.get(layer.type, b"")
-        name = layer.name.decode(errors="backslashreplace")
-        types.append((name, kind))
-        for index, blob in enumerate(layer.blobs):
-            source = f"{name}.blobs[{index}]"
-            if source in tensors:
-                raise UserError(
-                    f"{path}: one layer of each name is needed; {shown(name)} is there twice; get "
-                    "the file again"
-                )
-            dimensions = _KERNEL_DIMENSIONS.get(kind, 4) if index == 0 else 1
-            tensors[source] = _array(blob, dimensions, path, source)
+    for version, layers in (("V1LayerParameter", net.layers), ("LayerParameter", net.layer)):
+        for content in _few(layers, path):
+            layer = _parse(version, content, path)
+            kind = layer.type if isinstance(layer.type, bytes) else _V1_TYPES.get(layer.type, b"")
+            name = layer.name.decode(errors="backslashreplace")
+            types.append((name, kind))
+            for index, blob in enumerate(_few(layer.blobs, path)):
+                source = f"{name}.blobs[{index}]"
+                if source in tensors:
+                    raise UserError(
+                        f"{path}: one layer of each name is needed; {shown(name)} is there twice; "
+                        "get the file again"
+                    )
+                dimensions = _KERNEL_DIMENSIONS.get(kind, 4) if index == 0 else 1
+                tensors[source] = _array(_parse("BlobProto", blob, path), dimensions, path, source)
     return ForeignNetwork(
         tensors=tensors,
         names=weight_names(LAYERS, ".blobs[0]", ".blobs[1]"),
@@ -110,7 +108,29 @@ def read(path: str) -> ForeignNetwork:
     )
 
 
-def _message_class(name: str) -> type[message.Message]:
+def _parse(name: str, content: bytes, path: str) -> message.Message:
+    parsed = _message_classes()[name]()
+    try:
+        parsed.ParseFromString(content)
+    except message.DecodeError as error:
+        raise UserError(
+            f"{path}: a .caffemodel (a NetParameter of Caffe) is needed; these bytes are none, or "
+            "damaged; get the file again, or say --format"
+        ) from error
+    return parsed
+
+
+def _few(parts: Sequence[bytes], path: str) -> Sequence[bytes]:
+    if len(parts) > _MOST_PARTS:
+        raise UserError(
+            f"{path}: a network of at most {_MOST_PARTS} layers, and as many blobs in each, is "
+            f"needed; it has {len(parts)}; is this the file that you mean?"
+        )
+    return parts
+
+
+@functools.cache
+def _message_classes() -> dict[str, type[message.Message]]:
     file = descriptor_pb2.FileDescriptorProto(
         name="keras_alexnet/caffe.proto", package="caffe", syntax="proto2"
     )
@@ -124,7 +144,10 @@ def _message_class(name: str) -> type[message.Message]:
                 entry.type = kind
     pool = descriptor_pool.DescriptorPool()  # its own: the process may know Caffe's real messages
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}"))
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}"))
+        for name in _FIELDS
+    }
 
 
 def _array(blob: message.Message, dimensions: int, path: str, source: str) -> np.ndarray:

@@ -1,0 +1,171 @@
+"""Whether the labels of a data set are in range, are those of the classes, and fit the photos."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from data_prep import records
+from keras_alexnet.preflight_checks.sample import Sample
+
+# A class is missing, not rare, if so many photos were looked at for each class.
+_PHOTOS_A_CLASS = 10
+_FILTERS, _FILTER_SIZE, _STRIDE, _REGIONS = 128, 6, 2, 3
+_RIDGE = 100.0  # in standard deviations squared, summed over the photos
+_HELD_OUT = 1 / 3
+
+
+def check(
+    train: Sample, validation: Sample, manifest: records.Manifest, labels_file: str
+) -> dict[str, float]:
+    """Figures of the labels against the manifest, labels.txt and the photos.
+
+    Args:
+        train: records of the train split.
+        validation: records of the validation split.
+        manifest: of the data set.
+        labels_file: the text of labels.txt.
+
+    Returns:
+        labels_out_of_range: share of records whose label is no class' place.
+        labels_of_other_synsets: share of records whose synset is not that of their label's class.
+        labels_file_differs: 1 where labels.txt is not the manifest's classes, else 0.
+        classes_missing: share of the classes without a train record among those read; 0 where too
+            few were read to tell.
+        labels_read: how many records these are of.
+        class_entropy: of the frequencies of the train labels, in nats: the loss of a network
+            that knows these and nothing of the photos.
+        label_information: z-score of `probe` within the train split.
+        validation_label_information: the same, learned from train, asked about validation.
+    """
+    classes = manifest.classes
+    labels = np.concatenate([train.labels, validation.labels])
+    synsets = [*train.synsets, *validation.synsets]
+    in_range = (labels >= 0) & (labels < len(classes))
+    other = [
+        classes[label].wnid != synset
+        for label, synset, valid in zip(labels, synsets, in_range, strict=True)
+        if valid
+    ]
+    valid_train = train.labels[(train.labels >= 0) & (train.labels < len(classes))]
+    counts = np.bincount(valid_train, minlength=len(classes))
+    enough = len(train.labels) >= _PHOTOS_A_CLASS * len(classes)
+    return {
+        "labels_out_of_range": float(1 - in_range.mean()),
+        "labels_of_other_synsets": float(np.mean(other)) if other else 0.0,
+        "labels_file_differs": float(labels_file != records.labels_text(classes)),
+        "classes_missing": float(np.mean(counts == 0)) if enough else 0.0,
+        "labels_read": float(len(labels)),
+        "class_entropy": _entropy(counts),
+        **_information(train, validation, len(classes)),
+    }
+
+
+def _entropy(counts: np.ndarray) -> float:
+    shares = counts[counts > 0] / max(1, counts.sum())
+    return float(-(shares * np.log(shares)).sum())
+
+
+def _information(train: Sample, validation: Sample, classes: int) -> Mapping[str, float]:
+    features = photo_features(np.concatenate([train.thumbnails, validation.thumbnails]))
+    count = len(train.labels)
+    learned = count - int(count * _HELD_OUT)
+    within = probe(
+        features[:learned],
+        train.labels[:learned],
+        features[learned:count],
+        train.labels[learned:],
+        classes,
+    )
+    across = probe(features[:count], train.labels, features[count:], validation.labels, classes)
+    return {"label_information": within, "validation_label_information": across}
+
+
+def photo_features(photos: np.ndarray) -> np.ndarray:
+    """What colours and small patterns a photo has, and roughly where.
+
+    The responses to 128 patches that are drawn from the photos themselves, rectified and averaged
+    over 3x3 regions (Coates, Lee, Ng: An Analysis of Single-Layer Networks in Unsupervised Feature
+    Learning, 2011, with random patches), and the regions' mean colours.
+
+    Args:
+        photos: uint8 [N, side, side, 3].
+
+    Returns:
+        float32 [N, 1179], each column of mean 0 and standard deviation 1.
+    """
+    random = np.random.default_rng(0)
+    side = photos.shape[1]
+    scaled = photos.astype(np.float32) / 127.5 - 1
+    corners = random.integers(0, side - _FILTER_SIZE, [_FILTERS, 2])
+    owners = random.integers(0, len(photos), _FILTERS)
+    patches = np.stack(
+        [
+            scaled[owner, y : y + _FILTER_SIZE, x : x + _FILTER_SIZE]
+            for owner, (y, x) in zip(owners, corners, strict=True)
+        ]
+    )
+    # Without their means, patches are patterns, not brightness; of one length, none drowns others.
+    patches -= patches.mean(axis=(1, 2, 3), keepdims=True)
+    patches /= np.sqrt((patches**2).sum(axis=(1, 2, 3), keepdims=True)) + 1e-3
+    filters = np.moveaxis(patches, 0, -1)
+    columns = np.concatenate(
+        [_pooled_responses(scaled[start : start + 256], filters) for start in range(0, len(photos), 256)]
+    )
+    return (columns - columns.mean(axis=0)) / (columns.std(axis=0) + 1e-6)
+
+
+@tf.function(reduce_retracing=True)
+def _region_means(photos: tf.Tensor, filters: tf.Tensor) -> tf.Tensor:
+    responses = tf.nn.conv2d(photos, filters, _STRIDE, "VALID")
+    # A threshold keeps the strong responses: what is everywhere says little of a photo.
+    strong = tf.nn.relu(tf.abs(responses) - tf.reduce_mean(tf.abs(responses), [1, 2], keepdims=True))
+    maps = tf.image.resize(strong, [_REGIONS, _REGIONS], method="area")
+    colours = tf.image.resize(photos, [_REGIONS, _REGIONS], method="area")
+    count = tf.shape(photos)[0]
+    return tf.concat([tf.reshape(maps, [count, -1]), tf.reshape(colours, [count, -1])], axis=1)
+
+
+def _pooled_responses(photos: np.ndarray, filters: np.ndarray) -> np.ndarray:
+    return _region_means(tf.constant(photos), tf.constant(filters)).numpy()
+
+
+def probe(
+    features: np.ndarray,
+    labels: np.ndarray,
+    asked_features: np.ndarray,
+    asked_labels: np.ndarray,
+    classes: int,
+) -> float:
+    """How surely a linear classifier's answers are better than guessing, as a z-score.
+
+    The classifier is ridge regression of the labels on the features. Asked about other photos, it
+    ranks the classes; the right one's mean place is compared with what chance gives, so that a
+    few photos a class are enough even with a thousand classes.
+
+    Args:
+        features: float32 [N, F], to learn from.
+        labels: int64 [N]; labels that are out of range are left out.
+        asked_features: float32 [M, F].
+        asked_labels: int64 [M].
+        classes: number of classes.
+
+    Returns:
+        The z-score: about normal, of mean 0 and deviation 1, where the labels are random. 0.0
+        where there is nothing to compare.
+    """
+    learn = (labels >= 0) & (labels < classes)
+    ask = (asked_labels >= 0) & (asked_labels < classes)
+    if classes < 2 or learn.sum() < 2 or not ask.any():
+        return 0.0
+    x, answers = features[learn].astype(np.float64), np.eye(classes)[labels[learn]]
+    answers = answers - answers.mean(axis=0)
+    gram = x @ x.T
+    gram[np.diag_indices_from(gram)] += _RIDGE * math.sqrt(x.shape[1])
+    scores = asked_features[ask] @ (x.T @ np.linalg.solve(gram, answers))
+    right = scores[np.arange(len(scores)), asked_labels[ask]][:, None]
+    place = (np.mean(scores < right, axis=1) + np.mean(scores <= right, axis=1)) / 2
+    # Places (2 i + 1) / (2 classes), each as likely: a variance of (1 - 1 / classes^2) / 12.
+    deviation = math.sqrt((1 - classes**-2.0) / 12 / len(scores))
+    return float((place.mean() - 0.5) / deviation)
