@@ -105,11 +105,16 @@ def runs(seeds: int, data_dirs: Sequence[str]) -> Iterator[tuple[str, str, int]]
                 yield name, data_dir, seed
 
 
+def data_name(data_dir: str) -> str:
+    """What a data set is called in the results: its folder's name."""
+    return os.path.basename(os.path.normpath(data_dir))
+
+
 def data_of(setting: preflight_settings.Setting, data_dir: str, copies_dir: str) -> str:
     """The folder with the data set as the setting has it, made if it is not there."""
     if setting.data == "as it is":
         return data_dir
-    name = f"{os.path.basename(os.path.normpath(data_dir))} {setting.data}".replace(" ", "_")
+    name = f"{data_name(data_dir)} {setting.data}".replace(" ", "_")
     path = os.path.join(copies_dir, name)
     if not os.path.exists(path):
         preflight_settings.copy_data(data_dir, f"{path}.part", setting.data)
@@ -132,7 +137,7 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
     done = read_results(_OUTPUT.value)
     os.makedirs(_COPIES.value, exist_ok=True)
     for name, data_dir, seed in runs(_SEEDS.value, _DATA_DIRS.value):
-        data = os.path.basename(os.path.normpath(data_dir))
+        data = data_name(data_dir)
         if (name, data, seed) in done:
             continue
         setting = preflight_settings.SETTINGS[name]

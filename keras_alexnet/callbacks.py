@@ -10,7 +10,7 @@ import tensorflow as tf
 import tqdm
 
 from data_prep.command_line import UserError
-from keras_alexnet import checkpoints, schedules
+from keras_alexnet import checkpoints, column_parallel, schedules
 
 
 class ImageCount(keras.metrics.Metric):
@@ -104,10 +104,7 @@ class EpochRecorder(keras.callbacks.Callback):
             self._folder,
             checkpoints.Checkpoint(
                 epoch=epoch + 1,
-                weights={
-                    name: variable.numpy()
-                    for name, variable in checkpoints.named_variables(self._network).items()
-                },
+                weights=column_parallel.read_weights(self._network),
                 optimizer=[variable.numpy() for variable in self.model.optimizer.variables],
                 schedule=self._plateau.state if self._plateau else None,
                 history=self.history,

@@ -13,6 +13,7 @@ PRECISIONS = {
     "float16": "mixed_float16",
 }
 STRATEGIES = ("mirrored", "one_device")
+COLUMN_PARALLEL = "column_parallel"  # what --column_parallel makes of the strategy
 
 
 @functools.cache
@@ -23,13 +24,32 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     collective operations of the first.
 
     Args:
-        name: "mirrored" (one replica a device) or "one_device".
+        name: "mirrored" (one replica a device), "one_device", or "column_parallel": none, since
+            each layer has a device of its own (see column_parallel.place_columns).
     """
+    if name == COLUMN_PARALLEL:
+        return tf.distribute.get_strategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     names = [device.name for device in devices]
     if name == "one_device":
         return tf.distribute.OneDeviceStrategy(names[0])
     return tf.distribute.MirroredStrategy(names)
+
+
+def resolve_strategy(name: str | None, column_parallel: bool) -> str:
+    """What --strategy and --column_parallel, of which one at most may be given, mean together.
+
+    Raises:
+        UserError: both are given.
+    """
+    if not column_parallel:
+        return name or "mirrored"
+    if name:
+        raise UserError(
+            "one way to use two devices is needed, but --strategy and --column_parallel were "
+            "given; take one of them away"
+        )
+    return COLUMN_PARALLEL
 
 
 def resolve_precision(name: str) -> str:

@@ -103,8 +103,14 @@ def define_training(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_enum(
         "strategy",
-        "mirrored",
+        None,
         devices.STRATEGIES,
-        "mirrored: a replica on every GPU (or CPU device)",
+        "mirrored: a replica on every GPU (or CPU device); default: mirrored",
+        **define,
+    )
+    flags.DEFINE_boolean(
+        "column_parallel",
+        False,
+        "the two columns of the network on two devices, as in 2012, instead of replicas of it",
         **define,
     )

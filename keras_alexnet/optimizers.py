@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 import keras
 import tensorflow as tf
 
+from keras_alexnet.column_parallel.updates import UpdatesInPlace, beside
+
 
 @keras.saving.register_keras_serializable(package="keras_alexnet")
-class MomentumSGD(keras.optimizers.SGD):
+class MomentumSGD(UpdatesInPlace, keras.optimizers.SGD):
     """SGD with momentum, and a learning rate of the biases' own.
 
     The rule of the paper (section 5), with g the gradient and wd the weight decay:
@@ -49,11 +51,17 @@ class MomentumSGD(keras.optimizers.SGD):
         if self.bias_learning_rate is not None:
             # A rate of 0, of a network that is frozen, freezes the biases too.
             multiplier = tf.math.divide_no_nan(self.bias_learning_rate, self.learning_rate)
-        scaled = [
-            (gradient * multiplier if _is_bias(variable) else gradient, variable)
-            for gradient, variable in grads_and_vars
-        ]
-        return super().apply_gradients(scaled, **kwargs)
+
+        def scaled(gradient: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
+            if not _is_bias(variable):
+                return gradient
+            with beside(variable):
+                return gradient * multiplier
+
+        return super().apply_gradients(
+            [(scaled(gradient, variable), variable) for gradient, variable in grads_and_vars],
+            **kwargs,
+        )
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
@@ -62,6 +70,11 @@ class MomentumSGD(keras.optimizers.SGD):
             "bias_multiplier": self.bias_multiplier,
             "bias_learning_rate": self.bias_learning_rate,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_alexnet")
+class Adam(UpdatesInPlace, keras.optimizers.Adam):
+    """Keras' Adam."""
 
 
 def _is_bias(variable: tf.Variable) -> bool:
@@ -77,10 +90,10 @@ def _sgd(
 
 def _adam(
     rate: object, momentum: float, bias_multiplier: float, bias_learning_rate: float | None
-) -> keras.optimizers.Adam:
+) -> Adam:
     # Momentum and the biases' rate belong to SGD's recipes; Adam rescales any gradient anyway.
     del momentum, bias_multiplier, bias_learning_rate
-    return keras.optimizers.Adam(rate)
+    return Adam(rate)
 
 
 # By the value of --optimizer: (rate or schedule, momentum, bias_multiplier, bias_learning_rate).

@@ -23,6 +23,7 @@ from data_prep import command_line, records
 from keras_alexnet import (
     callbacks,
     checkpoints,
+    column_parallel,
     devices,
     input_pipeline,
     schedules,
@@ -66,6 +67,8 @@ def train(
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
     statistics = records.read_statistics(data_dir, tf.io.gfile.GFile)
     input_pipeline.check_stored_size(manifest, profile)
+    if options.strategy == devices.COLUMN_PARALLEL:
+        column_parallel.column_devices(profile)  # an error of the user's, before there is a workdir
     strategy = devices.make_strategy(options.strategy)
     devices.check_batch(options.batch_size, strategy)
     steps = input_pipeline.train_steps(manifest, options.batch_size)
@@ -147,7 +150,7 @@ def _restore(
     checkpoint: checkpoints.Checkpoint,
 ) -> None:
     """Sets everything that decides the next step to what it was after the checkpoint's epoch."""
-    checkpoints.assign(network, checkpoint.weights)
+    column_parallel.assign_weights(network, checkpoint.weights)
     for variable, value in zip(model.optimizer.variables, checkpoint.optimizer, strict=True):
         variable.assign(value)
     if plateau:
@@ -182,11 +185,15 @@ def _announce(
 ) -> None:
     """What the run will do, before it does it."""
     replicas = strategy.num_replicas_in_sync
+    places = (
+        f"devices: {replicas}, batch {options.batch_size} ({options.batch_size // replicas} each)"
+    )
+    if options.strategy == devices.COLUMN_PARALLEL:
+        places = f"devices: 2, a column each, batch {options.batch_size}"
     splits = {name: split.records for name, split in manifest.splits.items()}
     print(
         f"profile {profile.name}, {len(manifest.classes)} classes; {splits} photos; "
-        f"devices: {replicas}, batch {options.batch_size} ({options.batch_size // replicas} each), "
-        f"{steps} steps an epoch, epochs {done + 1} to {options.epochs}; "
+        f"{places}, {steps} steps an epoch, epochs {done + 1} to {options.epochs}; "
         f"{options.optimizer} at {options.learning_rate:g} ({options.schedule}), "
         f"{options.precision}",
         file=sys.stderr,

@@ -3,7 +3,7 @@
 import keras
 
 from data_prep import records
-from keras_alexnet import callbacks, optimizers, preprocessing, schedules
+from keras_alexnet import callbacks, column_parallel, devices, optimizers, preprocessing, schedules
 from keras_alexnet.model import AlexNet
 from keras_alexnet.profile import Profile
 from keras_alexnet.training_options import TrainingOptions
@@ -38,6 +38,8 @@ def build(
         weight_decay=options.weight_decay,
         seed=options.seed,
     )
+    if options.strategy == devices.COLUMN_PARALLEL:
+        network = column_parallel.place_columns(network, column_parallel.column_devices(profile))
     size = profile.input_size
     inputs = {
         "image": keras.Input([size, size, 3], dtype="uint8", name="image"),

@@ -12,7 +12,10 @@ from keras_alexnet.profiles import PROFILES
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions:
-    """How a profile is trained; the meanings are those of the flags of the same names."""
+    """How a profile is trained; the meanings are those of the flags of the same names.
+
+    `strategy` may also be `devices.COLUMN_PARALLEL`, which a flag of its own asks for.
+    """
 
     optimizer: str
     learning_rate: float
@@ -57,10 +60,14 @@ def options_from_flags(values: flags.FlagValues, profile: Profile) -> TrainingOp
     Args:
         values: of a command that called `flags.define_training`.
         profile: what `profile_from_flags` made of them.
+
+    Raises:
+        UserError: two flags contradict each other.
     """
-    chosen = {}
+    chosen = {"strategy": devices.resolve_strategy(values.strategy, values.column_parallel)}
     for field in dataclasses.fields(TrainingOptions):
-        value = getattr(values, field.name)
-        chosen[field.name] = getattr(profile, field.name) if value is None else value
+        if field.name not in chosen:
+            value = getattr(values, field.name)
+            chosen[field.name] = getattr(profile, field.name) if value is None else value
     chosen["precision"] = devices.resolve_precision(chosen["precision"])
     return TrainingOptions(**chosen)

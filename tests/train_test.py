@@ -161,6 +161,27 @@ def test_one_and_two_replicas_compute_the_same(data_dir, tmp_path):
             assert a[name] == pytest.approx(b[name], rel=1e-3), name
 
 
+def test_columns_on_two_devices_train_as_on_one_and_go_on_after_a_kill(data_dir, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(data_dir, one, epochs=2, strategy="one_device")
+    run(data_dir, two, epochs=2, strategy="column_parallel")
+    weights = [checkpoints.read(str(folder)).weights for folder in (one, two)]
+    assert weights[0].keys() == weights[1].keys(), "a checkpoint does not tell where it was made"
+    for name, value in weights[0].items():
+        scale = np.abs(value).max()
+        np.testing.assert_allclose(weights[1][name], value, rtol=0, atol=1e-3 * scale, err_msg=name)
+    # as after a kill before the second epoch's checkpoint
+    again = tmp_path / "again"
+    shutil.copytree(two, again)
+    shutil.rmtree(again / "checkpoints" / "epoch-0002")
+    run(data_dir, again, epochs=2, strategy="column_parallel")
+    assert_same_run(two, again)
+    seed = PROFILES["seed"].scaled(0.0625)
+    with pytest.raises(UserError, match="seed has 1; take one of paper, krizhevsky2012"):
+        run(data_dir, tmp_path / "seed", seed, strategy="column_parallel")
+    assert not (tmp_path / "seed").exists()
+
+
 def test_evaluate_agrees_with_the_validation_of_the_last_epoch(finished, data_dir):
     folder, _ = finished
     trained = workdir.load_run(str(folder), "last")

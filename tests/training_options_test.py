@@ -41,3 +41,11 @@ def test_what_a_flag_names_is_the_flags():
 def test_flags_that_make_no_profile_are_a_user_error():
     with pytest.raises(UserError, match="dropout_rate must be a number from 0 to below 1"):
         parse("--dropout=1")
+
+
+def test_two_columns_are_a_way_to_use_two_devices():
+    assert parse("--column_parallel")[1].strategy == "column_parallel"
+    assert parse()[1].strategy == "mirrored"
+    assert parse("--strategy=one_device", "--nocolumn_parallel")[1].strategy == "one_device"
+    with pytest.raises(UserError, match="--strategy and --column_parallel were given; take one"):
+        parse("--strategy=mirrored", "--column_parallel")

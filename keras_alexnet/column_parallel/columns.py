@@ -11,7 +11,8 @@ Each device has its own half of the weights, and so of the optimizer's state, an
 of forward and backward. Maps cross where a layer sees both columns: at conv3, fc6, fc7 and fc8,
 and their gradients on the way back. Where a response normalization has neighbours in the other
 column (the paper's text; not its program), the size // 2 maps next to the border cross too: two,
-of 48 and of 128. Besides these only the photos go to device 1, and single numbers come back.
+of 48 and of 128. Besides these only the photos go to device 1, and single numbers both ways:
+learning rates, and the penalties on the weights.
 """
 
 from collections.abc import Sequence

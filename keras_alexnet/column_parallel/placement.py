@@ -34,7 +34,9 @@ class OnDevice(keras.layers.Wrapper):
         bias_regularizer: keras.regularizers.Regularizer | None = None,
         **kwargs,
     ):
-        # Without autocast the inputs come as they are; the layer's policy says what they become.
+        # Inputs come as they are, for the layer's own policy says what they become; and penalties
+        # are of the weights themselves, not of what mixed precision makes of them.
+        kwargs.setdefault("dtype", "float32")
         super().__init__(layer, autocast=False, **kwargs)
         self.device = device
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
@@ -57,6 +59,7 @@ class OnDevice(keras.layers.Wrapper):
 
         @tf.custom_gradient
         def run(*tensors):
+            # Persistent, for a persistent tape outside may ask for the gradient more than once.
             with tf.GradientTape(persistent=True) as tape:
                 tape.watch(tensors)
                 outputs = self.layer(list(tensors) if len(tensors) > 1 else tensors[0])
@@ -88,6 +91,7 @@ class OnDevice(keras.layers.Wrapper):
         """The arguments of the constructor."""
         return {
             **super().get_config(),
+            "layer": keras.saving.serialize_keras_object(self.layer),
             "device": self.device,
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
@@ -96,5 +100,7 @@ class OnDevice(keras.layers.Wrapper):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """The inverse of `get_config`."""
+        config = dict(config)
         with tf.device(config["device"]):  # Keras 3 makes the layer's variables here already
-            return super().from_config(config, custom_objects)
+            layer = keras.saving.deserialize_keras_object(config.pop("layer"), custom_objects)
+        return cls(layer, **config)

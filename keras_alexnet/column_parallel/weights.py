@@ -33,10 +33,10 @@ def read_weights(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def assign_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
-    """Sets the variables of a network in columns.
+    """Sets the variables of a network, in columns or not.
 
     Args:
-        model: what `place_columns` returned.
+        model: what `place_columns` returned, or an `AlexNet`.
         weights: of the network on one device, as `read_weights` gives them.
 
     Raises:

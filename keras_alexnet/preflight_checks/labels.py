@@ -14,6 +14,8 @@ _PHOTOS_A_CLASS = 10
 _FILTERS, _FILTER_SIZE, _STRIDE, _REGIONS = 128, 6, 2, 3
 _RIDGE = 100.0  # in standard deviations squared, summed over the photos
 _HELD_OUT = 1 / 3
+# Of fewer photos not even labels that fit perfectly would stand out from chance.
+_FEWEST_TO_ASK = 100
 
 
 def check(
@@ -37,7 +39,8 @@ def check(
         class_entropy: of the frequencies of the train labels, in nats: the loss of a network
             that knows these and nothing of the photos.
         label_information: z-score of `probe` within the train split.
-        validation_label_information: the same, learned from train, asked about validation.
+        validation_label_information: the same, learned from train, asked about validation. Both
+            are left out where there are too few photos to tell.
     """
     classes = manifest.classes
     labels = np.concatenate([train.labels, validation.labels])
@@ -68,18 +71,23 @@ def _entropy(counts: np.ndarray) -> float:
 
 
 def _information(train: Sample, validation: Sample, classes: int) -> Mapping[str, float]:
-    features = photo_features(np.concatenate([train.thumbnails, validation.thumbnails]))
     count = len(train.labels)
     learned = count - int(count * _HELD_OUT)
-    within = probe(
-        features[:learned],
-        train.labels[:learned],
-        features[learned:count],
-        train.labels[learned:],
-        classes,
-    )
-    across = probe(features[:count], train.labels, features[count:], validation.labels, classes)
-    return {"label_information": within, "validation_label_information": across}
+    figures = {}
+    if count - learned >= _FEWEST_TO_ASK:
+        features = photo_features(np.concatenate([train.thumbnails, validation.thumbnails]))
+        figures["label_information"] = probe(
+            features[:learned],
+            train.labels[:learned],
+            features[learned:count],
+            train.labels[learned:],
+            classes,
+        )
+        if len(validation.labels) >= _FEWEST_TO_ASK:
+            figures["validation_label_information"] = probe(
+                features[:count], train.labels, features[count:], validation.labels, classes
+            )
+    return figures
 
 
 def photo_features(photos: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ def read(data_dir: str, manifest: records.Manifest, split: str, count: int) -> S
     paths = [os.path.join(data_dir, shard.name) for shard in manifest.splits[split].shards]
     dataset = (
         tf.data.Dataset.from_tensor_slices(paths)
-        .interleave(tf.data.TFRecordDataset, cycle_length=_SHARDS, deterministic=True)
+        .interleave(tf.data.TFRecordDataset, cycle_length=_SHARDS)
         .take(count)
         .map(to_thumbnail, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(count)

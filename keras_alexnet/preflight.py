@@ -1,0 +1,107 @@
+r"""Says in about a minute whether a run will learn, before it takes days, and which knob to turn.
+
+    python -m keras_alexnet.preflight --flagfile=configs/paper.flags --data_dir=DATA
+
+Takes every flag of train. Looks at labels and photos, at the network as it starts, and takes the
+first steps on the run's own batches; nothing is written. The last line of the output is JSON:
+
+    verdict     "learns"; "at risk": starts late, or with one seed and not with another; "flat"
+    findings    the reasons, each with the knob to turn: a flag and the value to try first
+
+The verdict is about a run of hundreds of steps on a small data set, where it was compared with
+the truth (see benchmarks/preflight_truth.py). It is a look at the start, not a promise of the
+end: of overfitting, and of accuracy, it says nothing.
+"""
+
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from absl import flags
+
+from data_prep import command_line
+from keras_alexnet import flags as training_flags
+from keras_alexnet import training_options
+from keras_alexnet.preflight_checks import measuring, report, rules
+from keras_alexnet.profile import Profile
+from keras_alexnet.training_options import TrainingOptions
+
+FLAGS = flags.FlagValues()
+_DATA_DIR = training_flags.data_dir(FLAGS)
+_SECONDS = flags.DEFINE_float(
+    "seconds",
+    40.0,
+    "no further step is begun after so long; a step of a large network may take some more",
+    1.0,
+    flag_values=FLAGS,
+)
+training_flags.define_training(FLAGS)
+
+
+def preflight(
+    *, data_dir: str, profile: Profile, options: TrainingOptions, seconds: float = 40.0
+) -> dict[str, object]:
+    """Measures the start of a run and judges it; prints the findings to stderr.
+
+    One device is used, whatever the strategy.
+
+    Args:
+        data_dir: folder that data_prep.prepare wrote.
+        profile: the network, overrides applied.
+        options: the recipe.
+        seconds: no further step is begun when so many have passed.
+
+    Returns:
+        verdict ("learns", "at risk" or "flat"), findings (a list of verdict, figure, value,
+        reason and knob), figures (see preflight_checks), layers, losses, handful_losses, seconds.
+        Numbers that are not finite are None.
+
+    Raises:
+        UserError: the data set cannot be used.
+    """
+    started = time.perf_counter()
+    measured = measuring.measure(
+        data_dir=data_dir, profile=profile, options=options, seconds=seconds
+    )
+    judgement = rules.judge(measured.figures, profile, options)
+    print(report.text(measured, judgement), file=sys.stderr)
+    result = {
+        **dataclasses.asdict(judgement),
+        **dataclasses.asdict(measured),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    return _json_able(result)
+
+
+def _json_able(value: object) -> object:
+    """JSON has no NaN and no infinity; programs that read it stumble over Python's."""
+    if isinstance(value, Mapping):
+        return {key: _json_able(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_able(entry) for entry in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value
+
+
+def main(arguments: Sequence[str]) -> Mapping[str, object]:
+    """Reads the flags and measures."""
+    del arguments
+    profile = training_options.profile_from_flags(FLAGS)
+    return preflight(
+        data_dir=_DATA_DIR.value,
+        profile=profile,
+        options=training_options.options_from_flags(FLAGS, profile),
+        seconds=_SECONDS.value,
+    )
+
+
+def run() -> None:
+    """The console script."""
+    command_line.run(main, FLAGS, __doc__)
+
+
+if __name__ == "__main__":
+    run()

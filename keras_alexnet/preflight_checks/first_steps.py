@@ -1,0 +1,88 @@
+"""The first steps of a run, as `Model.fit` would take them, and a handful of photos by heart."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+Batch = tuple[Mapping[str, tf.Tensor], tf.Tensor]
+
+FIRST_STEPS = 24  # at most; as many of a run's batches as the time allows
+HANDFUL_STEPS = 32
+HANDFUL = 16  # photos
+
+
+class State:
+    """The start of a run: weights and optimizer, to go back to.
+
+    Args:
+        model: compiled, its optimizer built.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._values = [variable.numpy() for variable in self._variables()]
+
+    def _variables(self) -> list:
+        of_optimizer = self._model.optimizer.variables
+        # A method under Keras 2.15's older optimizers, a property under today's.
+        of_optimizer = of_optimizer() if callable(of_optimizer) else of_optimizer
+        return [*self._model.variables, *of_optimizer]
+
+    def restore(self) -> None:
+        """Makes the model what it was."""
+        for variable, value in zip(self._variables(), self._values, strict=True):
+            variable.assign(value)
+
+
+def take_steps(model: keras.Model, batches: Iterator[Batch], limit: int, until: float) -> list[float]:
+    """Trains on a batch after the other.
+
+    Args:
+        model: compiled, with the metric "cross_entropy".
+        batches: what to train on.
+        limit: of steps.
+        until: a time of `time.perf_counter`: no step is begun after it, but at least two are taken.
+
+    Returns:
+        The cross-entropy of each batch before its step; it ends with the first that is not finite.
+    """
+    losses: list[float] = []
+    for features, labels in batches:
+        model.reset_metrics()  # they are means over all that was trained on
+        logs = model.train_on_batch(features, labels, return_dict=True)
+        losses.append(float(logs["cross_entropy"]))
+        if not math.isfinite(losses[-1]) or len(losses) >= limit:
+            break
+        if len(losses) >= 2 and time.perf_counter() > until:
+            break
+    return losses
+
+
+def handful(batch: Batch, count: int = HANDFUL) -> Batch:
+    """Photos of a batch, of as many classes as there are, and each class as often, where possible.
+
+    Args:
+        batch: features and int64 labels [B].
+        count: of photos to take, at most.
+    """
+    features, labels = batch
+    seen: dict[int, int] = {}
+    # By how often its class was met before: first one photo of every class, then the seconds.
+    ranks = []
+    for label in labels.numpy():
+        ranks.append(seen.get(int(label), 0))
+        seen[int(label)] = ranks[-1] + 1
+    chosen = np.argsort(ranks, kind="stable")[:count]
+    return {name: tf.gather(value, chosen) for name, value in features.items()}, tf.gather(
+        labels, chosen
+    )
+
+
+def class_entropy(labels: tf.Tensor) -> float:
+    """Entropy of the classes among labels, in nats: the loss of one answer for all photos."""
+    shares = np.unique(labels.numpy(), return_counts=True)[1] / len(labels)
+    return float(-(shares * np.log(shares)).sum())

@@ -1,0 +1,178 @@
+"""How large activations and gradients are in each layer, and what a photo changes in them."""
+
+import math
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_alexnet.model import LAYER_NAMES
+from keras_alexnet.training_options import TrainingOptions
+
+LayerFigures = dict[str, dict[str, float]]
+# What stands for the layer of that name: behind its ReLU; fc8 has none.
+_OUTPUTS = {name: f"relu{name[-1]}" for name in LAYER_NAMES[:-1]} | {"fc8": "fc8"}
+
+
+class Gauge:
+    """Looks at a network's layers on one batch of photos, always the same.
+
+    Args:
+        network: from network input to logits, with the layers of `AlexNet`.
+        inputs: float32 [B, S, S, 3], network input, B at least 2.
+    """
+
+    def __init__(self, network: keras.Model, inputs: tf.Tensor) -> None:
+        outputs = [network.get_layer(name).output for name in _OUTPUTS.values()]
+        self._layers = keras.Model(network.inputs, outputs)
+        self._figures = tf.function(self._traced)
+        self._inputs = inputs
+
+    def _traced(self, inputs: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        outputs = self._layers(inputs, training=False)
+        return [layer_figures(output) for output in outputs], outputs[-2], outputs[-1]
+
+    def read(self) -> tuple[LayerFigures, np.ndarray, np.ndarray]:
+        """The layers as the weights are now, without dropout.
+
+        Returns:
+            Figures by layer, see `layer_figures`; fc7 behind its ReLU, float32 [B, units]; the
+            logits, float32 [B, classes].
+        """
+        rows, hidden, logits = self._figures(self._inputs)
+        names = ("rms", "mean_abs", "photo_share", "dead")
+        figures = {
+            layer: dict(zip(names, map(float, row.numpy()), strict=True))
+            for layer, row in zip(_OUTPUTS, rows, strict=True)
+        }
+        del figures["fc8"]["dead"]  # logits may be negative
+        return figures, hidden.numpy().astype(np.float32), logits.numpy()
+
+
+def layer_figures(output: tf.Tensor) -> tf.Tensor:
+    """Figures of a layer's output over a batch.
+
+    Args:
+        output: [B, ..., units], of any float type.
+
+    Returns:
+        float32 [4]: rms; mean of the absolute; the photo's share: the standard deviation over the
+        photos (rms over the places), divided by the rms of their mean, which all photos have in
+        common; share of the units (of a convolution: maps) that are zero for all of the photos.
+    """
+    output = tf.cast(output, tf.float32)
+    common = tf.reduce_mean(output, axis=0)
+    variance = tf.reduce_mean(tf.square(output - common))
+    constant = tf.reduce_mean(tf.square(common))
+    share = tf.math.divide_no_nan(tf.sqrt(variance), tf.sqrt(constant))
+    largest = tf.reduce_max(tf.abs(output), axis=list(range(len(output.shape) - 1)))
+    return tf.stack(
+        [
+            tf.sqrt(tf.reduce_mean(tf.square(output))),
+            tf.reduce_mean(tf.abs(output)),
+            share,
+            tf.reduce_mean(tf.cast(largest == 0, tf.float32)),
+        ]
+    )
+
+
+def gradient_rms(network: keras.Model, inputs: tf.Tensor, labels: tf.Tensor) -> dict[str, float]:
+    """Root mean square of the loss' gradient to each layer's kernel, without weight decay.
+
+    Args:
+        network: from network input to logits.
+        inputs: float32 [B, S, S, 3], network input.
+        labels: int64 [B].
+    """
+    kernels = [network.get_layer(name).kernel for name in LAYER_NAMES]
+    # Keras 3 has variables of its own; the tape watches TensorFlow's inside.
+    watched = [getattr(kernel, "value", kernel) for kernel in kernels]
+
+    @tf.function
+    def rms() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            logits = tf.cast(network(inputs, training=False), tf.float32)
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_mean(loss)
+        gradients = tape.gradient(loss, watched)
+        return [tf.sqrt(tf.reduce_mean(tf.square(tf.cast(g, tf.float32)))) for g in gradients]
+
+    return dict(zip(LAYER_NAMES, (float(value) for value in rms()), strict=True))
+
+
+def kernel_norms(network: keras.Model) -> dict[str, np.ndarray]:
+    """A copy of each layer's kernel."""
+    return {name: np.array(network.get_layer(name).kernel) for name in LAYER_NAMES}
+
+
+def input_figures(inputs: tf.Tensor) -> dict[str, float]:
+    """Size and offset of network input.
+
+    Args:
+        inputs: float32 [B, S, S, 3].
+
+    Returns:
+        input_std: of all values around their channel's mean.
+        input_offset: the largest |mean| of a channel, divided by that.
+    """
+    values = inputs.numpy().reshape(-1, inputs.shape[-1]).astype(np.float64)
+    means = values.mean(axis=0)
+    std = math.sqrt(np.mean((values - means) ** 2))
+    return {"input_std": std, "input_offset": float(np.abs(means).max() / max(std, 1e-12))}
+
+
+def overshoot(hidden: np.ndarray, classes: int, options: TrainingOptions) -> dict[str, float]:
+    """How far the chance of who is in a batch moves all logits at once.
+
+    The classes of a batch are never as frequent as in the data: shares deviate by
+    sqrt(p (1 - p) / batch), p = 1 / classes. That is the gradient to fc8's biases, and, times what
+    fc7 gives for every photo, to its kernel. SGD, whose momentum m keeps a step up for 1 / (1 - m)
+    steps, moves a logit by
+
+        learning rate / (1 - m) * |h|^2 * sqrt(p (1 - p) / batch),
+
+    with h fc7's mean over the photos (and a 1 for the bias). Adam's first steps are of the size of
+    the rate in each weight whatever the gradient: learning rate * sum |h|.
+
+    Args:
+        hidden: [B, units], fc7 behind its ReLU.
+        classes: number of classes.
+        options: the recipe.
+
+    Returns:
+        overshoot: of a logit.
+    """
+    common = np.append(hidden.astype(np.float64).mean(axis=0), 1.0)
+    if options.optimizer == "adam":
+        return {"overshoot": float(options.learning_rate * np.abs(common).sum())}
+    share = 1 / classes
+    noise = math.sqrt(share * (1 - share) / options.batch_size)
+    rate = options.learning_rate / (1 - options.momentum)
+    return {"overshoot": float(rate * (common**2).sum() * noise)}
+
+
+def pace(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> float:
+    """What share of the way to their labels photos' logits went, the way that all went left out.
+
+    Args:
+        before: logits [B, classes].
+        after: the same photos' a while later.
+        labels: int64 [B], of at least two classes.
+
+    Returns:
+        The move of the logits, projected on the residual label - softmax; both less their mean
+        over the photos. 0 for no move, 1 for a logit's unit for each unit of residual.
+    """
+    shifted = before - before.max(axis=1, keepdims=True)
+    softmax = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+    residual = np.eye(before.shape[1])[labels] - softmax
+    residual -= residual.mean(axis=0)
+    move = after - before
+    move = move - move.mean(axis=0)
+    return float((move * residual).sum() / max((residual**2).sum(), 1e-12))
+
+
+def worst(figures: Mapping[str, Mapping[str, float]], name: str) -> float:
+    """The largest of a figure over the layers that have it."""
+    return max(row[name] for row in figures.values() if name in row)
