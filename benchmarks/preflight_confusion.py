@@ -19,7 +19,7 @@ from absl import flags
 
 from benchmarks import preflight_settings, preflight_truth
 from data_prep import command_line
-from keras_alexnet.preflight_checks import measuring, rules
+from keras_alexnet.preflight_checks import measuring, rule, rules
 
 FLAGS = flags.FlagValues()
 _DATA_DIRS = flags.DEFINE_list(
@@ -70,10 +70,10 @@ def truths(lines: Mapping[Run, Mapping[str, object]]) -> dict[Run, str]:
 def table(truth: Mapping[Run, str], verdicts: Mapping[Run, str]) -> str:
     """Counts of runs, a row a truth and a column a verdict."""
     counts = collections.Counter((truth[run], verdicts[run]) for run in verdicts)
-    head = f"| truth \\ verdict | {' | '.join(rules.VERDICTS)} |"
+    head = f"| truth \\ verdict | {' | '.join(rule.VERDICTS)} |"
     rows = [
-        f"| {name} | {' | '.join(str(counts[name, said]) for said in rules.VERDICTS)} |"
-        for name in rules.VERDICTS
+        f"| {name} | {' | '.join(str(counts[name, said]) for said in rule.VERDICTS)} |"
+        for name in rule.VERDICTS
     ]
     return "\n".join([head, "|---|---|---|---|", *rows])
 
@@ -84,7 +84,10 @@ def by_setting(
     verdicts: Mapping[Run, str],
 ) -> str:
     """A row a setting and data set: top-1 of each seed at the end, truth, verdicts."""
-    rows = ["| setting | data | top-1 of each seed | truth | verdict of each seed |", "|" + "---|" * 5]
+    rows = [
+        "| setting | data | top-1 of each seed | truth | verdict of each seed |",
+        "|" + "---|" * 5,
+    ]
     for name, data in dict.fromkeys((name, data) for name, data, _ in verdicts):
         of_setting = [run for run in verdicts if run[:2] == (name, data)]
         top1 = ", ".join(
@@ -104,6 +107,11 @@ def _measure(run: Run, data_dir: str, seconds: float) -> dict[str, object]:
     return dict(zip(("setting", "data", "seed"), run, strict=True)) | dataclasses.asdict(measured)
 
 
+def _judge(run: Run, figures: Mapping[str, float]) -> str:
+    setting = preflight_settings.SETTINGS[run[0]]
+    return rules.judge(figures, setting.profile, setting.options(run[2])).verdict
+
+
 def main(arguments: Sequence[str]) -> Mapping[str, object]:
     """Reads the flags, measures what was not measured, and prints the tables."""
     del arguments
@@ -119,7 +127,7 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
         with open(_MEASURES.value, "a") as file:
             file.write(json.dumps(measured[run]) + "\n")
         print(f"measured {run}", file=sys.stderr, flush=True)
-    verdicts = {run: rules.judge(measured[run]["figures"]).verdict for run in lines}
+    verdicts = {run: _judge(run, measured[run]["figures"]) for run in lines}
     truth = truths(lines)
     print(f"{by_setting(lines, truth, verdicts)}\n\n{table(truth, verdicts)}\n")
     right = sum(truth[run] == verdicts[run] for run in lines)

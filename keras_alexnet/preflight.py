@@ -32,8 +32,8 @@ FLAGS = flags.FlagValues()
 _DATA_DIR = training_flags.data_dir(FLAGS)
 _SECONDS = flags.DEFINE_float(
     "seconds",
-    40.0,
-    "no further step is begun after so long; a step of a large network may take some more",
+    35.0,
+    "no further step is begun that would end later, but a few steps are always taken",
     1.0,
     flag_values=FLAGS,
 )
@@ -41,7 +41,7 @@ training_flags.define_training(FLAGS)
 
 
 def preflight(
-    *, data_dir: str, profile: Profile, options: TrainingOptions, seconds: float = 40.0
+    *, data_dir: str, profile: Profile, options: TrainingOptions, seconds: float = 35.0
 ) -> dict[str, object]:
     """Measures the start of a run and judges it; prints the findings to stderr.
 
@@ -51,7 +51,7 @@ def preflight(
         data_dir: folder that data_prep.prepare wrote.
         profile: the network, overrides applied.
         options: the recipe.
-        seconds: no further step is begun when so many have passed.
+        seconds: no further step is begun that would end after so many, if it can be helped.
 
     Returns:
         verdict ("learns", "at risk" or "flat"), findings (a list of verdict, figure, value,

@@ -70,7 +70,7 @@ def test_labels_from_1(train, validation):
 
 
 def test_labels_of_train_moved_by_one_class(train, validation):
-    """The synsets tell; without them, the classifier that learned train is asked about validation."""
+    """The synsets tell; and the classifier that learned train fails on validation."""
     figures = check(with_labels(train, (train.labels + 1) % 4), validation)
     assert figures["labels_of_other_synsets"] == pytest.approx(0.75)
     assert figures["label_information"] > 8

@@ -135,7 +135,7 @@ def test_pace():
     assert network.pace(before, before + 0.2 * toward, labels) == pytest.approx(0.2)
     assert network.pace(before, before - toward, labels) == pytest.approx(-1)
     # All photos the same way: fc8's biases can do that without looking at a photo.
-    assert network.pace(before, before + [3.0, -1.0], labels) == pytest.approx(0)
+    assert network.pace(before, before + np.array([3.0, -1.0]), labels) == pytest.approx(0)
 
 
 def test_a_handful_has_as_many_classes_as_there_are():
@@ -147,3 +147,10 @@ def test_a_handful_has_as_many_classes_as_there_are():
     assert first_steps.class_entropy(chosen) == pytest.approx(
         -(0.4 * math.log(0.4) + 3 * 0.2 * math.log(0.2))
     )
+
+
+def test_relative_changes():
+    before = {"a": np.array([[3.0, 4.0]]), "b": np.ones([2, 2], np.float32)}
+    after = {"a": np.array([[3.0, 5.0]]), "b": np.full([2, 2], 1e30, np.float32)}
+    changes = network.relative_changes(before, after)
+    assert changes == {"a": pytest.approx(0.2), "b": math.inf}

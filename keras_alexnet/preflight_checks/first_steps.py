@@ -38,26 +38,35 @@ class State:
             variable.assign(value)
 
 
-def take_steps(model: keras.Model, batches: Iterator[Batch], limit: int, until: float) -> list[float]:
+def take_steps(
+    model: keras.Model, batches: Iterator[Batch], limit: int, until: float, at_least: int = 1
+) -> list[float]:
     """Trains on a batch after the other.
 
     Args:
         model: compiled, with the metric "cross_entropy".
         batches: what to train on.
         limit: of steps.
-        until: a time of `time.perf_counter`: no step is begun after it, but at least two are taken.
+        until: a time of `time.perf_counter`: no step is begun that would end after it, if it takes
+            as long as the one before.
+        at_least: as many steps are taken, whatever the time.
 
     Returns:
         The cross-entropy of each batch before its step; it ends with the first that is not finite.
     """
     losses: list[float] = []
+    began = time.perf_counter()
     for features, labels in batches:
         model.reset_metrics()  # they are means over all that was trained on
         logs = model.train_on_batch(features, labels, return_dict=True)
-        losses.append(float(logs["cross_entropy"]))
+        # Weights can be infinite, and with them the decay's part of the loss, before the rest is.
+        total = float(logs["loss"])
+        losses.append(float(logs["cross_entropy"]) if math.isfinite(total) else total)
+        now = time.perf_counter()
+        would_end, began = now + (now - began), now
         if not math.isfinite(losses[-1]) or len(losses) >= limit:
             break
-        if len(losses) >= 2 and time.perf_counter() > until:
+        if len(losses) >= at_least and would_end > until:
             break
     return losses
 

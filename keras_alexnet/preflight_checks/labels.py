@@ -119,7 +119,10 @@ def photo_features(photos: np.ndarray) -> np.ndarray:
     patches /= np.sqrt((patches**2).sum(axis=(1, 2, 3), keepdims=True)) + 1e-3
     filters = np.moveaxis(patches, 0, -1)
     columns = np.concatenate(
-        [_pooled_responses(scaled[start : start + 256], filters) for start in range(0, len(photos), 256)]
+        [
+            _pooled_responses(scaled[start : start + 256], filters)
+            for start in range(0, len(photos), 256)
+        ]
     )
     return (columns - columns.mean(axis=0)) / (columns.std(axis=0) + 1e-6)
 
@@ -128,7 +131,9 @@ def photo_features(photos: np.ndarray) -> np.ndarray:
 def _region_means(photos: tf.Tensor, filters: tf.Tensor) -> tf.Tensor:
     responses = tf.nn.conv2d(photos, filters, _STRIDE, "VALID")
     # A threshold keeps the strong responses: what is everywhere says little of a photo.
-    strong = tf.nn.relu(tf.abs(responses) - tf.reduce_mean(tf.abs(responses), [1, 2], keepdims=True))
+    strong = tf.nn.relu(
+        tf.abs(responses) - tf.reduce_mean(tf.abs(responses), [1, 2], keepdims=True)
+    )
     maps = tf.image.resize(strong, [_REGIONS, _REGIONS], method="area")
     colours = tf.image.resize(photos, [_REGIONS, _REGIONS], method="area")
     count = tf.shape(photos)[0]

@@ -5,6 +5,7 @@ import itertools
 import math
 import os
 import time
+from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from keras_alexnet.training_options import TrainingOptions
 
 TRAIN_PHOTOS, VALIDATION_PHOTOS = 2000, 500
 _GAUGE_PHOTOS = 32
-_HANDFUL_SHARE = 0.6  # of the time that is left when the steps begin
+_HANDFUL_SHARE = 0.5  # of the time that is left when the steps begin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ def measure(
         data_dir: folder that data_prep.prepare wrote.
         profile: the network, overrides applied.
         options: the recipe.
-        seconds: no further step is begun when so many have passed.
+        seconds: no further step is begun that would end after so many, if it can be helped.
 
     Raises:
         UserError: the data set cannot be used.
@@ -110,43 +111,50 @@ def _batches(
 
 
 def _of_network(
-    trained, model, options, inputs, gauge_batch, batches, figures, classes, until
+    trained: keras.Model,
+    model: keras.Model,
+    options: TrainingOptions,
+    inputs: tf.Tensor,
+    gauge_batch: first_steps.Batch,
+    batches: Iterator[first_steps.Batch],
+    figures: dict[str, float],
+    classes: int,
+    until: float,
 ) -> Measured:
-    gauged = slice(0, _GAUGE_PHOTOS)
-    gauge = network.Gauge(trained, inputs[gauged])
+    """The start, then a handful of photos by heart, then, from the start again, the run's steps."""
+    gauge = network.Gauge(trained, inputs[:_GAUGE_PHOTOS])
     layers, hidden, logits = gauge.read()
-    figures |= network.input_figures(inputs[gauged])
+    figures |= network.input_figures(inputs[:_GAUGE_PHOTOS])
     figures |= network.overshoot(hidden, classes, options)
     figures |= {
+        "is_sgd": float(options.optimizer == "sgd"),
         "photo_share": layers["fc8"]["photo_share"],
         "dead_at_start": network.worst(layers, "dead"),
     }
     few = first_steps.handful(gauge_batch)
-    few_inputs = inputs[: first_steps.HANDFUL]
-    for layer, rms in network.gradient_rms(
-        trained, few_inputs, gauge_batch[1][: first_steps.HANDFUL]
-    ).items():
-        layers[layer]["gradient_rms"] = rms
+    some = slice(0, first_steps.HANDFUL)
+    gradients = network.gradient_rms(trained, inputs[some], gauge_batch[1][some])
     start = first_steps.State(model)
 
     # The handful first: it costs little, and tells more than two or three large batches.
     handful_until = until - (until - time.perf_counter()) * (1 - _HANDFUL_SHARE)
     handful_losses = first_steps.take_steps(
-        model, itertools.repeat(few), first_steps.HANDFUL_STEPS, handful_until
+        model, itertools.repeat(few), first_steps.HANDFUL_STEPS, handful_until, at_least=2
     )
     handful_after, _, _ = gauge.read()
     start.restore()
 
-    kernels = network.kernel_norms(trained)
+    kernels = network.kernels(trained)
     losses = first_steps.take_steps(model, iter([gauge_batch]), 1, until)
-    for layer, before in kernels.items():
-        change = np.linalg.norm(network.kernel_norms(trained)[layer] - before)
-        layers[layer]["update"] = float(change / np.linalg.norm(before))
+    updates = network.relative_changes(kernels, network.kernels(trained))
     _, _, stepped = gauge.read()
-    figures["pace"] = network.pace(logits, stepped, gauge_batch[1][gauged].numpy())
+    pace = network.pace(logits, stepped, gauge_batch[1][:_GAUGE_PHOTOS].numpy())
+    figures |= _speed_figures(pace, updates, options, figures["planned_steps"])
     if math.isfinite(losses[-1]):
         losses += first_steps.take_steps(model, batches, first_steps.FIRST_STEPS - 1, until)
     after, _, _ = gauge.read()
+    for layer, row in layers.items():
+        row |= {"gradient_rms": gradients[layer], "update": updates[layer]}
     figures |= {
         "photo_share_after": after["fc8"]["photo_share"],
         "dead_after": network.worst(after, "dead"),
@@ -158,16 +166,49 @@ def _of_network(
     return Measured(figures, layers, losses, handful_losses)
 
 
-def _loss_figures(losses, handful_losses, few, class_entropy, classes) -> dict[str, float]:
-    """Losses in units of what a network that knows only the frequencies has."""
+def _speed_figures(
+    pace: float, updates: Mapping[str, float], options: TrainingOptions, planned_steps: float
+) -> dict[str, float]:
+    """What the first step, repeated, would come to.
+
+    Args:
+        pace: of the first step, see `network.pace`.
+        updates: its |change| / |kernel|, by layer.
+        options: the recipe.
+        planned_steps: of the whole run.
+
+    Returns:
+        slowness: how many times the planned run it would take to fit the labels at this pace.
+        stride: the largest update in front of fc8, kept up by momentum.
+        reach: how far the run could move the kernel that moves most, in lengths of the kernel.
+    """
+    # What is lost in rounding may make a pace of either sign.
+    kept_up = 1 / (1 - options.momentum) if options.optimizer == "sgd" else 1.0
+    hidden = max(update for layer, update in updates.items() if layer != "fc8")
+    return {
+        "slowness": 1 / max(abs(pace) * planned_steps * kept_up, 1e-12),
+        "stride": hidden * kept_up,
+        "reach": max(updates.values()) * planned_steps * kept_up,
+    }
+
+
+def _loss_figures(
+    losses: list[float],
+    handful_losses: list[float],
+    few: first_steps.Batch,
+    class_entropy: float,
+    classes: int,
+) -> dict[str, float]:
+    """Losses in units of what a network has that knows only how frequent the classes are."""
     unit = max(class_entropy, 1e-6)
     few_unit = max(first_steps.class_entropy(few[1]), 1e-6)
-    finite = all(map(math.isfinite, losses + handful_losses))
     return {
-        "not_finite": float(not finite),
-        "first_loss": losses[0] / math.log(max(classes, 2)) if finite else math.inf,
-        "spike": max(losses) / unit if finite else math.inf,
-        "last_loss": float(np.mean(losses[-4:])) / unit if finite else math.inf,
-        "handful_loss": float(np.mean(handful_losses[-2:])) / few_unit if finite else math.inf,
+        "not_finite": float(not math.isfinite(losses[-1])),
+        "handful_not_finite": float(not math.isfinite(handful_losses[-1])),
+        "first_loss": losses[0] / math.log(max(classes, 2)),
+        "spike": max(losses) / unit,
+        "last_loss": float(np.mean(losses[-4:])) / unit,
+        "handful_loss": float(np.mean(handful_losses[-2:])) / few_unit,
         "handful_steps": float(len(handful_losses)),
+        "handful_photos": float(len(few[1])),
     }

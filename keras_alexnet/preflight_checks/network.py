@@ -85,9 +85,7 @@ def gradient_rms(network: keras.Model, inputs: tf.Tensor, labels: tf.Tensor) -> 
         inputs: float32 [B, S, S, 3], network input.
         labels: int64 [B].
     """
-    kernels = [network.get_layer(name).kernel for name in LAYER_NAMES]
-    # Keras 3 has variables of its own; the tape watches TensorFlow's inside.
-    watched = [getattr(kernel, "value", kernel) for kernel in kernels]
+    watched = [network.get_layer(name).kernel for name in LAYER_NAMES]
 
     @tf.function
     def rms() -> list[tf.Tensor]:
@@ -101,9 +99,20 @@ def gradient_rms(network: keras.Model, inputs: tf.Tensor, labels: tf.Tensor) -> 
     return dict(zip(LAYER_NAMES, (float(value) for value in rms()), strict=True))
 
 
-def kernel_norms(network: keras.Model) -> dict[str, np.ndarray]:
+def kernels(network: keras.Model) -> dict[str, np.ndarray]:
     """A copy of each layer's kernel."""
     return {name: np.array(network.get_layer(name).kernel) for name in LAYER_NAMES}
+
+
+def relative_changes(
+    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """How far each kernel went: |after - before| / |before|."""
+    with np.errstate(over="ignore"):  # infinite is an answer
+        return {
+            name: float(np.linalg.norm(after[name] - kernel) / np.linalg.norm(kernel))
+            for name, kernel in before.items()
+        }
 
 
 def input_figures(inputs: tf.Tensor) -> dict[str, float]:
@@ -167,10 +176,8 @@ def pace(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> float:
     shifted = before - before.max(axis=1, keepdims=True)
     softmax = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
     residual = np.eye(before.shape[1])[labels] - softmax
-    residual -= residual.mean(axis=0)
-    move = after - before
-    move = move - move.mean(axis=0)
-    return float((move * residual).sum() / max((residual**2).sum(), 1e-12))
+    residual -= residual.mean(axis=0)  # so that a move of all photos together counts nothing
+    return float(((after - before) * residual).sum() / max((residual**2).sum(), 1e-12))
 
 
 def worst(figures: Mapping[str, Mapping[str, float]], name: str) -> float:

@@ -1,6 +1,7 @@
 """The preflight's findings as a text for a person."""
 
 import textwrap
+from collections.abc import Sequence
 
 from keras_alexnet.preflight_checks import rules
 from keras_alexnet.preflight_checks.measuring import Measured
@@ -45,11 +46,15 @@ def _losses(measured: Measured) -> str:
     return "\n".join(
         [
             _wrap(f"loss of the first {len(measured.losses)} steps ({known}: nothing learned):"),
-            _wrap(" ".join(f"{loss:.2f}" for loss in measured.losses), "    "),
+            _wrap(_numbers(measured.losses), "    "),
             _wrap(f"loss of the same few photos, {len(measured.handful_losses)} times:"),
-            _wrap(" ".join(f"{loss:.2f}" for loss in measured.handful_losses), "    "),
+            _wrap(_numbers(measured.handful_losses), "    "),
         ]
     )
+
+
+def _numbers(losses: Sequence[float]) -> str:
+    return " ".join(format(loss, ".2f" if loss < 1000 else ".2g") for loss in losses)
 
 
 def _verdict(judgement: rules.Judgement) -> str:

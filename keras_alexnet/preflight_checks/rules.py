@@ -8,60 +8,11 @@ sure there.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 
+from keras_alexnet.preflight_checks.rule import VERDICTS, Rule, above, below
 from keras_alexnet.profile import Profile
 from keras_alexnet.training_options import TrainingOptions
-
-VERDICTS = ("learns", "at risk", "flat")  # from good to bad
-
-
-@dataclasses.dataclass(frozen=True)
-class Condition:
-    """A figure above or below a threshold. A figure that was not measured is neither."""
-
-    figure: str
-    is_above: bool
-    threshold: float
-
-    def holds(self, figures: Mapping[str, float]) -> bool:
-        """Whether it is so; of a figure that is not a number, it is."""
-        value = figures.get(self.figure)
-        if value is None:
-            return False
-        if math.isnan(value):
-            return True
-        return value > self.threshold if self.is_above else value < self.threshold
-
-
-def above(figure: str, threshold: float) -> Condition:
-    """The figure is larger."""
-    return Condition(figure, True, threshold)
-
-
-def below(figure: str, threshold: float) -> Condition:
-    """The figure is smaller."""
-    return Condition(figure, False, threshold)
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """What to say if all its conditions hold.
-
-    Attributes:
-        conditions: the first is the finding's figure.
-        verdict: of `VERDICTS`; "learns" for a remark that is no verdict.
-        reason: a sentence; {names} are figures.
-        knob: what to try; {names} are those of `suggestions`.
-        source: where the rule and its number come from.
-    """
-
-    conditions: tuple[Condition, ...]
-    verdict: str
-    reason: str
-    knob: str
-    source: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +35,7 @@ class Judgement:
 
 
 _PREPARE = "prepare the data again with data_prep.prepare, which numbers the classes itself"
+_MEAN = "prepare the data again: statistics/mean_image.npy is not that of these photos"
 _START = "--kernel_init=he_normal --bias_init=0 --pixel_scale={unit_scale:.3g}"
 RULES = (
     Rule(
@@ -133,19 +85,128 @@ RULES = (
         "z-score, as above",
     ),
     Rule(
+        (above("input_offset", 0.7), below("photo_share", 0.15)),
+        "at risk",
+        "the network's input is off zero by {input_offset:.1f} of its deviations: the mean is not "
+        "subtracted, and what all photos have in common drowns them",
+        _MEAN,
+        "in a batch less its mean image at most 0.4; caffe without it began late or never",
+    ),
+    Rule(
         (above("input_offset", 0.7),),
         "learns",
         "the network's input is off zero by {input_offset:.1f} of its deviations: the mean is not "
         "subtracted",
-        "prepare the data again: statistics/mean_image.npy is not that of these photos",
-        "with photos less their mean, at most 0.3 in a batch",
+        _MEAN,
+        "as above; quickstart, whose start keeps the photo strong, learned without it too",
     ),
     Rule(
         (above("not_finite", 0.0),),
         "flat",
         "the loss is not finite any more after {steps:.0f} steps",
-        "--learning_rate={tenth_rate:.1g}",
+        "--learning_rate={tenth_rate:.2g}",
         "arithmetic",
+    ),
+    Rule(
+        (above("handful_not_finite", 0.0),),
+        "at risk",
+        "trained on {handful_photos:.0f} photos alone, the loss is not finite any more after "
+        "{handful_steps:.0f} steps",
+        "--learning_rate={tenth_rate:.2g}",
+        "arithmetic; a handful is harsher than a batch",
+    ),
+    Rule(
+        (above("dead_after", 0.99),),
+        "flat",
+        "after {steps:.0f} steps a layer is dead: {dead_after:.0%} of its units are zero for every "
+        "photo, and no gradient gets past them",
+        "--learning_rate={tenth_rate:.2g}",
+        "the derivative of ReLU; calibration: quickstart at ten times its rate",
+    ),
+    Rule(
+        (above("dead_after", 0.65),),
+        "at risk",
+        "after {steps:.0f} steps {dead_after:.0%} of the units of a layer are zero for every photo",
+        "--learning_rate={tenth_rate:.2g}",
+        "calibration: at most 0.53 where it learned, 0.7 to 0.97 where a seed decided or none did",
+    ),
+    Rule(
+        (above("spike", 8.0), below("photo_share", 0.03)),
+        "flat",
+        "the loss jumped to {spike:.3g} times that of guessing within {steps:.0f} steps, and the "
+        "photo is weak in the logits: what the jump kills stays dead",
+        "--learning_rate={calm_rate:.2g}, or --bias_init=0.1",
+        "full width, paper at 0.01: 11 stayed flat; where the photo is strong, 12 was survived",
+    ),
+    Rule(
+        (above("spike", 4.0),),
+        "at risk",
+        "the loss jumped to {spike:.3g} times that of guessing within {steps:.0f} steps",
+        "--learning_rate={calm_rate:.2g}",
+        "calibration: at most 2.9 where it learned at once, 4.8 where a seed decided",
+    ),
+    Rule(
+        (below("photo_share", 0.004), above("is_sgd", 0.0)),
+        "flat",
+        "of the logits at the start only {photo_share:.2%} depend on the photo: constants drown it",
+        f"--bias_init=0.1 (if it is larger), or {_START}",
+        "calibration: at most 0.002 where it stayed flat, 0.009 where it began to learn",
+    ),
+    Rule(
+        (below("photo_share", 0.03),),
+        "at risk",
+        "of the logits at the start only {photo_share:.2%} depend on the photo: learning starts "
+        "late, if it does",
+        f"--bias_init=0.1 (if it is larger), or {_START}",
+        "calibration: 0.048 and more where it learned at once",
+    ),
+    Rule(
+        (above("overshoot", 12.0), below("photo_share", 0.03)),
+        "flat",
+        "the chance of who is in a batch moves each logit by {overshoot:.3g} at once, and the "
+        "photo is weak in them: the first steps kill units before they have learned",
+        "--learning_rate={calm_rate:.2g}, or --bias_init=0.1",
+        "see network.overshoot; calibration: 4 learned late, 10 with some seeds, 40 never",
+    ),
+    Rule(
+        (above("overshoot", 3.0), below("photo_share", 0.15)),
+        "at risk",
+        "the chance of who is in a batch moves each logit by {overshoot:.3g} at once",
+        "--learning_rate={calm_rate:.2g}, or --bias_init=0.1",
+        "see network.overshoot; calibration: 4 learned late, 6 and more with luck or never; where "
+        "the photo is strong, 32 was survived",
+    ),
+    Rule(
+        (above("stride", 0.25),),
+        "flat",
+        "the rate is too high: a step, kept up by momentum, changes a layer's weights by "
+        "{stride:.0%} of their size",
+        "--learning_rate={tenth_rate:.2g}",
+        "calibration: 0.3 and more collapsed, as caffe at ten times its rate",
+    ),
+    Rule(
+        (above("stride", 0.12),),
+        "at risk",
+        "the rate is high: a step, kept up by momentum, changes a layer's weights by {stride:.0%} "
+        "of their size",
+        "--learning_rate={tenth_rate:.2g}",
+        "calibration: 0.09 at most where it learned",
+    ),
+    Rule(
+        (below("reach", 0.02),),
+        "flat",
+        "the rate is too low: {planned_steps:,.0f} steps like the first one could move no layer's "
+        "weights by more than {reach:.2%} of their size",
+        "--learning_rate={tenfold_rate:.2g}, and tenfold again, or more --epochs",
+        "calibration: 0.25 and more in every layer where it learned, 0.005 where it stayed flat",
+    ),
+    Rule(
+        (above("slowness", 1.0),),
+        "at risk",
+        "at its first pace the run would need {slowness:,.1f} times its {planned_steps:,.0f} steps",
+        "--learning_rate={tenfold_rate:.2g}, or more --epochs",
+        "learning gets faster as it goes; calibration: 0.7 at most where it began at once, 2 to 25 "
+        "where it began late",
     ),
 )
 
@@ -174,9 +235,7 @@ def suggestions(
     }
 
 
-def judge(
-    figures: Mapping[str, float], profile: Profile, options: TrainingOptions
-) -> Judgement:
+def judge(figures: Mapping[str, float], profile: Profile, options: TrainingOptions) -> Judgement:
     """Applies all rules.
 
     Args:
@@ -197,4 +256,6 @@ def judge(
         if all(condition.holds(figures) for condition in rule.conditions)
     ]
     findings.sort(key=lambda finding: -VERDICTS.index(finding.verdict))
+    worst = {finding.figure: finding for finding in reversed(findings)}  # once a figure
+    findings = [finding for finding in findings if worst[finding.figure] is finding]
     return Judgement(findings[0].verdict if findings else VERDICTS[0], findings)

@@ -61,6 +61,4 @@ def read(data_dir: str, manifest: records.Manifest, split: str, count: int) -> S
     for labels, synsets, thumbnails in dataset:
         names = [synset.decode(errors="replace") for synset in synsets.numpy()]
         return Sample(labels.numpy(), names, thumbnails.numpy())
-    return Sample(
-        np.zeros([0], np.int64), [], np.zeros([0, THUMBNAIL, THUMBNAIL, 3], np.uint8)
-    )
+    return Sample(np.zeros([0], np.int64), [], np.zeros([0, THUMBNAIL, THUMBNAIL, 3], np.uint8))

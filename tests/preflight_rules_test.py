@@ -1,0 +1,186 @@
+import dataclasses
+import math
+
+import pytest
+
+from keras_alexnet.preflight_checks import report, rule, rules
+from keras_alexnet.preflight_checks.measuring import Measured
+from keras_alexnet.profiles import PROFILES
+from keras_alexnet.training_options import TrainingOptions
+
+PAPER = PROFILES["paper"]
+OPTIONS = TrainingOptions(
+    optimizer="sgd",
+    learning_rate=0.01,
+    momentum=0.9,
+    weight_decay=0.0005,
+    schedule="plateau",
+    patience=5,
+    epochs=90,
+    batch_size=128,
+    seed=0,
+    precision="float32",
+    strategy="mirrored",
+)
+# Of a setting that learned (benchmarks/preflight_truth.py: caffe, as wide, on CIFAR-10).
+GOOD = {
+    "labels_out_of_range": 0.0,
+    "labels_of_other_synsets": 0.0,
+    "labels_file_differs": 0.0,
+    "classes_missing": 0.0,
+    "labels_read": 2500.0,
+    "class_entropy": 2.30,
+    "label_information": 26.2,
+    "validation_label_information": 23.2,
+    "planned_steps": 372.0,
+    "input_std": 63.7,
+    "input_offset": 0.016,
+    "overshoot": 0.069,
+    "is_sgd": 1.0,
+    "photo_share": 0.048,
+    "dead_at_start": 0.036,
+    "slowness": 0.41,
+    "stride": 0.03,
+    "reach": 17.0,
+    "photo_share_after": 0.29,
+    "dead_after": 0.08,
+    "handful_photo_share": 0.5,
+    "handful_dead": 0.1,
+    "steps": 24.0,
+    "not_finite": 0.0,
+    "handful_not_finite": 0.0,
+    "first_loss": 1.0,
+    "spike": 1.03,
+    "last_loss": 0.998,
+    "handful_loss": 0.57,
+    "handful_steps": 32.0,
+    "handful_photos": 16.0,
+}
+
+
+def judge(profile=PAPER, options=OPTIONS, **changes):
+    return rules.judge({**GOOD, **changes}, profile, options)
+
+
+def test_a_setting_that_learned_learns():
+    assert judge() == rules.Judgement("learns", [])
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "verdict", "reason", "knob"),
+    [
+        ("labels_out_of_range", 0.1, "flat", "10.0% of the labels are no class", "label_offset=0"),
+        ("labels_of_other_synsets", 0.01, "flat", "1.0% of the records", "data_prep.prepare"),
+        ("labels_file_differs", 1.0, "at risk", "labels.txt is not", "data_prep.prepare"),
+        ("classes_missing", 0.1, "at risk", "10.0% of the classes have no photo", "audit.html"),
+        ("label_information", 0.5, "flat", "shuffled", "audit.html"),
+        ("validation_label_information", -1.0, "flat", "one class", "data_prep.prepare"),
+        ("input_offset", 2.0, "at risk", "mean is not subtracted", "mean_image.npy"),
+        ("not_finite", 1.0, "flat", "not finite", "--learning_rate=0.001"),
+        ("handful_not_finite", 1.0, "at risk", "16 photos alone", "--learning_rate=0.001"),
+        ("dead_after", 1.0, "flat", "a layer is dead", "--learning_rate=0.001"),
+        ("dead_after", 0.7, "at risk", "70% of the units", "--learning_rate=0.001"),
+        ("spike", 5.5, "at risk", "jumped to 5.5 times", "--learning_rate=0.01"),
+        ("photo_share", 0.0017, "flat", "only 0.17% depend", "--bias_init=0.1"),
+        ("photo_share", 0.01, "at risk", "only 1.00% depend", "--pixel_scale=0.0157"),
+        ("overshoot", 5.0, "at risk", "moves each logit by 5", "--learning_rate=0.002"),
+        ("slowness", 25.0, "at risk", "25.0 times its 372 steps", "--learning_rate=0.1"),
+        ("stride", 0.4, "flat", "changes a layer's weights by 40%", "--learning_rate=0.001"),
+        ("stride", 0.15, "at risk", "the rate is high", "--learning_rate=0.001"),
+        ("reach", 0.005, "flat", "372 steps like the first", "--learning_rate=0.1"),
+    ],
+)
+def test_each_rule_by_itself(figure, value, verdict, reason, knob):
+    judgement = judge(**{figure: value})
+    assert judgement.verdict == verdict
+    (finding,) = judgement.findings
+    assert (finding.figure, finding.value, finding.verdict) == (figure, value, verdict)
+    assert reason in finding.reason
+    assert knob in finding.knob
+
+
+_OF_TWO_FIGURES = {("overshoot", "flat"), ("spike", "flat"), ("input_offset", "learns")}
+
+
+def test_every_rule_was_tried_above():
+    """Each has a figure and a verdict of that table; those of two figures are tried below."""
+    marks = test_each_rule_by_itself.pytestmark[0].args[1]
+    tried = {(row[0], row[2]) for row in marks} | _OF_TWO_FIGURES
+    assert {(row.conditions[0].figure, row.verdict) for row in rules.RULES} == tried
+
+
+def test_an_overshoot_is_worse_where_the_photo_is_weak():
+    judgement = judge(overshoot=20.0, photo_share=0.011)
+    assert judgement.verdict == "flat"
+    # The milder rule of the same figure is not told again.
+    assert [f.figure for f in judgement.findings] == ["overshoot", "photo_share"]
+    assert "--learning_rate=0.0005" in judgement.findings[0].knob
+
+
+def test_a_jump_is_worse_where_the_photo_is_weak():
+    assert judge(spike=12.0).verdict == "at risk"
+    judgement = judge(spike=12.0, photo_share=0.011)
+    assert (judgement.verdict, judgement.findings[0].figure) == ("flat", "spike")
+
+
+def test_a_strong_photo_learns_without_the_mean_too():
+    judgement = judge(input_offset=2.0, photo_share=0.3)
+    assert (judgement.verdict, judgement.findings[0].figure) == ("learns", "input_offset")
+
+
+def test_an_overshoot_is_no_matter_where_the_photo_is_strong():
+    assert judge(overshoot=32.0, photo_share=0.27).verdict == "learns"
+
+
+def test_adam_may_find_a_photo_that_sgd_does_not():
+    assert judge(photo_share=0.0017, is_sgd=0.0).verdict == "at risk"
+
+
+def test_what_was_not_measured_is_not_judged_and_what_is_no_number_is():
+    figures = {k: v for k, v in GOOD.items() if not k.startswith(("label_inf", "validation_"))}
+    assert rules.judge(figures, PAPER, OPTIONS).verdict == "learns"
+    assert judge(spike=math.nan).verdict == "at risk"
+
+
+def test_the_table_is_whole():
+    for row in rules.RULES:
+        assert row.verdict in rule.VERDICTS
+        assert row.source
+        for condition in row.conditions:
+            assert condition.figure in GOOD, condition
+
+
+def test_the_suggested_scale_makes_input_of_unit_size():
+    unit = dataclasses.replace(PAPER, pixel_scale=0.5)
+    figures = {**GOOD, "input_std": 32.0}
+    assert rules.suggestions(unit, OPTIONS, figures)["unit_scale"] == pytest.approx(1 / 64)
+
+
+def test_the_report_tells_layers_losses_verdict_and_knob():
+    layers = {
+        "fc7": {
+            "rms": 0.5,
+            "mean_abs": 0.4,
+            "photo_share": 0.25,
+            "dead": 0.125,
+            "gradient_rms": 0.001,
+            "update": 0.02,
+        },
+        "fc8": {"rms": 1.0, "mean_abs": 0.9, "photo_share": 0.01, "gradient_rms": 0.1},
+    }
+    measured = Measured({**GOOD}, layers, [2.5, 2.25], [2.125])
+    text = report.text(measured, judge(photo_share=0.01))
+    lines = text.splitlines()
+    assert lines[0].split("  ")[0] == "layer"
+    assert lines[1].split() == ["fc7", "0.5", "0.25", "12%", "0.001", "0.02"]
+    assert "    2.50 2.25" in lines
+    assert "    2.12" in lines
+    assert "verdict: at risk" in lines
+    assert "try: --bias_init=0.1" in text
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_report_of_labels_that_stop_everything():
+    figures = {**GOOD, "labels_out_of_range": 0.1}
+    text = report.text(Measured(figures, {}, [], []), rules.judge(figures, PAPER, OPTIONS))
+    assert text.startswith("verdict: flat")

@@ -1,0 +1,241 @@
+import dataclasses
+import json
+import math
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from benchmarks import preflight_settings
+from data_prep import records
+from data_prep.command_line import UserError
+from keras_alexnet import preflight
+from keras_alexnet.preflight_checks import first_steps
+from keras_alexnet.profiles import PROFILES
+from keras_alexnet.training_options import TrainingOptions
+
+ROOT = pathlib.Path(__file__).parents[1]
+# configs/quickstart.flags, narrower
+LEARNS = dataclasses.replace(
+    PROFILES["paper"].scaled(0.0625),
+    kernel_init=("he_normal",) * 8,
+    bias_init=(0.0,) * 8,
+    pixel_scale=0.0167,
+    optimizer="adam",
+    learning_rate=0.0005,
+    weight_decay=0.0,
+)
+OPTIONS = TrainingOptions(
+    optimizer="adam",
+    learning_rate=0.0005,
+    momentum=0.9,
+    weight_decay=0.0,
+    schedule="constant",
+    patience=5,
+    epochs=90,
+    batch_size=16,
+    seed=0,
+    precision="float32",
+    strategy="one_device",
+)
+
+
+def check(data_dir, profile=LEARNS, options=OPTIONS, seconds=1.0):
+    """With one second, no more steps than must be."""
+    result = preflight.preflight(
+        data_dir=str(data_dir), profile=profile, options=options, seconds=seconds
+    )
+    json.dumps(result, allow_nan=False)
+    return result
+
+
+def figures_of_findings(result):
+    return [finding["figure"] for finding in result["findings"]]
+
+
+@pytest.fixture(scope="module")
+def learning(data_dir):
+    return check(data_dir, seconds=600.0)
+
+
+def test_the_quick_start_learns(learning):
+    result = learning
+    assert result["verdict"] == "learns", result["findings"]
+    assert len(result["losses"]) == first_steps.FIRST_STEPS
+    assert len(result["handful_losses"]) == first_steps.HANDFUL_STEPS
+    assert result["figures"]["handful_loss"] < 0.5
+    assert list(result["layers"]) == [*(f"conv{n}" for n in range(1, 6)), "fc6", "fc7", "fc8"]
+    assert result["figures"]["input_std"] == pytest.approx(1, abs=0.3)
+    # Adam's first step moves each weight that has a gradient by the rate.
+    for layer, row in result["layers"].items():
+        assert 1e-4 < row["update"] < 0.2, layer
+        assert row["gradient_rms"] > 0, layer
+
+
+def test_the_paper_with_input_of_unit_size_does_not(data_dir):
+    profile = dataclasses.replace(PROFILES["paper"].scaled(0.0625), pixel_scale=1 / 60)
+    options = dataclasses.replace(OPTIONS, optimizer="sgd", learning_rate=0.01)
+    result = check(data_dir, profile, options)
+    assert result["verdict"] == "flat"
+    assert "photo_share" in figures_of_findings(result)
+
+
+def test_a_rate_far_too_low_is_found(data_dir):
+    options = dataclasses.replace(OPTIONS, learning_rate=5e-8)
+    result = check(data_dir, options=options)
+    assert result["verdict"] == "flat"
+    assert figures_of_findings(result)[0] == "reach"
+    # Adam moves each weight by the rate, whatever the gradient.
+    layers = result["layers"].values()
+    steps = 90 * 2  # epochs of 38 photos in batches of 16
+    expected = steps * max(row["update"] for row in layers)
+    assert result["figures"]["reach"] == pytest.approx(expected, rel=1e-3)
+    hidden = [row["update"] for name, row in result["layers"].items() if name != "fc8"]
+    assert result["figures"]["stride"] == pytest.approx(max(hidden), rel=1e-3)
+
+
+def test_a_layer_that_is_dead_from_the_start_is_found(data_dir):
+    profile = dataclasses.replace(LEARNS, bias_init=(0.0, 0.0, 0.0, 0.0, -1e3, 0.0, 0.0, 0.0))
+    result = check(data_dir, profile)
+    assert result["verdict"] == "flat"
+    assert result["figures"]["dead_at_start"] == 1
+    assert result["layers"]["conv5"]["dead"] == 1
+    assert result["layers"]["conv4"]["gradient_rms"] == 0
+
+
+def test_a_loss_that_explodes_is_found(data_dir):
+    options = dataclasses.replace(OPTIONS, optimizer="sgd", learning_rate=1e20, weight_decay=0.0005)
+    result = check(data_dir, LEARNS, options)
+    assert result["verdict"] == "flat"
+    assert "not_finite" in figures_of_findings(result)
+    assert result["losses"][-1] is None  # NaN is no JSON
+    assert math.isfinite(result["losses"][0])
+
+
+@pytest.mark.parametrize(
+    ("mistake", "figure"),
+    [("from 1", "labels_out_of_range"), ("train + 1", "labels_of_other_synsets")],
+)
+def test_labels_off_by_one_are_found_in_the_records(data_dir, tmp_path, mistake, figure):
+    copy = tmp_path / "data"
+    preflight_settings.copy_data(str(data_dir), str(copy), mistake)
+    result = check(copy)
+    assert result["verdict"] == "flat"
+    assert figure in figures_of_findings(result)
+
+
+def test_a_mean_that_is_not_subtracted_is_told(data_dir, tmp_path):
+    copy = tmp_path / "data"
+    preflight_settings.copy_data(str(data_dir), str(copy), "no mean")
+    result = check(copy)
+    assert "input_offset" in figures_of_findings(result)
+    # The test's ground is about as bright as its noise is strong.
+    statistics = records.read_statistics(str(copy))
+    expected = statistics.channel_mean.max() / statistics.channel_std.mean()
+    assert result["figures"]["input_offset"] == pytest.approx(expected, rel=0.25)
+
+
+def test_the_same_seed_gives_the_same_figures(learning, data_dir):
+    """And the run's steps begin at the start, however long the handful was trained on."""
+    again = check(data_dir, seconds=1.0)
+    assert again["layers"] == learning["layers"]
+    for name in ("losses", "handful_losses"):
+        assert 2 <= len(again[name]) < len(learning[name])
+        assert again[name] == learning[name][: len(again[name])]
+    start = (
+        "overshoot",
+        "photo_share",
+        "dead_at_start",
+        "slowness",
+        "stride",
+        "reach",
+        "first_loss",
+    )
+    for name in start:
+        assert again["figures"][name] == learning["figures"][name], name
+
+
+def test_a_data_set_without_its_labels_file(data_dir, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data_dir, copy)
+    (copy / records.LABELS).unlink()
+    with pytest.raises(UserError, match=r"labels.txt is needed in .*, but is not there"):
+        check(copy)
+
+
+def test_fewer_photos_than_a_batch(data_dir):
+    with pytest.raises(UserError, match="a train split of at least one batch is needed"):
+        check(data_dir, options=dataclasses.replace(OPTIONS, batch_size=1000))
+
+
+def test_a_broken_record(data_dir, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data_dir, copy)
+    shard = next(copy.glob("train-*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be read to its end .* run data_prep.verify"):
+        check(copy)
+
+
+def test_a_state_restores_weights_and_optimizer():
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
+    model.compile(keras.optimizers.Adam(0.1), "mse")
+    model.optimizer.build(model.trainable_variables)
+    state = first_steps.State(model)
+    x, y = tf.ones([4, 3]), tf.ones([4, 2])
+    first = model.train_on_batch(x, y)
+    moved = [np.array(value) for value in model.get_weights()]
+    state.restore()
+    assert int(model.optimizer.iterations.numpy()) == 0
+    assert model.train_on_batch(x, y) == pytest.approx(first)
+    for value, expected in zip(model.get_weights(), moved, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_the_command_prints_a_table_and_a_line_of_json(data_dir):
+    done = command(
+        "--flagfile=configs/quickstart.flags",
+        f"--data_dir={data_dir}",
+        "--width=0.0625",
+        "--batch_size=16",
+        "--seconds=1",
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["verdict"] in ("learns", "at risk", "flat")
+    assert f"verdict: {result['verdict']}" in done.stderr
+    assert re.search(r"^fc8 .*\d", done.stderr, re.MULTILINE)
+    assert 2 <= len(result["losses"]) <= first_steps.FIRST_STEPS
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "keras_alexnet.preflight", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data_dir=/nowhere"], "a data set made by data_prep.prepare is"),
+        (["--data_dir={data}", "--seconds=0"], "seconds"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_no_traceback(data_dir, arguments, message):
+    done = command(*(argument.format(data=data_dir) for argument in arguments))
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
