@@ -23,6 +23,7 @@ setuptools.setup(
         "keras_alexnet.column_parallel",
         "keras_alexnet.foreign_weights",
         "keras_alexnet.layers",
+        "keras_alexnet.preflight_checks",
         "keras_alexnet.serving",
     ],
     install_requires=[

@@ -5,7 +5,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -65,7 +65,7 @@ def measure(
         if figures["labels_out_of_range"]:
             return Measured(figures, {}, [], [])  # no loss can be computed
         batches = iter(_batches(data_dir, manifest, profile, options))
-        gauge_batch = next(batches)
+        first = [next(batches) for _ in range(-(-_GAUGE_PHOTOS // options.batch_size))]
 
         tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(options.seed)
@@ -73,10 +73,8 @@ def measure(
         classes = len(manifest.classes)
         trained, model = training_model.build(profile, options, classes, statistics, steps)
         figures["planned_steps"] = float(steps * options.epochs)
-        inputs = preprocessing.NetworkInput(profile, statistics)(gauge_batch[0])
-        return _of_network(
-            trained, model, options, inputs, gauge_batch, batches, figures, classes, until
-        )
+        inputs = preprocessing.NetworkInput(profile, statistics)(_joined(first)[0])
+        return _of_network(trained, model, options, inputs, first, batches, figures, classes, until)
 
 
 def _label_figures(data_dir: str, manifest: records.Manifest) -> dict[str, float]:
@@ -105,9 +103,14 @@ def _batches(
         profile=profile,
         batch_size=options.batch_size,
         seed=options.seed,
-        epochs=1 + first_steps.FIRST_STEPS,  # however few batches an epoch has
+        epochs=_GAUGE_PHOTOS + first_steps.FIRST_STEPS,  # however few batches an epoch has
         shuffle_block=max(options.batch_size, 512),
     )
+
+
+def _joined(batches: Sequence[first_steps.Batch]) -> first_steps.Batch:
+    """One batch of several."""
+    return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *batches)
 
 
 def _of_network(
@@ -115,7 +118,7 @@ def _of_network(
     model: keras.Model,
     options: TrainingOptions,
     inputs: tf.Tensor,
-    gauge_batch: first_steps.Batch,
+    first: Sequence[first_steps.Batch],
     batches: Iterator[first_steps.Batch],
     figures: dict[str, float],
     classes: int,
@@ -131,9 +134,10 @@ def _of_network(
         "photo_share": layers["fc8"]["photo_share"],
         "dead_at_start": network.worst(layers, "dead"),
     }
-    few = first_steps.handful(gauge_batch)
+    photos = _joined(first)
+    few = first_steps.handful(photos)
     some = slice(0, first_steps.HANDFUL)
-    gradients = network.gradient_rms(trained, inputs[some], gauge_batch[1][some])
+    gradients = network.gradient_rms(trained, inputs[some], photos[1][some])
     start = first_steps.State(model)
 
     # The handful first: it costs little, and tells more than two or three large batches.
@@ -145,13 +149,15 @@ def _of_network(
     start.restore()
 
     kernels = network.kernels(trained)
-    losses = first_steps.take_steps(model, iter([gauge_batch]), 1, until)
+    losses = first_steps.take_steps(model, iter(first[:1]), 1, until)
     updates = network.relative_changes(kernels, network.kernels(trained))
     _, _, stepped = gauge.read()
-    pace = network.pace(logits, stepped, gauge_batch[1][:_GAUGE_PHOTOS].numpy())
+    seen = slice(0, min(_GAUGE_PHOTOS, options.batch_size))  # photos that the step was taken on
+    pace = network.pace(logits[seen], stepped[seen], photos[1][seen].numpy())
     figures |= _speed_figures(pace, updates, options, figures["planned_steps"])
     if math.isfinite(losses[-1]):
-        losses += first_steps.take_steps(model, batches, first_steps.FIRST_STEPS - 1, until)
+        rest = itertools.chain(first[1:], batches)
+        losses += first_steps.take_steps(model, rest, first_steps.FIRST_STEPS - 1, until)
     after, _, _ = gauge.read()
     for layer, row in layers.items():
         row |= {"gradient_rms": gradients[layer], "update": updates[layer]}

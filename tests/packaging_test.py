@@ -1,0 +1,28 @@
+import importlib
+import pathlib
+import runpy
+
+import pytest
+import setuptools
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture
+def arguments(monkeypatch):
+    """What setup.py tells setuptools."""
+    told = {}
+    monkeypatch.setattr(setuptools, "setup", told.update)
+    runpy.run_path(str(ROOT / "setup.py"))
+    return told
+
+
+def test_every_package_is_installed(arguments):
+    there = setuptools.find_packages(str(ROOT), include=["data_prep*", "keras_alexnet*"])
+    assert arguments["packages"] == sorted(there)
+
+
+def test_every_console_script_is_a_function(arguments):
+    for script in arguments["entry_points"]["console_scripts"]:
+        module, function = script.partition(" = ")[2].split(":")
+        assert callable(getattr(importlib.import_module(module), function)), script
