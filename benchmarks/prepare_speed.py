@@ -22,7 +22,6 @@ ratios of CPU time, which suffer less from it, are given as well.
 
 import itertools
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -30,11 +29,10 @@ from collections.abc import Iterator, Sequence
 
 import cv2
 import PIL
-import psutil
 import tqdm
 from absl import flags
 
-from benchmarks import prepare_runs
+from benchmarks import machine, prepare_runs
 from benchmarks.prepare_runs import Run
 from data_prep import command_line
 from data_prep.command_line import UserError
@@ -69,7 +67,6 @@ WORK_DIR = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 
-CORES = 2
 _FEW = 32  # photos of the runs that measure the start-up
 
 
@@ -101,7 +98,7 @@ def measure(
         known = ", ".join(prepare_runs.CONTESTANTS)
         raise UserError(f"--against must be some of {known}; {unknown[0]} is none of them")
     names = ("prepare", *against)
-    _use_two_cores()
+    machine.use_two_cores()
     with tempfile.TemporaryDirectory(prefix="prepare_speed.", dir=work_dir) as folder:
         originals = prepare_runs.listed(photos_dir) if photos_dir else prepare_runs.rendered(folder)
         few = min(_FEW, photos // 4)
@@ -126,18 +123,12 @@ def measure(
         "photos": photos,
         "repeats": repeats,
         "original_bytes": round(statistics.fmean(sizes)),
-        "machine": _machine(),
+        "machine": {
+            **machine.describe(),
+            "opencv": cv2.__version__,
+            "pillow": PIL.__version__,
+        },
     }
-
-
-def _use_two_cores() -> None:
-    """Of this process and all that it starts."""
-    if not hasattr(os, "sched_setaffinity"):
-        raise UserError("this benchmark needs a system that can bind a process to cores: Linux")
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < CORES:
-        raise UserError(f"this benchmark needs {CORES} cores; this process may use {len(cores)}")
-    os.sched_setaffinity(0, cores[:CORES])
 
 
 Runs = dict[tuple[str, int], Run]  # of a round, by contestant and number of photos
@@ -192,23 +183,6 @@ def _median(values: Iterator[float | None] | list[float | None]) -> float | None
     return round(statistics.median(known), 6) if known else None
 
 
-def _machine() -> dict[str, object]:
-    try:
-        with open("/proc/cpuinfo") as file:
-            models = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        models = []
-    return {
-        "cpu": models[0] if models else platform.machine(),
-        "cores": CORES,
-        "memory_gb": round(psutil.virtual_memory().total / 1e9),
-        "load": round(os.getloadavg()[0], 1),  # at the end: 2 of it are this benchmark's own
-        "python": platform.python_version(),
-        "opencv": cv2.__version__,
-        "pillow": PIL.__version__,
-    }
-
-
 def table(result: dict[str, object]) -> str:
     """What `measure` returned, for a person."""
     columns = ("photos/s", "CPU ms/photo", "first few s", "peak MB", "stored B/photo")
@@ -219,8 +193,8 @@ def table(result: dict[str, object]) -> str:
     for name, ratio in result["ratios"].items():
         each = ", ".join(map(str, ratio["rounds"]))
         lines.append(f"{name}: {ratio['median']} ({each}), of CPU time {ratio['median_of_cpu']}")
-    machine = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
-    return "\n".join([*lines, f"{result['photos']:,} photos; {machine}"])
+    about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    return "\n".join([*lines, f"{result['photos']:,} photos; {about}"])
 
 
 def main(arguments: Sequence[str]) -> dict[str, object]:

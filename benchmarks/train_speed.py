@@ -20,7 +20,6 @@ product of two 4096 x 4096 matrices in the same precision, which TensorFlow make
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from collections.abc import Mapping, Sequence
 import tqdm
 from absl import flags
 
-from benchmarks import train_contestants
+from benchmarks import machine, train_contestants
 from benchmarks.train_contestants import CONTESTANTS
 from data_prep import command_line
 from data_prep.command_line import UserError
@@ -45,7 +44,6 @@ ONLY = flags.DEFINE_list(
     "only", list(CONTESTANTS), "what to measure, separated by commas", flag_values=FLAGS
 )
 
-CORES = 2
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # title: (what is judged, what it is compared with, the ratio that is hoped for)
 RATIOS: Mapping[str, tuple[str, str, float]] = {
@@ -79,7 +77,7 @@ def measure(
     if unknown := sorted(set(only) - set(CONTESTANTS)):
         known = ", ".join(CONTESTANTS)
         raise UserError(f"--only must be some of {known}; {unknown[0]} is none of them")
-    _use_two_cores()
+    machine.use_two_cores()
     rounds = []
     with tqdm.tqdm(total=repeats * len(only), unit="run", desc="measure") as bar:
         for _ in range(repeats):
@@ -93,15 +91,8 @@ def measure(
         "contestants": _figures(rounds, only, batch_size, width),
         "ratios": _ratios(rounds, only),
         "batch_size": batch_size,
-        "machine": _machine(),
+        "machine": machine.describe(),
     }
-
-
-def _use_two_cores() -> None:
-    """Of this process and all that it starts."""
-    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < CORES:
-        raise UserError(f"this benchmark needs {CORES} cores and a system that can bind to them")
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
 
 
 def _run(name: str, batch_size: int, steps: int, width: float) -> float:
@@ -112,7 +103,7 @@ def _run(name: str, batch_size: int, steps: int, width: float) -> float:
         capture_output=True,
         text=True,
         cwd=_ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": str(CORES)},
+        env={**os.environ, "OMP_NUM_THREADS": str(machine.CORES)},
         check=False,
     )
     if done.returncode:
@@ -159,19 +150,6 @@ def _ratios(rounds: list[Round], only: Sequence[str]) -> dict[str, dict[str, obj
     return ratios
 
 
-def _machine() -> dict[str, object]:
-    try:
-        with open("/proc/cpuinfo") as file:
-            models = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        models = []
-    return {
-        "cpu": models[0] if models else platform.machine(),
-        "cores": CORES,
-        "load": round(os.getloadavg()[0], 1),  # at the end: 2 of it are this benchmark's own
-    }
-
-
 def table(result: Mapping[str, object]) -> str:
     """What `measure` returned, for a person."""
     columns = ("images/s", "GFLOP/s", "share", "ms a step")
@@ -182,8 +160,8 @@ def table(result: Mapping[str, object]) -> str:
     for title, ratio in result["ratios"].items():
         each = ", ".join(map(str, ratio["rounds"]))
         lines.append(f"{title}: {ratio['median']} ({each}), hoped for {ratio['hoped_for']}")
-    machine = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
-    return "\n".join([*lines, f"batch {result['batch_size']}; {machine}"])
+    about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    return "\n".join([*lines, f"batch {result['batch_size']}; {about}"])
 
 
 def main(arguments: Sequence[str]) -> dict[str, object]:
