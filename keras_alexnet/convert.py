@@ -32,7 +32,7 @@ from data_prep.command_line import UserError
 from keras_alexnet.foreign_weights import FORMATS, fitting, layouts, parity, recognition
 from keras_alexnet.foreign_weights.recognition import AUTO
 from keras_alexnet.model import AlexNet
-from keras_alexnet.profile import Profile
+from keras_alexnet.profile import LAYER_NAMES, Profile
 from keras_alexnet.profiles import PROFILES
 
 _ENDING = ".weights.h5"  # Keras asks for it
@@ -158,7 +158,7 @@ def _set_weights(
 ) -> list[dict[str, object]]:
     """Fills the model; returns the report's line of each tensor, in the order of the network."""
     lines = []
-    for layer in layouts.LAYERS:
+    for layer in LAYER_NAMES:
         pair = []
         for kind in ("kernel", "bias"):
             name = f"{layer}/{kind}"

@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from keras_alexnet.model import LAYER_NAMES
-from keras_alexnet.profile import Profile
+from keras_alexnet.profile import LAYER_NAMES, Profile
 from keras_alexnet.profile_rules import FAN_IN_UNIFORM
 
 ABSENT = "-"

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 
-from keras_alexnet.profile import Profile
+from keras_alexnet.profile import LAYER_NAMES, Profile
 from keras_alexnet.profile_rules import FAN_IN_UNIFORM
 
-_LAYERS = 8  # conv1 ... conv5, fc6, fc7, fc8
+_LAYERS = len(LAYER_NAMES)
 _DROPOUTS = 2
 
 

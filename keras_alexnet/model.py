@@ -6,11 +6,9 @@ from collections.abc import Sequence
 import keras
 
 from keras_alexnet import initial_weights, layers
-from keras_alexnet.profile import SMALLEST_PADDED_INPUT, Profile
+from keras_alexnet.profile import CONV_KERNELS, LAYER_NAMES, SMALLEST_PADDED_INPUT, Profile
 from keras_alexnet.profiles import get_profile
 
-_CONV_KERNELS = (11, 5, 3, 3, 3)  # section 3.5
-LAYER_NAMES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 _POOLINGS = {
     "avg": keras.layers.GlobalAveragePooling2D,
     "max": keras.layers.GlobalMaxPooling2D,
@@ -78,7 +76,7 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
         }
 
     def conv(x, number: int, **options):
-        kernel, groups = _CONV_KERNELS[number - 1], profile.conv_groups[number - 1]
+        kernel, groups = CONV_KERNELS[number - 1], profile.conv_groups[number - 1]
         return layers.GroupedConv2D(
             profile.conv_filters[number - 1],
             kernel,

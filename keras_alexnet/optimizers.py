@@ -74,7 +74,7 @@ class MomentumSGD(UpdatesInPlace, keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package="keras_alexnet")
 class Adam(UpdatesInPlace, keras.optimizers.Adam):
-    """Keras' Adam."""
+    """Keras' Adam, each variable updated on the device that it is on."""
 
 
 def _is_bias(variable: tf.Variable) -> bool:

@@ -62,6 +62,8 @@ def preflight(
         UserError: the data set cannot be used.
     """
     started = time.perf_counter()
+    # Columns on two devices are other layers than those that are looked at; they learn the same.
+    options = dataclasses.replace(options, strategy="one_device")
     measured = measuring.measure(
         data_dir=data_dir, profile=profile, options=options, seconds=seconds
     )

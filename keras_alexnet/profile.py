@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from keras_alexnet.profile_rules import POSITIVE, RULES
 
+LAYER_NAMES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")  # with weights
+CONV_KERNELS = (11, 5, 3, 3, 3)  # sides of conv1 ... conv5, the same in all; section 3.5
 # The smallest padded input whose pool5 still has a pixel: 67 -> 15 -> 7 -> 3 -> 1.
 SMALLEST_PADDED_INPUT = 67
 _WIDTH_MULTIPLE = 8

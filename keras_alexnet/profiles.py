@@ -20,7 +20,7 @@ from keras_alexnet.profile import Profile
 
 __all__ = ["PROFILES", "Profile", "get_profile"]
 
-# The whole network's constants that torchvision and most PyTorch programs use, of pixels in 0-1.
+# The constants that torchvision and most PyTorch programs use, of pixels in 0-1.
 _IMAGENET_MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
 _IMAGENET_STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
 

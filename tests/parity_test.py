@@ -7,6 +7,7 @@ import pytest
 
 from keras_alexnet import AlexNet
 from keras_alexnet.foreign_weights import layouts, parity
+from keras_alexnet.profile import LAYER_NAMES
 from keras_alexnet.profiles import PROFILES
 
 _CLASSES = 5
@@ -64,7 +65,7 @@ def test_expected_shapes_are_those_of_the_model(name):
     model = AlexNet(profile, classes=_CLASSES)
     shapes = {
         f"{layer}/{kind}": tuple(value.shape)
-        for layer in layouts.LAYERS
+        for layer in LAYER_NAMES
         for kind, value in zip(
             ("kernel", "bias"), model.get_layer(layer).get_weights(), strict=True
         )

@@ -86,6 +86,11 @@ def test_the_paper_with_input_of_unit_size_does_not(data_dir):
     assert "photo_share" in figures_of_findings(result)
 
 
+def test_one_device_is_used_whatever_the_strategy(data_dir):
+    options = dataclasses.replace(OPTIONS, strategy="column_parallel")
+    assert check(data_dir, options=options)["layers"] == check(data_dir)["layers"]
+
+
 def test_small_batches_are_looked_at_together(learning, data_dir):
     """What the network is at the start has nothing to do with the size of the batches."""
     result = check(data_dir, options=dataclasses.replace(OPTIONS, batch_size=1))

@@ -22,7 +22,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 
 from data_prep.command_line import UserError
 from keras_alexnet.foreign_weights.fitting import shown
-from keras_alexnet.foreign_weights.layouts import LAYERS, MAPS_FIRST, ForeignNetwork, weight_names
+from keras_alexnet.foreign_weights.layouts import MAPS_FIRST, ForeignNetwork, weight_names
+from keras_alexnet.profile import LAYER_NAMES
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _INT32, _INT64, _BYTES = _FIELD.TYPE_INT32, _FIELD.TYPE_INT64, _FIELD.TYPE_BYTES
@@ -101,7 +102,7 @@ def read(path: str) -> ForeignNetwork:
                 tensors[source] = _array(_parse("BlobProto", blob, path), dimensions, path, source)
     return ForeignNetwork(
         tensors=tensors,
-        names=weight_names(LAYERS, ".blobs[0]", ".blobs[1]"),
+        names=weight_names(LAYER_NAMES, ".blobs[0]", ".blobs[1]"),
         layout=MAPS_FIRST,
         orders=_orders(types),
         title=net.name.decode(errors="backslashreplace") if net.HasField("name") else None,
@@ -180,7 +181,7 @@ def _array(blob: message.Message, dimensions: int, path: str, source: str) -> np
 def _orders(types: Sequence[tuple[str, bytes]]) -> dict[str, tuple[str, ...]]:
     """What follows conv1, conv2 and conv5, where the file has more than the layers with weights."""
     orders = {}
-    for layer, following in itertools.pairwise(LAYERS):
+    for layer, following in itertools.pairwise(LAYER_NAMES):
         names = [name for name, _ in types]
         if layer in ("conv1", "conv2", "conv5") and layer in names and following in names:
             between = types[names.index(layer) : names.index(following)]

@@ -7,12 +7,11 @@ import numpy as np
 
 from data_prep.command_line import UserError
 from keras_alexnet.foreign_weights.layouts import (
-    LAYERS,
     ForeignNetwork,
     expected_shapes,
     foreign_shape,
 )
-from keras_alexnet.profile import Profile
+from keras_alexnet.profile import LAYER_NAMES, Profile
 
 _SHOWN_NAMES = 8  # of a list, in an error message
 _LONGEST_SHOWN = 60  # characters of a name
@@ -103,7 +102,7 @@ def _order_fault(network: ForeignNetwork, profile: Profile) -> str | None:
         "conv2": profile.conv2_order,
         "conv5": profile.conv5_order,
     }
-    for layer in LAYERS:
+    for layer in LAYER_NAMES:
         order = network.orders.get(layer)
         if order is not None and order != expected[layer]:
             title = "" if network.title is None else f" in {shown(network.title)}"

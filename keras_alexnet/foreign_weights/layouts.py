@@ -10,10 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_alexnet.profile import Profile
+from keras_alexnet.profile import CONV_KERNELS, LAYER_NAMES, Profile
 
-LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
-_KERNEL_SIDES = (11, 5, 3, 3, 3)  # paper, section 3.5
 _CONV_AXES, _DENSE_AXES = "hwio", "io"  # of Keras
 
 
@@ -64,7 +62,7 @@ def weight_names(layers: Sequence[str], kernel: str, bias: str) -> dict[str, str
     """`ForeignNetwork.names` of a file that calls the layers `layers`, and adds these endings."""
     return {
         f"{ours}/{kind}": f"{theirs}{ending}"
-        for ours, theirs in zip(LAYERS, layers, strict=True)
+        for ours, theirs in zip(LAYER_NAMES, layers, strict=True)
         for kind, ending in (("kernel", kernel), ("bias", bias))
     }
 
@@ -87,13 +85,13 @@ def expected_shapes(profile: Profile, classes: int) -> dict[str, tuple[int, ...]
     shapes = {}
     inputs = 3
     for layer, side, outputs, groups in zip(
-        LAYERS[:5], _KERNEL_SIDES, profile.conv_filters, profile.conv_groups, strict=True
+        LAYER_NAMES[:5], CONV_KERNELS, profile.conv_filters, profile.conv_groups, strict=True
     ):
         shapes[f"{layer}/kernel"] = (side, side, inputs // groups, outputs)
         shapes[f"{layer}/bias"] = (outputs,)
         inputs = outputs
     inputs *= pool5_side(profile) ** 2
-    for layer, outputs in zip(LAYERS[5:], (*profile.fc_units, classes), strict=True):
+    for layer, outputs in zip(LAYER_NAMES[5:], (*profile.fc_units, classes), strict=True):
         shapes[f"{layer}/kernel"] = (inputs, outputs)
         shapes[f"{layer}/bias"] = (outputs,)
         inputs = outputs

@@ -18,9 +18,10 @@ from typing import BinaryIO
 
 from data_prep.command_line import UserError
 from keras_alexnet.foreign_weights.fitting import shown
-from keras_alexnet.foreign_weights.layouts import LAYERS, MAPS_LAST, ForeignNetwork, weight_names
+from keras_alexnet.foreign_weights.layouts import MAPS_LAST, ForeignNetwork, weight_names
 from keras_alexnet.foreign_weights.pickle_machine import run
 from keras_alexnet.foreign_weights.pickled_array import PickledArray
+from keras_alexnet.profile import LAYER_NAMES
 
 MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {1: 2, 2: 4, 3: 4}  # major version -> of the header's length
@@ -60,7 +61,7 @@ def read(path: str) -> ForeignNetwork:
                     "the file again"
                 )
             tensors[name] = array.to_numpy(path, shown(name))
-    return ForeignNetwork(tensors, weight_names(LAYERS, "/weights", "/biases"), MAPS_LAST)
+    return ForeignNetwork(tensors, weight_names(LAYER_NAMES, "/weights", "/biases"), MAPS_LAST)
 
 
 def _read_header(file: BinaryIO, path: str) -> None:

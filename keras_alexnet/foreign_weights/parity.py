@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from keras_alexnet.foreign_weights.layouts import LAYERS, ForeignNetwork
-from keras_alexnet.profile import Profile
+from keras_alexnet.foreign_weights.layouts import ForeignNetwork
+from keras_alexnet.preprocessing import ILSVRC2012_MEAN
+from keras_alexnet.profile import LAYER_NAMES, Profile
 
 TOLERANCE = 1e-4  # of the largest logit; float32 sums of 9,216 products are good for about 1e-6
 _SEED = 2012
-_MEAN = (127.305, 119.715, 104.913)  # R, G, B of ILSVRC2012: stands in for a mean image
 _STRIDES = (4, 1, 1, 1, 1)
 _PADDING = (0, 2, 1, 1, 1)  # of conv1: `Profile.conv1_padding`
 _ROWS = 512  # outputs of a dense layer at once, in float64: a copy of all fc6 would be 300 MB
@@ -29,7 +29,7 @@ def fixed_input(profile: Profile) -> np.ndarray:
     """
     shape = (1, profile.input_size, profile.input_size, 3)
     grey = np.random.default_rng(_SEED).integers(0, 256, shape).astype(np.float64)
-    grey -= _MEAN if profile.channel_mean is None else profile.channel_mean
+    grey -= ILSVRC2012_MEAN if profile.channel_mean is None else profile.channel_mean
     if profile.channel_std is not None:
         grey /= profile.channel_std
     return (grey * profile.pixel_scale).astype(np.float32)
@@ -54,7 +54,7 @@ def source_logits(network: ForeignNetwork, profile: Profile, images: np.ndarray)
     after = (profile.conv1_order, profile.conv2_order, ["relu"], ["relu"], profile.conv5_order)
     # What overflows is seen in the logits.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        for index, layer in enumerate(LAYERS[:5]):
+        for index, layer in enumerate(LAYER_NAMES[:5]):
             x = np.pad(x, [(0, 0), (0, 0), *[(_PADDING[index],) * 2] * 2])
             kernel = weights[f"{layer}/kernel"]
             groups = profile.conv_groups[index]
@@ -63,9 +63,9 @@ def source_logits(network: ForeignNetwork, profile: Profile, images: np.ndarray)
             x = _after_conv(x, after[index], profile)
         axes = ["chw".index(axis) + 1 for axis in network.layout.flatten]
         x = x.transpose(0, *axes).reshape(len(x), -1)
-        for layer in LAYERS[5:]:
+        for layer in LAYER_NAMES[5:]:
             x = _dense(x, weights, layer, network.layout.dense)
-            if layer != LAYERS[-1]:
+            if layer != LAYER_NAMES[-1]:
                 x = np.maximum(x, 0)
     return x
 

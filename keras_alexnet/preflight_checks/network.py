@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.model import LAYER_NAMES
+from keras_alexnet.profile import LAYER_NAMES
 from keras_alexnet.training_options import TrainingOptions
 
 LayerFigures = dict[str, dict[str, float]]
