@@ -27,7 +27,7 @@ def subtract_mean(
     - three constants (the PyTorch ports).
 
     Args:
-        x: float32 [B, S, S, 3], crops in 0-255.
+        x: [B, S, S, 3], crops in 0-255, uint8 or any other numbers.
         offsets: int32 [B, 2], (y, x) of each crop in the stored photo, pixels.
         flips: bool [B], which crops to mirror.
         profile: says which mean.
@@ -58,9 +58,10 @@ def _minus_mean_under_crop(
     mean = tf.constant(_mean_image(profile, statistics))
     along = tf.range(profile.input_size)
     rows = (offsets[:, 0, None] + along)[:, :, None]  # [B, S, 1]
-    columns = (offsets[:, 1, None] + along)[:, None, :]  # [B, 1, S]
-    under = tf.gather(tf.reshape(mean, [-1, 3]), rows * mean.shape[1] + columns)
-    return _mirrored(x - under, flips)
+    # The mean is mirrored by the order in which it is gathered, at no cost.
+    columns = offsets[:, 1, None] + tf.where(flips[:, None], along[::-1], along)
+    places = rows * mean.shape[1] + columns[:, None, :]  # [B, S, S]
+    return _mirrored(x, flips) - tf.gather(tf.reshape(mean, [-1, 3]), places)
 
 
 def _minus_central_mean(
@@ -92,10 +93,11 @@ _SUBTRACT_MEAN = {
 
 
 def _mirrored(x: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
-    """[B, S, S, 3] with those photos mirrored that the condition [B] names."""
+    """float32 [B, S, S, 3] with those photos mirrored that the condition [B] names."""
     # This `where` of TensorFlow 1 takes whole photos by a condition [B]; today's broadcasts the
     # condition to every pixel and is nine times slower on the CPU.
-    return tf.compat.v1.where(flips, tf.reverse(x, [2]), x)
+    # Cast in the end: bytes are moved in a quarter of the time.
+    return tf.cast(tf.compat.v1.where(flips, tf.reverse(x, [2]), x), tf.float32)
 
 
 def _mean_image(profile: Profile, statistics: Statistics) -> np.ndarray:

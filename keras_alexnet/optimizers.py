@@ -1,38 +1,85 @@
 """Optimizers with the update rule and the per-bias rates of the paper, its program and Caffe."""
 
-from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
 
 from keras_alexnet.column_parallel.updates import UpdatesInPlace, beside
 
+Rate = float | keras.optimizers.schedules.LearningRateSchedule
+
+
+class DecayInGradient(UpdatesInPlace):
+    """A Keras optimizer to which this is mixed in adds decay * w to the gradient of each w.
+
+    That is the weight decay of the paper, of Caffe and of PyTorch's optimizers: of the same effect
+    as a penalty decay / 2 * w^2 in the loss, which would take four more passes over all weights.
+    Keras' own `weight_decay=` is another one: it is subtracted from w besides the update, and is
+    ten times weaker at momentum 0.9.
+
+    Args:
+        decay: of kernels.
+        bias_decay: of biases.
+    """
+
+    def __init__(self, *args, decay: float = 0.0, bias_decay: float = 0.0, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.decay = decay
+        self.bias_decay = bias_decay
+
+    def update_step(self, gradient, variable, *args, **kwargs):
+        """Updates a variable, its decay added to its gradient."""
+        decay = self.bias_decay if _is_bias(variable) else self.decay
+        if decay:
+            with beside(variable):
+                gradient = gradient + decay * tf.convert_to_tensor(variable)
+        return super().update_step(gradient, variable, *args, **kwargs)
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor."""
+        return {**super().get_config(), "decay": self.decay, "bias_decay": self.bias_decay}
+
+
+class _FusedSGD(keras.optimizers.SGD):
+    """Keras' SGD with momentum in one pass over a variable, where Keras makes five operations."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates a variable: v <- momentum * v - rate * gradient; w <- w + v."""
+        momentum = self.momentums[self._get_variable_index(variable)].value
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=momentum.handle,
+            lr=tf.cast(learning_rate, variable.dtype),
+            grad=tf.cast(gradient, variable.dtype),
+            momentum=tf.cast(self.momentum, variable.dtype),
+        )
+
 
 @keras.saving.register_keras_serializable(package="keras_alexnet")
-class MomentumSGD(UpdatesInPlace, keras.optimizers.SGD):
-    """SGD with momentum, and a learning rate of the biases' own.
+class MomentumSGD(DecayInGradient, _FusedSGD):
+    """SGD with momentum, weight decay in the gradient, and a learning rate of the biases' own.
 
     The rule of the paper (section 5), with g the gradient and wd the weight decay:
 
         v <- momentum * v - rate * (g + wd * w);  w <- w + v
 
-    Keras' SGD is that rule where the decay is part of the gradient, as `AlexNet(weight_decay=)`
-    makes it (Keras' own `weight_decay=` argument is a decoupled one and ten times weaker at
-    momentum 0.9). Caffe and the 2012 program give biases twice the rate: with v linear in g, a
-    multiplied gradient is a multiplied rate. In the program the biases' rate also stays what it
-    was when the kernels' falls.
+    Caffe and the 2012 program give biases twice the rate. In the program the biases' rate also
+    stays what it was when the kernels' falls.
 
     Args:
         learning_rate: of the kernels.
-        momentum: 0 to 1.
+        momentum: above 0, to 1.
         bias_multiplier: rate of the biases in units of the kernels'; not looked at where
             `bias_learning_rate` is given.
         bias_learning_rate: a rate of the biases that does not fall with the kernels', or None.
+        kwargs: `decay` and `bias_decay` of `DecayInGradient`, and what Keras' optimizers take.
     """
 
     def __init__(
         self,
-        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.01,
+        learning_rate: Rate = 0.01,
         momentum: float = 0.9,
         bias_multiplier: float = 1.0,
         bias_learning_rate: float | None = None,
@@ -43,25 +90,14 @@ class MomentumSGD(UpdatesInPlace, keras.optimizers.SGD):
         self.bias_multiplier = bias_multiplier
         self.bias_learning_rate = bias_learning_rate
 
-    def apply_gradients(
-        self, grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]], **kwargs
-    ) -> object:
-        """Applies (gradient, variable) pairs, the biases' gradients multiplied."""
-        multiplier = self.bias_multiplier
-        if self.bias_learning_rate is not None:
-            # A rate of 0, of a network that is frozen, freezes the biases too.
-            multiplier = tf.math.divide_no_nan(self.bias_learning_rate, self.learning_rate)
-
-        def scaled(gradient: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
-            if not _is_bias(variable):
-                return gradient
-            with beside(variable):
-                return gradient * multiplier
-
-        return super().apply_gradients(
-            [(scaled(gradient, variable), variable) for gradient, variable in grads_and_vars],
-            **kwargs,
-        )
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates a variable, at its own rate."""
+        if _is_bias(variable):
+            if self.bias_learning_rate is None:
+                learning_rate *= self.bias_multiplier
+            else:  # a rate of 0, of a network that is frozen, freezes the biases too
+                learning_rate = tf.where(learning_rate > 0, self.bias_learning_rate, 0.0)
+        return super().update_step(gradient, variable, learning_rate)
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
@@ -73,8 +109,8 @@ class MomentumSGD(UpdatesInPlace, keras.optimizers.SGD):
 
 
 @keras.saving.register_keras_serializable(package="keras_alexnet")
-class Adam(UpdatesInPlace, keras.optimizers.Adam):
-    """Keras' Adam, each variable updated on the device that it is on."""
+class Adam(DecayInGradient, keras.optimizers.Adam):
+    """Keras' Adam, each variable updated on its own device, and with its decay in the gradient."""
 
 
 def _is_bias(variable: tf.Variable) -> bool:
@@ -82,22 +118,28 @@ def _is_bias(variable: tf.Variable) -> bool:
     return variable.name.split("/")[-1].split(":")[0] == "bias"
 
 
-def _sgd(
-    rate: object, momentum: float, bias_multiplier: float, bias_learning_rate: float | None
-) -> MomentumSGD:
-    return MomentumSGD(rate, momentum, bias_multiplier, bias_learning_rate)
+@dataclasses.dataclass(frozen=True)
+class UpdateRecipe:
+    """What decides an update besides gradient and learning rate; see `MomentumSGD`."""
+
+    momentum: float = 0.9
+    bias_multiplier: float = 1.0
+    bias_learning_rate: float | None = None
+    decay: float = 0.0
+    bias_decay: float = 0.0
 
 
-def _adam(
-    rate: object, momentum: float, bias_multiplier: float, bias_learning_rate: float | None
-) -> Adam:
+def _sgd(rate: Rate, recipe: UpdateRecipe) -> MomentumSGD:
+    return MomentumSGD(rate, **dataclasses.asdict(recipe))
+
+
+def _adam(rate: Rate, recipe: UpdateRecipe) -> Adam:
     # Momentum and the biases' rate belong to SGD's recipes; Adam rescales any gradient anyway.
-    del momentum, bias_multiplier, bias_learning_rate
-    return Adam(rate)
+    return Adam(rate, decay=recipe.decay, bias_decay=recipe.bias_decay)
 
 
-# By the value of --optimizer: (rate or schedule, momentum, bias_multiplier, bias_learning_rate).
-OPTIMIZERS: Mapping[str, Callable[..., keras.optimizers.Optimizer]] = {
+# By the value of --optimizer.
+OPTIMIZERS: Mapping[str, Callable[[Rate, UpdateRecipe], keras.optimizers.Optimizer]] = {
     "sgd": _sgd,
     "adam": _adam,
 }

@@ -78,8 +78,7 @@ def network_input(
             "Received: None. data_prep.records.read_statistics reads those of a data set."
         )
     # Rounding to float32 is the mean image's own; whole grey levels are exact in it.
-    x = tf.cast(crops, tf.float32)
-    x = subtract_mean(x, offsets=offsets, flips=flips, profile=profile, statistics=statistics)
+    x = subtract_mean(crops, offsets=offsets, flips=flips, profile=profile, statistics=statistics)
     gain = profile.pixel_scale / np.array(profile.channel_std or (1.0, 1.0, 1.0))
     if is_noisy:
         components = tf.constant(_noise_components(profile, statistics))

@@ -35,7 +35,6 @@ def build(
         profile=profile,
         classes=classes,
         classifier_activation=None,  # the loss from logits is exact where softmax saturates
-        weight_decay=options.weight_decay,
         seed=options.seed,
     )
     if options.strategy == devices.COLUMN_PARALLEL:
@@ -55,12 +54,16 @@ def build(
         [epoch / profile.epochs for epoch in profile.drop_epochs],
     )
     bias_multiplier = profile.bias_learning_rate_multiplier
-    optimizer = optimizers.OPTIMIZERS[options.optimizer](
-        rate,
-        options.momentum,
-        bias_multiplier,
-        None if profile.bias_learning_rate_falls else options.learning_rate * bias_multiplier,
+    recipe = optimizers.UpdateRecipe(
+        momentum=options.momentum,
+        bias_multiplier=bias_multiplier,
+        bias_learning_rate=(
+            None if profile.bias_learning_rate_falls else options.learning_rate * bias_multiplier
+        ),
+        decay=options.weight_decay,
+        bias_decay=options.weight_decay * profile.bias_decay_multiplier,
     )
+    optimizer = optimizers.OPTIMIZERS[options.optimizer](rate, recipe)
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

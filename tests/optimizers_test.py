@@ -3,35 +3,82 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_alexnet import optimizers
+from keras_alexnet import PROFILES, AlexNet, optimizers
 
 
-@pytest.mark.parametrize("bias_multiplier", [1.0, 2.0])
-def test_momentum_sgd_follows_the_papers_rule_for_20_steps(bias_multiplier):
+def fit_20_steps(optimizer):
+    """A linear layer in float64: data, its weights before, and after 20 steps."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(8, 3)), rng.normal(size=(8, 2))
-    decay, rate, momentum = 0.05, 0.01, 0.9
     keras.backend.set_floatx("float64")
     keras.mixed_precision.set_global_policy("float64")
     try:
-        layer = keras.layers.Dense(2, kernel_regularizer=keras.regularizers.L2(decay / 2))
+        layer = keras.layers.Dense(2, bias_initializer="ones")
         model = keras.Sequential([keras.Input([3]), layer])
-        model.compile(optimizers.MomentumSGD(rate, momentum, bias_multiplier), "mse")
-        w, b = (value.astype(np.float64) for value in layer.get_weights())
+        model.compile(optimizer, "mse")
+        before = [value.astype(np.float64) for value in layer.get_weights()]
         for _ in range(20):
             model.train_on_batch(x, y)
     finally:
         keras.backend.set_floatx("float32")
+        keras.mixed_precision.set_global_policy("float32")
+    return x, y, before, layer.get_weights()
 
+
+def gradients(x, y, w, b):
+    error = 2 * (x @ w + b - y) / y.size
+    return x.T @ error, error.sum(0)
+
+
+@pytest.mark.parametrize("bias_multiplier", [1.0, 2.0])
+@pytest.mark.parametrize("bias_decay", [0.0, 0.03])
+def test_momentum_sgd_follows_the_papers_rule_for_20_steps(bias_multiplier, bias_decay):
+    decay, rate, momentum = 0.05, 0.01, 0.9
+    x, y, (w, b), after = fit_20_steps(
+        optimizers.MomentumSGD(rate, momentum, bias_multiplier, decay=decay, bias_decay=bias_decay)
+    )
     v_w, v_b = np.zeros_like(w), np.zeros_like(b)
     for _ in range(20):
-        error = 2 * (x @ w + b - y) / y.size
-        v_w = momentum * v_w - decay * rate * w - rate * (x.T @ error)
-        v_b = momentum * v_b - rate * bias_multiplier * error.sum(0)
+        g_w, g_b = gradients(x, y, w, b)
+        v_w = momentum * v_w - decay * rate * w - rate * g_w
+        v_b = momentum * v_b - bias_multiplier * rate * (bias_decay * b + g_b)
         w, b = w + v_w, b + v_b
+    np.testing.assert_allclose(after[0], w, atol=1e-6)
+    np.testing.assert_allclose(after[1], b, atol=1e-6)
 
-    np.testing.assert_allclose(layer.get_weights()[0], w, atol=1e-6)
-    np.testing.assert_allclose(layer.get_weights()[1], b, atol=1e-6)
+
+def test_adam_has_its_decay_in_the_gradient():
+    decay, bias_decay, rate = 0.5, 0.3, 0.01
+    x, y, weights, after = fit_20_steps(
+        optimizers.Adam(rate, decay=decay, bias_decay=bias_decay, epsilon=1e-7)
+    )
+    moments = [[np.zeros_like(weight), np.zeros_like(weight)] for weight in weights]
+    for step in range(1, 21):
+        for index, gradient in enumerate(gradients(x, y, *weights)):
+            g = gradient + (decay, bias_decay)[index] * weights[index]
+            m, v = moments[index] = [
+                0.9 * moments[index][0] + 0.1 * g,
+                0.999 * moments[index][1] + 0.001 * g**2,
+            ]
+            step_size = rate * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+            weights[index] = weights[index] - step_size * m / (np.sqrt(v) + 1e-7)
+    np.testing.assert_allclose(after[0], weights[0], atol=1e-5)  # Keras' powers are float32
+    np.testing.assert_allclose(after[1], weights[1], atol=1e-5)
+
+
+def test_the_decay_is_that_of_a_penalty_in_the_loss():
+    profile = PROFILES["caffe"].scaled(0.0625)
+    images = np.random.default_rng(0).normal(size=(4, 227, 227, 3)).astype(np.float32)
+    after = []
+    for penalty, decay in ((0.05, 0.0), (0.0, 0.05)):
+        network = AlexNet(profile, 3, classifier_activation=None, weight_decay=penalty, seed=1)
+        optimizer = optimizers.MomentumSGD(0.01, decay=decay)
+        network.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        for _ in range(3):
+            network.train_on_batch(images, np.arange(4) % 3)
+        after.append(network.get_weights())
+    for one, other in zip(*after, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_a_rate_of_the_biases_own_does_not_fall():
@@ -50,16 +97,25 @@ def test_a_rate_of_the_biases_own_does_not_fall():
         np.testing.assert_allclose([kernel[0, 0], bias[0]], [1 + w, b], rtol=1e-5)
 
 
+def test_the_biases_have_their_rate_under_loss_scaling_too():
+    inner = optimizers.MomentumSGD(0.1, 0.9, bias_multiplier=3.0)
+    optimizer = keras.mixed_precision.LossScaleOptimizer(inner, initial_scale=4.0)
+    layer = keras.layers.Dense(1, kernel_initializer="zeros")
+    layer.build([None, 1])
+    optimizer.apply([tf.constant([[4.0]]), tf.constant([4.0])], layer.trainable_variables)
+    kernel, bias = layer.get_weights()
+    np.testing.assert_allclose([kernel[0, 0], bias[0]], [-0.1, -0.3], rtol=1e-6)
+
+
 def test_every_optimizer_of_the_flag_makes_a_step():
     for make in optimizers.OPTIMIZERS.values():
         variable = tf.Variable([1.0])
-        make(0.1, 0.9, 2.0, None).apply([tf.constant([1.0])], [variable])
+        make(0.1, optimizers.UpdateRecipe()).apply([tf.constant([1.0])], [variable])
         assert variable.numpy()[0] < 1.0
 
 
 def test_config_round_trip():
-    optimizer = optimizers.MomentumSGD(0.5, 0.8, 2.0, 0.7)
+    optimizer = optimizers.MomentumSGD(0.5, 0.8, 2.0, 0.7, decay=0.1, bias_decay=0.2)
     copy = optimizers.MomentumSGD.from_config(optimizer.get_config())
-    assert copy.bias_multiplier == 2.0
-    assert copy.bias_learning_rate == 0.7
-    assert copy.momentum == 0.8
+    for name in ("bias_multiplier", "bias_learning_rate", "momentum", "decay", "bias_decay"):
+        assert getattr(copy, name) == getattr(optimizer, name)

@@ -59,9 +59,7 @@ def take_steps(
     for features, labels in batches:
         model.reset_metrics()  # they are means over all that was trained on
         logs = model.train_on_batch(features, labels, return_dict=True)
-        # Weights can be infinite, and with them the decay's part of the loss, before the rest is.
-        total = float(logs["loss"])
-        losses.append(float(logs["cross_entropy"]) if math.isfinite(total) else total)
+        losses.append(float(logs["cross_entropy"]))
         now = time.perf_counter()
         would_end, began = now + (now - began), now
         if not math.isfinite(losses[-1]) or len(losses) >= limit:
