@@ -7,6 +7,7 @@ needs: `DATA_DIR = flags.data_dir(FLAGS)` defines the flag and gives its holder.
 from absl import flags
 
 from keras_alexnet import devices, optimizers, schedules
+from keras_alexnet.profile import LAYER_NAMES
 from keras_alexnet.profile_rules import KERNEL_STARTS
 from keras_alexnet.profiles import PROFILES
 
@@ -69,11 +70,51 @@ def define_training(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "weight_decay", None, f"of the weights, inside the gradient; {profile}", 0.0, **define
     )
+    flags.DEFINE_float(
+        "bias_learning_rate_multiplier",
+        None,
+        f"learning rate of the biases in units of the kernels'; {profile}",
+        0.0,
+        **define,
+    )
+    flags.DEFINE_float(
+        "bias_decay_multiplier",
+        None,
+        f"decay of the biases in units of --weight_decay: 0 for kernels only, 1 for all; {profile}",
+        0.0,
+        **define,
+    )
+    flags.DEFINE_float(
+        "clip_norm",
+        None,
+        "longer gradients, of all weights together, get this length",
+        0.0,
+        **define,
+    )
+    flags.DEFINE_float(
+        "ema",
+        None,
+        "momentum of a moving average of the weights, such as 0.999, which is what is validated, "
+        "evaluated and exported; default: none",
+        0.0,
+        0.999999,
+        **define,
+    )
+    flags.DEFINE_float(
+        "label_smoothing", 0.0, "share of a label that all classes get alike", 0.0, 0.99, **define
+    )
     flags.DEFINE_enum(
         "schedule", None, sorted(schedules.SCHEDULES), f"of the learning rate; {profile}", **define
     )
     flags.DEFINE_integer(
         "patience", 5, "of --schedule=plateau: epochs without a better top-1", 1, **define
+    )
+    flags.DEFINE_float(
+        "warmup_epochs",
+        0.0,
+        "of --schedule=cosine: rising from 0 for so many epochs",
+        0.0,
+        **define,
     )
     flags.DEFINE_integer("epochs", None, f"at most; {profile}", 1, **define)
     flags.DEFINE_integer("batch_size", None, f"over all devices; {profile}", 1, **define)
@@ -94,6 +135,19 @@ def define_training(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "dropout", None, f"share of units, at fc6 and fc7; {profile}", 0.0, 1.0, **define
     )
+    flags.DEFINE_integer(
+        "crop_chunk", None, f"photos that share a crop and a flip; {profile}", 1, **define
+    )
+    flags.DEFINE_string(
+        "init_weights",
+        None,
+        "a .weights.h5 file, or the --workdir of another run, to start from; layers of another "
+        "shape, such as fc8 for other classes, start as without it",
+        **define,
+    )
+    flags.DEFINE_multi_enum(
+        "freeze", [], LAYER_NAMES, "a layer that stays as it starts; may be repeated", **define
+    )
     flags.DEFINE_enum(
         "precision",
         "auto",
@@ -112,5 +166,47 @@ def define_training(values: flags.FlagValues) -> None:
         "column_parallel",
         False,
         "the two columns of the network on two devices, as in 2012, instead of replicas of it",
+        **define,
+    )
+
+
+def define_run(values: flags.FlagValues) -> None:
+    """How a run is fed, kept and shown: what may differ each time it is gone on with."""
+    define = {"flag_values": values}
+    flags.DEFINE_enum(
+        "cache",
+        "none",
+        ["none", "memory"],
+        "keep the train split's records in memory after the first epoch",
+        **define,
+    )
+    flags.DEFINE_integer(
+        "skip_bad_records", 0, "as many broken records do not stop the run", 0, **define
+    )
+    flags.DEFINE_integer("keep", 2, "how many of the last checkpoints stay", 1, **define)
+    flags.DEFINE_float(
+        "checkpoint_seconds",
+        600.0,
+        "a checkpoint is written after each epoch, and inside of one as often as this",
+        0.0,
+        **define,
+    )
+    flags.DEFINE_integer(
+        "histogram_steps",
+        0,
+        "TensorBoard's histograms of weights and gradients each so many steps; 0 for none",
+        0,
+        **define,
+    )
+    flags.DEFINE_list(
+        "allow_changed_flags",
+        [],
+        "training flags that may differ from those that the run began with",
+        **define,
+    )
+    flags.DEFINE_boolean(
+        "dry_run",
+        False,
+        "two steps of training and of validation, then stop; keeps nothing",
         **define,
     )

@@ -21,11 +21,13 @@ from absl import flags
 
 from data_prep import command_line, records
 from keras_alexnet import (
-    callbacks,
     checkpoints,
     column_parallel,
     devices,
     input_pipeline,
+    not_finite,
+    progress,
+    recorder,
     schedules,
     training_model,
     training_options,
@@ -33,12 +35,14 @@ from keras_alexnet import (
 from keras_alexnet import flags as training_flags
 from keras_alexnet import workdir as workdirs
 from keras_alexnet.profile import Profile
-from keras_alexnet.training_options import TrainingOptions
+from keras_alexnet.training_options import RunOptions, TrainingOptions
 
 FLAGS = flags.FlagValues()
 _DATA_DIR = training_flags.data_dir(FLAGS)
 _WORKDIR = training_flags.workdir(FLAGS)
 training_flags.define_training(FLAGS)
+training_flags.define_run(FLAGS)
+_USUAL = RunOptions()
 
 
 def train(
@@ -47,6 +51,7 @@ def train(
     workdir: str,
     profile: Profile,
     options: TrainingOptions,
+    run_options: RunOptions = _USUAL,
 ) -> dict[str, object]:
     """Trains until the last epoch, or the plateau after the last drop, and returns the figures.
 
@@ -55,6 +60,7 @@ def train(
         workdir: the run's folder; a run that is there is gone on with.
         profile: the network, overrides applied.
         options: all else that decides what is computed.
+        run_options: how it is fed, kept and shown.
 
     Returns:
         epochs done, the best epoch's validation top1 and top5, images (of the validation split),
@@ -93,7 +99,7 @@ def train(
     _announce(profile, options, strategy, manifest, steps, done=len(history))
 
     validation = input_pipeline.eval_dataset(data_dir, manifest, batch_size=options.batch_size)
-    recorder = callbacks.EpochRecorder(
+    epoch_recorder = recorder.EpochRecorder(
         folder=workdir,
         network=network,
         plateau=plateau,
@@ -118,22 +124,22 @@ def train(
                 steps_per_epoch=steps,
                 validation_data=input_pipeline.central_views(validation, profile),
                 callbacks=[
-                    callbacks.StopWhenNotFinite(),
-                    callbacks.Progress(
+                    not_finite.StopWhenNotFinite(),
+                    progress.Progress(
                         epochs=options.epochs, steps=steps, batch_size=options.batch_size
                     ),
                     keras.callbacks.TensorBoard(
                         os.path.join(workdir, workdirs.TENSORBOARD), write_graph=False
                     ),
                     *([plateau] if plateau else []),
-                    recorder,
+                    epoch_recorder,
                 ],
                 verbose=0,
             )
-    checkpoints.write_metrics(workdir, recorder.history)
-    best = checkpoints.best_of(recorder.history)
+    checkpoints.write_metrics(workdir, epoch_recorder.history)
+    best = checkpoints.best_of(epoch_recorder.history)
     return {
-        "epochs": len(recorder.history),
+        "epochs": len(epoch_recorder.history),
         "best_epoch": best["epoch"],
         "top1": best["val_top1"],
         "top5": best["val_top5"],
@@ -209,6 +215,7 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
         workdir=_WORKDIR.value,
         profile=profile,
         options=training_options.options_from_flags(FLAGS, profile),
+        run_options=training_options.run_options_from_flags(FLAGS),
     )
 
 

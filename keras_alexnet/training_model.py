@@ -3,7 +3,7 @@
 import keras
 
 from data_prep import records
-from keras_alexnet import callbacks, column_parallel, devices, optimizers, preprocessing, schedules
+from keras_alexnet import column_parallel, devices, metrics, optimizers, preprocessing, schedules
 from keras_alexnet.model import AlexNet
 from keras_alexnet.profile import Profile
 from keras_alexnet.training_options import TrainingOptions
@@ -71,7 +71,7 @@ def build(
             keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
             keras.metrics.SparseCategoricalAccuracy(name="top1"),
             keras.metrics.SparseTopKCategoricalAccuracy(k=5, name="top5"),
-            callbacks.ImageCount(name="images"),
+            metrics.ImageCount(name="images"),
         ],
     )
     optimizer.build(model.trainable_variables)  # its variables exist before a checkpoint is read

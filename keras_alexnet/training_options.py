@@ -28,6 +28,28 @@ class TrainingOptions:
     seed: int
     precision: str
     strategy: str
+    warmup_epochs: float = 0.0
+    label_smoothing: float = 0.0
+    ema: float | None = None
+    clip_norm: float | None = None
+    init_weights: str | None = None
+    freeze: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How a run is fed, kept and shown: nothing that decides what it computes.
+
+    The meanings are those of the flags of the same names.
+    """
+
+    cache: str = "none"
+    skip_bad_records: int = 0
+    keep: int = 2
+    checkpoint_seconds: float = 600.0
+    histogram_steps: int = 0
+    allow_changed_flags: tuple[str, ...] = ()
+    dry_run: bool = False
 
 
 def profile_from_flags(values: flags.FlagValues) -> Profile:
@@ -46,6 +68,9 @@ def profile_from_flags(values: flags.FlagValues) -> Profile:
         "bias_init": None if values.bias_init is None else (values.bias_init,) * layers,
         "pixel_scale": values.pixel_scale,
         "dropout_rate": values.dropout,
+        "crop_chunk": values.crop_chunk,
+        "bias_learning_rate_multiplier": values.bias_learning_rate_multiplier,
+        "bias_decay_multiplier": values.bias_decay_multiplier,
     }
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
@@ -68,6 +93,18 @@ def options_from_flags(values: flags.FlagValues, profile: Profile) -> TrainingOp
     for field in dataclasses.fields(TrainingOptions):
         if field.name not in chosen:
             value = getattr(values, field.name)
-            chosen[field.name] = getattr(profile, field.name) if value is None else value
+            chosen[field.name] = getattr(profile, field.name, None) if value is None else value
     chosen["precision"] = devices.resolve_precision(chosen["precision"])
+    chosen["freeze"] = tuple(chosen["freeze"])
     return TrainingOptions(**chosen)
+
+
+def run_options_from_flags(values: flags.FlagValues) -> RunOptions:
+    """The flags' values.
+
+    Args:
+        values: of a command that called `flags.define_run`.
+    """
+    given = {field.name: getattr(values, field.name) for field in dataclasses.fields(RunOptions)}
+    given["allow_changed_flags"] = tuple(given["allow_changed_flags"])
+    return RunOptions(**given)

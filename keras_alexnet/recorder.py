@@ -1,36 +1,11 @@
-"""What happens during Model.fit besides learning: metrics, checkpoints, progress, the guard."""
+"""What is kept of a run while it goes on: checkpoints, and a line of metrics an epoch."""
 
-import math
-import sys
 import time
 from collections.abc import Mapping
 
 import keras
-import tensorflow as tf
-import tqdm
 
-from data_prep.command_line import UserError
 from keras_alexnet import checkpoints, column_parallel, schedules
-
-
-class ImageCount(keras.metrics.Metric):
-    """How many images were counted: the sum of their weights, padding having weight 0."""
-
-    def __init__(self, name: str = "images", **kwargs) -> None:
-        super().__init__(name=name, **kwargs)
-        self._count = self.add_weight(name="count", initializer="zeros")
-
-    def update_state(
-        self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
-    ) -> None:
-        """Adds the weights of a batch, or its size where it has none."""
-        del y_pred
-        weights = tf.ones(tf.shape(y_true)[:1]) if sample_weight is None else sample_weight
-        self._count.assign_add(tf.reduce_sum(tf.cast(weights, self._count.dtype)))
-
-    def result(self) -> tf.Tensor:
-        """The count so far."""
-        return tf.convert_to_tensor(self._count)
 
 
 class EpochRecorder(keras.callbacks.Callback):
@@ -110,59 +85,3 @@ class EpochRecorder(keras.callbacks.Callback):
                 history=self.history,
             ),
         )
-
-
-class StopWhenNotFinite(keras.callbacks.Callback):
-    """Ends the run, with its step and rate, when the loss is not a number any more."""
-
-    def on_train_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
-        """Looks at the loss, which Keras has fetched from the device anyway."""
-        if not math.isfinite(logs["loss"]):
-            optimizer = self.model.optimizer
-            raise UserError(
-                f"the loss became {logs['loss']} at step {int(optimizer.iterations.numpy())} "
-                f"with learning rate {float(optimizer.learning_rate.numpy()):g}; the last "
-                f"checkpoint is whole: lower --learning_rate in a new --workdir"
-            )
-
-
-class Progress(keras.callbacks.Callback):
-    """A progress bar an epoch on stderr, with loss, top-1 and images a second.
-
-    Args:
-        epochs: of the whole run.
-        steps: an epoch.
-        batch_size: global.
-    """
-
-    def __init__(self, *, epochs: int, steps: int, batch_size: int) -> None:
-        super().__init__()
-        self._epochs = epochs
-        self._steps = steps
-        self._batch_size = batch_size
-        self._bar = None
-
-    def on_epoch_begin(self, epoch: int, logs: Mapping | None = None) -> None:
-        """Opens the bar."""
-        self._bar = tqdm.tqdm(
-            total=self._steps * self._batch_size,
-            desc=f"epoch {epoch + 1}/{self._epochs}",
-            unit=" images",
-            file=sys.stderr,
-            mininterval=1.0,
-        )
-
-    def on_train_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
-        """Moves it on."""
-        self._bar.set_postfix_str(
-            f"loss {logs['cross_entropy']:.3f}, top-1 {logs['top1']:.1%}", refresh=False
-        )
-        self._bar.update(self._batch_size)
-
-    def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
-        """Closes it with the figures of the validation."""
-        self._bar.set_postfix_str(
-            f"loss {logs['cross_entropy']:.3f}, top-1 {logs['top1']:.1%}; validation "
-            f"loss {logs['val_cross_entropy']:.3f}, top-1 {logs['val_top1']:.1%}"
-        )
-        self._bar.close()
