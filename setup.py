@@ -30,6 +30,7 @@ setuptools.setup(
         "absl-py",
         "apache-beam>=2.77,<2.78",
         "google-crc32c",
+        "h5py",  # reads .weights.h5 files layer by layer
         "keras>=3.15,<3.16",
         "numpy",
         "opencv-python-headless",

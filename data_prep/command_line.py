@@ -19,6 +19,7 @@ from absl import flags
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 EXIT_INTERRUPTED = 130
 
 
@@ -27,6 +28,14 @@ class UserError(Exception):
 
     Its text is one line: what was needed, what came, what to do.
     """
+
+    exit_status = EXIT_FAILED
+
+
+class TryAgain(UserError):  # noqa: N818 (nobody's error: a machine was taken back, say)
+    """The command was stopped from outside; given again, it goes on."""
+
+    exit_status = EXIT_TRY_AGAIN
 
 
 def run(
@@ -46,8 +55,8 @@ def run(
         takes_arguments: whether arguments that are not flags are allowed.
 
     Exit status: 0 when `main` returned, 1 after a `UserError` or an `OSError` (a full disk, a
-    folder without permission), 2 after a wrong flag, 130 after Ctrl-C. In each of these but the
-    first, one line on stderr says what to do.
+    folder without permission), 2 after a wrong flag, 75 after a `TryAgain`, 130 after Ctrl-C. In
+    each of these but the first, one line on stderr says what to do.
     """
     if _asks_for_help(sys.argv[1:]):
         print(f"{usage.strip()}\n\nFlags:\n{_describe(flag_values)}")
@@ -60,7 +69,7 @@ def run(
     except flags.Error as error:
         _fail(f"{error} (--help lists the flags)", EXIT_USAGE)
     except UserError as error:
-        _fail(str(error), EXIT_FAILED)
+        _fail(str(error), error.exit_status)
     except OSError as error:
         _fail(
             f"{error.strerror or error}: {error.filename or 'while writing or reading'}",

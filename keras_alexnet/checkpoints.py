@@ -1,9 +1,11 @@
 """Checkpoints of a run: written whole or not at all, proven by their sha256 when read.
 
-    RUN/checkpoints/epoch-0003/   after three epochs (renamed into place)
-        weights.npz               one array a variable of the network, "conv1/kernel" ...
-        optimizer.npz             the optimizer's variables, in its order
-        state.json                epoch, plateau, the metrics so far, sha256 of the two files
+    RUN/checkpoints/epoch-0003/               after three epochs (renamed into place)
+    RUN/checkpoints/epoch-0003-step-000120/   and 120 steps of the fourth
+        weights.npz       one array a variable of the network, "conv1/kernel" ...
+        averages.npz      the moving average of those that are trained, if the run keeps one
+        optimizer.npz     the optimizer's variables, in its order
+        state.json        place, plateau, the metrics so far, sha256 of the others
 
 Arrays by name, in NumPy's own format without pickle: both Keras generations read them, and no
 byte of a checkpoint is ever executed.
@@ -18,6 +20,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -26,123 +29,169 @@ from data_prep import files
 from data_prep.command_line import UserError
 
 METRICS = "metrics.jsonl"
+TIMINGS = "timings.jsonl"
 _CHECKPOINTS = "checkpoints"
-_CHECKPOINT = re.compile(r"epoch-(\d{4,})")
-_ABANDONED = re.compile(r"\.epoch-\d{4,}\..*\.tmp")  # see files.new_folder
-_WEIGHTS, _OPTIMIZER, _STATE = "weights.npz", "optimizer.npz", "state.json"
+_NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{6,}))?")
+_ABANDONED = re.compile(r"\.epoch-\d{4,}(-step-\d{6,})?\..*\.tmp")  # see files.new_folder
+_WEIGHTS, _AVERAGES, _OPTIMIZER = "weights.npz", "averages.npz", "optimizer.npz"
+_STATE = "state.json"
+
+
+class Place(NamedTuple):
+    """How far a run is: whole epochs, and steps of the one after them."""
+
+    epoch: int
+    step: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What is known after some epochs.
+    """What is known at some place of a run.
 
     Attributes:
-        epoch: how many epochs are done.
+        place: what is done.
         weights: by "layer/variable".
+        averages: the moving averages, by the same names; of the trained ones, or empty.
         optimizer: the optimizer's variables, in its order.
         schedule: state of the learning-rate policy, or None.
-        history: a dict of metrics an epoch.
+        totals: sums over the steps of the epoch that is not whole yet.
+        history: a dict of metrics an epoch, the same whenever and wherever the run is made.
+        timings: a dict of seconds and rates an epoch, which a clock decides.
     """
 
-    epoch: int
+    place: Place
     weights: Mapping[str, np.ndarray]
     optimizer: Sequence[np.ndarray]
     schedule: Mapping[str, object] | None
     history: Sequence[Mapping[str, object]]
+    totals: Sequence[float] = ()
+    timings: Sequence[Mapping[str, object]] = ()
+    averages: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def write(workdir: str, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint, then metrics.jsonl, then drops all but the last two and the best.
+def write(workdir: str, checkpoint: Checkpoint, keep: int = 2) -> None:
+    """Writes a checkpoint, then the metrics, then drops those that nobody needs any more.
 
-    A crash between any two of these leaves a folder from which the run goes on.
-    """
-    path = _checkpoint_path(workdir, checkpoint.epoch)
-    _remove_abandoned(workdir)
-    if os.path.isdir(path):  # a broken one, or read would have gone on from it
-        shutil.rmtree(path)
-    with files.new_folder(path) as folder:
-        hashes = {
-            _WEIGHTS: _write_arrays(os.path.join(folder, _WEIGHTS), checkpoint.weights),
-            _OPTIMIZER: _write_arrays(
-                os.path.join(folder, _OPTIMIZER),
-                {f"{index:04d}": array for index, array in enumerate(checkpoint.optimizer)},
-            ),
-        }
-        state = {
-            "epoch": checkpoint.epoch,
-            "schedule": checkpoint.schedule,
-            "history": list(checkpoint.history),
-            "sha256": hashes,
-        }
-        files.write_file(os.path.join(folder, _STATE), json.dumps(state, indent=1) + "\n")
-    write_metrics(workdir, checkpoint.history)
-    keep = {*_epochs(workdir)[-2:], best_of(checkpoint.history)["epoch"]}
-    for epoch in _epochs(workdir):
-        if epoch not in keep:
-            shutil.rmtree(_checkpoint_path(workdir, epoch))
-
-
-def write_metrics(workdir: str, history: Sequence[Mapping[str, object]]) -> None:
-    """Writes metrics.jsonl whole: never ahead of, nor behind, what the checkpoint knows."""
-    lines = "".join(json.dumps(metrics) + "\n" for metrics in history)
-    files.write_file(os.path.join(workdir, METRICS), lines)
-
-
-def read(workdir: str, which: str = "last") -> Checkpoint | None:
-    """The newest whole checkpoint, or the one with the best validation top-1.
-
-    A checkpoint whose bytes are not those that were written is passed over with a warning.
+    A crash between any two of these leaves a folder from which the run goes on. What stays: the
+    last `keep`, the last of a whole epoch, and the best.
 
     Args:
         workdir: folder of a run.
-        which: "last" or "best".
+        checkpoint: to write.
+        keep: at least 1.
+
+    Raises:
+        OSError: the disk is full; the checkpoints before are as they were.
+    """
+    path = _path(workdir, checkpoint.place)
+    _remove_abandoned(workdir)
+    if os.path.isdir(path):  # a broken one, or read would have gone on from it
+        shutil.rmtree(path)
+    arrays = {
+        _WEIGHTS: checkpoint.weights,
+        _AVERAGES: checkpoint.averages,
+        _OPTIMIZER: {f"{index:04d}": array for index, array in enumerate(checkpoint.optimizer)},
+    }
+    with files.new_folder(path) as folder:
+        state = {
+            **checkpoint.place._asdict(),
+            "schedule": checkpoint.schedule,
+            "totals": list(checkpoint.totals),
+            "history": list(checkpoint.history),
+            "timings": list(checkpoint.timings),
+            "sha256": {
+                name: _write_arrays(os.path.join(folder, name), content)
+                for name, content in arrays.items()
+                if content
+            },
+        }
+        state["sha256_of_state"] = _digest(state)
+        files.write_file(os.path.join(folder, _STATE), json.dumps(state, indent=1) + "\n")
+    write_metrics(workdir, checkpoint.history, checkpoint.timings)
+    _remove_old(workdir, checkpoint.history, keep)
+
+
+def write_metrics(
+    workdir: str,
+    history: Sequence[Mapping[str, object]],
+    timings: Sequence[Mapping[str, object]],
+) -> None:
+    """Writes metrics.jsonl and timings.jsonl whole: neither ahead of the checkpoint nor behind."""
+    for name, lines in ((METRICS, history), (TIMINGS, timings)):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        files.write_file(os.path.join(workdir, name), text)
+
+
+def read(workdir: str, which: str = "newest") -> Checkpoint | None:
+    """A whole checkpoint.
+
+    One whose bytes are not those that were written is passed over with a warning, and the next
+    older one is taken.
+
+    Args:
+        workdir: folder of a run.
+        which: "newest", in the middle of an epoch as it may be; "last", of a whole epoch; or
+            "best", of the epoch with the best validation top-1.
 
     Returns:
         None when there is no whole checkpoint.
     """
-    epochs = _epochs(workdir)[::-1]
-    if which == "best" and epochs:
-        newest = next(filter(None, (_read_state(workdir, epoch) for epoch in epochs)), None)
+    places = _places(workdir)[::-1]
+    if which != "newest":
+        places = [place for place in places if not place.step]
+    if which == "best" and places:
+        newest = next(filter(None, (_read_state(workdir, place) for place in places)), None)
         best = best_of(newest["history"])["epoch"] if newest else None
-        epochs.sort(key=lambda epoch: epoch != best)  # stable: the newest come after the best
-    for epoch in epochs:
-        checkpoint = _read_whole(workdir, epoch)
+        places.sort(key=lambda place: place.epoch != best)  # stable: the newest come after it
+    for place in places:
+        checkpoint = _read_whole(workdir, place)
         if checkpoint:
             return checkpoint
     return None
 
 
-def _read_whole(workdir: str, epoch: int) -> Checkpoint | None:
-    state = _read_state(workdir, epoch)
-    path = _checkpoint_path(workdir, epoch)
-    arrays = {}
-    for name in (_WEIGHTS, _OPTIMIZER):
+def _read_whole(workdir: str, place: Place) -> Checkpoint | None:
+    state = _read_state(workdir, place)
+    path = _path(workdir, place)
+    if not state:
+        _warn(f"{os.path.join(path, _STATE)} is not as it was written; passed over")
+        return None
+    arrays: dict[str, dict[str, np.ndarray]] = {_AVERAGES: {}}
+    for name, digest in state["sha256"].items():
         try:
-            with open(os.path.join(path, name), "rb") as file:
+            with open(os.path.join(path, os.path.basename(name)), "rb") as file:
                 content = file.read()
         except OSError:
             content = b""
-        if not state or hashlib.sha256(content).hexdigest() != state["sha256"][name]:
+        if hashlib.sha256(content).hexdigest() != digest:
             _warn(f"{os.path.join(path, name)} is not as it was written; passed over")
             return None
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays[name] = {key: archive[key] for key in archive.files}
     return Checkpoint(
-        epoch=state["epoch"],
+        place=place,
         weights=arrays[_WEIGHTS],
+        averages=arrays[_AVERAGES],
         optimizer=[arrays[_OPTIMIZER][key] for key in sorted(arrays[_OPTIMIZER])],
         schedule=state["schedule"],
+        totals=state["totals"],
         history=state["history"],
+        timings=state["timings"],
     )
 
 
-def _read_state(workdir: str, epoch: int) -> dict | None:
+def _read_state(workdir: str, place: Place) -> dict | None:
     try:
-        with open(os.path.join(_checkpoint_path(workdir, epoch), _STATE), encoding="utf-8") as file:
+        with open(os.path.join(_path(workdir, place), _STATE), encoding="utf-8") as file:
             state = json.load(file)
-        return state if {"epoch", "schedule", "history", "sha256"} <= state.keys() else None
-    except (OSError, ValueError, AttributeError):
+        digest = state.pop("sha256_of_state")
+    except (OSError, ValueError, AttributeError, KeyError):
         return None
+    return state if digest == _digest(state) else None
+
+
+def _digest(state: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def named_variables(model: keras.Model) -> dict[str, object]:
@@ -173,11 +222,22 @@ def assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
         variables[name].assign(weights[name])
 
 
-def _epochs(workdir: str) -> list[int]:
-    """Epochs that have a checkpoint's folder, ascending."""
+def _places(workdir: str) -> list[Place]:
+    """Those that have a checkpoint's folder, ascending."""
     folder = os.path.join(workdir, _CHECKPOINTS)
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(int(match[1]) for match in map(_CHECKPOINT.fullmatch, names) if match)
+    matches = filter(None, map(_NAME.fullmatch, names))
+    return sorted(Place(int(match[1]), int(match[2] or 0)) for match in matches)
+
+
+def _remove_old(workdir: str, history: Sequence[Mapping[str, object]], keep: int) -> None:
+    places = _places(workdir)
+    kept = {*places[-keep:], *[place for place in places if not place.step][-1:]}
+    if history:
+        kept.add(Place(best_of(history)["epoch"]))
+    for place in places:
+        if place not in kept:
+            shutil.rmtree(_path(workdir, place))
 
 
 def _remove_abandoned(workdir: str) -> None:
@@ -188,8 +248,9 @@ def _remove_abandoned(workdir: str) -> None:
             shutil.rmtree(os.path.join(folder, name))
 
 
-def _checkpoint_path(workdir: str, epoch: int) -> str:
-    return os.path.join(workdir, _CHECKPOINTS, f"epoch-{epoch:04d}")
+def _path(workdir: str, place: Place) -> str:
+    name = f"epoch-{place.epoch:04d}" + (f"-step-{place.step:06d}" if place.step else "")
+    return os.path.join(workdir, _CHECKPOINTS, name)
 
 
 def best_of(history: Sequence[Mapping[str, object]]) -> Mapping[str, object]:

@@ -6,13 +6,15 @@ import keras
 import tensorflow as tf
 
 from data_prep.command_line import UserError
+from keras_alexnet import workers
 
 PRECISIONS = {
     "float32": "float32",
     "bfloat16": "mixed_bfloat16",
     "float16": "mixed_float16",
 }
-STRATEGIES = ("mirrored", "one_device")
+MULTI_WORKER = "multi_worker"
+STRATEGIES = ("mirrored", "one_device", MULTI_WORKER)
 COLUMN_PARALLEL = "column_parallel"  # what --column_parallel makes of the strategy
 
 
@@ -24,11 +26,18 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     collective operations of the first.
 
     Args:
-        name: "mirrored" (one replica a device), "one_device", or "column_parallel": none, since
-            each layer has a device of its own (see column_parallel.place_columns).
+        name: "mirrored" (one replica a device), "one_device", "multi_worker" (the processes that
+            TF_CONFIG names; to be called before TensorFlow looks for devices), or
+            "column_parallel": none, since each layer has a device of its own (see
+            column_parallel.place_columns).
+
+    Raises:
+        UserError: there is no TF_CONFIG for "multi_worker", or it is not usable.
     """
     if name == COLUMN_PARALLEL:
         return tf.distribute.get_strategy()
+    if name == MULTI_WORKER:
+        return workers.make_strategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     names = [device.name for device in devices]
     if name == "one_device":

@@ -16,7 +16,8 @@ ABSENT = "-"
 _CONV = slice(0, 5)
 _FC = slice(5, 8)
 _ORDERS = ("conv1_order", "conv2_order", "conv5_order")
-_STAGES = {"relu": "ReLU", "lrn": "LRN", "map_norm": "map norm", "pool": "pool"}
+_STAGES = {"lrn": "LRN", "map_norm": "map norm", "pool": "pool"}
+_ACTIVATIONS = {"relu": "ReLU", "tanh": "tanh"}
 _STARTS = {FAN_IN_UNIFORM: "U(+-1/sqrt(fan in))"}
 _MEAN_PARTS = {"crop": "under the crop", "centre": "its centre"}
 _NOISE_SCALES = {"eigenvalue": "eigenvalue", "deviation": "sqrt(eigenvalue)"}
@@ -25,8 +26,11 @@ _OPTIMIZERS: dict[str, Callable[[Profile], str]] = {
     "adam": lambda profile: "Adam",
 }
 _SCHEDULES: dict[str, Callable[[Profile], str]] = {
-    "plateau": lambda profile: f"on a plateau, {profile.plateau_drops} times",
-    "steps": lambda profile: f"after {', '.join(map(str, profile.drop_epochs))}",
+    "plateau": lambda profile: f"{_drop(profile)} on a plateau, {profile.plateau_drops} times",
+    "steps": lambda profile: f"{_drop(profile)} after {', '.join(map(str, profile.drop_epochs))}",
+    "krizhevsky2012": lambda profile: "as in its log, restart at 91",
+    "cosine": lambda profile: "along half a cosine",
+    "constant": lambda profile: "never",
 }
 
 
@@ -80,8 +84,9 @@ def _start(start: float | str) -> str:
     return _STARTS.get(start, start) if isinstance(start, str) else _number(start)
 
 
-def _order(order: Sequence[str]) -> str:
-    return ", ".join(_STAGES[stage] for stage in order)
+def _order(profile: Profile, order: Sequence[str]) -> str:
+    stages = _STAGES | {"relu": _ACTIVATIONS[profile.activation]}
+    return ", ".join(stages[stage] for stage in order)
 
 
 def _where(stage: str, text: Callable[[Profile], str]) -> Callable[[Profile], str]:
@@ -127,9 +132,14 @@ def _bias_rate(profile: Profile) -> str:
     return f"{_number(profile.bias_learning_rate_multiplier)} x{end}"
 
 
-def _schedule(profile: Profile) -> str:
-    divisor = _number(1 / profile.learning_rate_factor)
-    return f"/{divisor} {_SCHEDULES[profile.schedule](profile)}"
+def _view(profile: Profile) -> str:
+    view = f"{profile.training_crop} crop, {'flip' if profile.training_flip else 'no flip'}"
+    chunk = profile.crop_chunk
+    return view if chunk == 1 else f"{view}, of {chunk} photos alike"
+
+
+def _drop(profile: Profile) -> str:
+    return f"/{_number(1 / profile.learning_rate_factor)}"
 
 
 ITEMS = (
@@ -152,9 +162,15 @@ ITEMS = (
         lambda p: _by_layer(_CONV, p.conv_groups, str),
     ),
     Item("units of fc6, fc7", ("fc_units",), lambda p: "-".join(map(str, p.fc_units))),
-    Item("after conv1", ("conv1_order",), lambda p: _order(p.conv1_order)),
-    Item("after conv2", ("conv2_order",), lambda p: _order(p.conv2_order)),
-    Item("after conv5", ("conv5_order",), lambda p: _order(p.conv5_order)),
+    Item("after conv1", ("conv1_order", "activation"), lambda p: _order(p, p.conv1_order)),
+    Item("after conv2", ("conv2_order", "activation"), lambda p: _order(p, p.conv2_order)),
+    Item("after conv5", ("conv5_order", "activation"), lambda p: _order(p, p.conv5_order)),
+    Item("pooling windows", ("pool_size",), lambda p: f"{p.pool_size}x{p.pool_size}"),
+    Item(
+        "layers removed",
+        ("removed_layers",),
+        lambda p: ", ".join(p.removed_layers) or ABSENT,
+    ),
     Item(
         "LRN, added to k",
         (*_ORDERS, "lrn_size", "lrn_alpha_divided_by_size"),
@@ -202,8 +218,8 @@ ITEMS = (
     ),
     Item(
         "view in training",
-        ("training_crop", "training_flip"),
-        lambda p: f"{p.training_crop} crop, {'flip' if p.training_flip else 'no flip'}",
+        ("training_crop", "training_flip", "crop_chunk"),
+        _view,
     ),
     Item("colour noise", ("colour_noise", "colour_noise_std"), _colour_noise),
     Item(
@@ -216,7 +232,7 @@ ITEMS = (
     Item(
         "falls (epochs)",
         ("learning_rate_factor", "schedule", "plateau_drops", "drop_epochs"),
-        _schedule,
+        lambda p: _SCHEDULES[p.schedule](p),
     ),
     Item("epochs", ("epochs",), lambda p: str(p.epochs)),
     Item("batch", ("batch_size",), lambda p: str(p.batch_size)),

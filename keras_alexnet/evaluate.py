@@ -17,7 +17,7 @@ from absl import flags
 from data_prep import command_line, records
 from data_prep.command_line import UserError
 from keras_alexnet import flags as training_flags
-from keras_alexnet import input_pipeline, preprocessing
+from keras_alexnet import input_pipeline, metrics, preprocessing
 from keras_alexnet import workdir as workdirs
 from keras_alexnet.views import central_view, ten_views
 
@@ -44,6 +44,8 @@ def evaluate(
     split: str = "validation",
 ) -> dict[str, object]:
     """Counts how often the right class is the first, or among the first five.
+
+    Of equal scores the lower label comes first; a score that is NaN is wrong.
 
     Args:
         trained: the network and what it was trained with; its own statistics are subtracted.
@@ -72,13 +74,14 @@ def evaluate(
     expected = manifest.splits[split].records if split in manifest.splits else 0
     dataset = input_pipeline.eval_dataset(data_dir, manifest, batch_size=batch_size, split=split)
     with (
-        input_pipeline.broken_data_is_a_user_error(data_dir),
+        input_pipeline.broken_data_is_a_user_error(data_dir, manifest, split),
         tqdm.tqdm(total=expected, unit=" images", file=sys.stderr) as bar,
     ):
         for images, labels, weights in dataset:
             scores = predict(images)
+            ranks = metrics.label_ranks(scores, labels)
             for top in correct:
-                hits = tf.cast(tf.math.in_top_k(labels, scores, top), tf.float32)
+                hits = tf.cast(ranks < top, tf.float32)
                 correct[top] += float(tf.reduce_sum(hits * weights))
             batch_count = round(float(tf.reduce_sum(weights)))
             counted += batch_count

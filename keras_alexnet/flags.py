@@ -7,6 +7,7 @@ needs: `DATA_DIR = flags.data_dir(FLAGS)` defines the flag and gives its holder.
 from absl import flags
 
 from keras_alexnet import devices, optimizers, schedules
+from keras_alexnet.ablations import ABLATIONS
 from keras_alexnet.profile import LAYER_NAMES
 from keras_alexnet.profile_rules import KERNEL_STARTS
 from keras_alexnet.profiles import PROFILES
@@ -138,6 +139,14 @@ def define_training(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "crop_chunk", None, f"photos that share a crop and a flip; {profile}", 1, **define
     )
+    flags.DEFINE_multi_enum(
+        "ablate",
+        [],
+        list(ABLATIONS),
+        "what the paper tries the network without; may be repeated. "
+        + "; ".join(f"{name}: {ablation.summary}" for name, ablation in ABLATIONS.items()),
+        **define,
+    )
     flags.DEFINE_string(
         "init_weights",
         None,
@@ -159,7 +168,8 @@ def define_training(values: flags.FlagValues) -> None:
         "strategy",
         None,
         devices.STRATEGIES,
-        "mirrored: a replica on every GPU (or CPU device); default: mirrored",
+        "mirrored: a replica on every GPU (or CPU device); multi_worker: the processes that the "
+        "variable TF_CONFIG names; default: mirrored",
         **define,
     )
     flags.DEFINE_boolean(
@@ -181,7 +191,12 @@ def define_run(values: flags.FlagValues) -> None:
         **define,
     )
     flags.DEFINE_integer(
-        "skip_bad_records", 0, "as many broken records do not stop the run", 0, **define
+        "skip_bad_records",
+        0,
+        "up to so many broken records of the train split are left out; all records are read and "
+        "decoded once to find them",
+        0,
+        **define,
     )
     flags.DEFINE_integer("keep", 2, "how many of the last checkpoints stay", 1, **define)
     flags.DEFINE_float(

@@ -4,7 +4,7 @@ What leaves here is uint8 (a quarter of float32's bytes to copy to the device) a
 decide a photo's view; the arithmetic happens in batch on the device, in preprocessing.py.
 
 Order and augmentation of the training photos are functions of (seed, epoch, position) alone:
-whatever the number of threads, and from whichever epoch a run is started.
+whatever the number of threads and of processes, and from whichever step a run is started.
 """
 
 import contextlib
@@ -15,12 +15,14 @@ import tensorflow as tf
 
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import stored_photos, views
+from keras_alexnet import broken_records, record_order, stored_photos, views
 from keras_alexnet.profiles import Profile
+from keras_alexnet.record_order import Share
 
-# Shards read at once. With the shuffled blocks this decides how well an epoch is mixed.
-_INTERLEAVED_SHARDS = 16
 SHUFFLE_BLOCK = 8192
+
+_WHOLE = Share()
+_NOWHERE_ELSE: Mapping[str, str] = {}
 
 # Tells the draws of order and of augmentation apart, which both start from (seed, epoch).
 _ORDER, _VIEWS = 1, 2
@@ -34,74 +36,86 @@ def train_dataset(
     batch_size: int,
     seed: int,
     first_epoch: int = 0,
+    first_step: int = 0,
     epochs: int = 1,
     shuffle_block: int = SHUFFLE_BLOCK,
+    share: Share = _WHOLE,
+    cache: str = "none",
+    quiet_steps: Sequence[tuple[int, int | None]] = (),
+    shard_paths: Mapping[str, str] = _NOWHERE_ELSE,
 ) -> tf.data.Dataset:
     """Crops of the train split as the profile draws them, epoch after epoch.
 
-    Shards are permuted anew each epoch, 16 of them read in turn, and what comes out is cut into
-    blocks of `shuffle_block` records that are shuffled each by itself: within its epoch's order of
-    shards, a record travels less than `shuffle_block` places. (Its shard was filled in random
-    order by data_prep.prepare.) A data set of one block is shuffled perfectly. Epochs are not
-    blended, and an epoch's last partial batch is dropped, since its mean gradient would weigh
-    its few photos more than others.
+    TRAVEL
 
     Args:
         data_dir: folder that data_prep.prepare wrote.
         manifest: of that folder.
-        profile: decides the size of the crop, and what is random (see `views.random_view`).
+        profile: decides the size of the crop, and what is random (see `views.random_views`).
         batch_size: global, over all replicas.
         seed: of order and augmentation.
         first_epoch: 0, or the number of epochs that were done before.
+        first_step: steps of the first epoch that were done before. Their records are read, but
+            not decoded.
         epochs: the number of the last epoch, exclusive; `first_epoch` counts from the same 0.
-        shuffle_block: records of about 40 kB each; up to three blocks are in memory.
+        shuffle_block: how many records the buffer holds, of about 40 kB each, or 197 kB if raw.
+        share: which part of each global batch is wanted, and in how many batches.
+        cache: "none", or "memory": all records are read at once, here, and kept.
+        quiet_steps: ranges (from, to) of steps without colour noise; counted from the first step
+            of epoch 0; `to` is exclusive, None for no end.
+        shard_paths: where shards are that are not to be read from `data_dir`, by their names.
 
     Yields:
         ({"image": uint8 [B, S, S, 3], "offset": int32 [B, 2], "flip": uint8 [B],
-        "noise": float32 [B, 3]}, label int64 [B], from 0), `train_steps(...)` times an epoch.
+        "noise": float32 [B, 3]}, label int64 [B], from 0), `share.batches` times a step,
+        `train_steps(...)` steps an epoch. B is `share.of_replica(batch_size)`.
 
     Raises:
-        UserError: the split has fewer records than a batch, or the manifest lacks what is needed.
+        UserError: the split has fewer records than a batch, the batch does not divide among the
+            replicas, the manifest lacks what is needed, or, in memory, is not that of the shards.
+        tf.errors.OpError: in memory, a shard cannot be read; else that comes with the batches.
     """
-    batches = train_steps(manifest, batch_size) * (epochs - first_epoch)
-    files = _shard_paths(data_dir, manifest, "train")
-    photo_format, label_offset = manifest.photo_format, manifest.label_offset
+    split, photo_format = manifest.splits["train"], manifest.photo_format
+    steps = train_steps(manifest, batch_size)
+    own, of_replica = share.of_worker(batch_size), share.of_replica(batch_size)
+    paths = _paths(data_dir, manifest, "train", shard_paths)
+    source = record_order.SOURCES[cache](paths, split)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        order_seed = tf.stack([tf.constant(seed * 4 + _ORDER, tf.int64), epoch])
         view_seed = tf.stack([tf.constant(seed * 4 + _VIEWS, tf.int64), epoch])
 
-        # Dataset.shuffle cannot take the epoch, a tensor here, for its seed; these can.
-        def shuffle(index: int | tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-            seed = tf.random.experimental.stateless_fold_in(order_seed, index)
-            return tf.random.experimental.stateless_shuffle(values, seed)
-
-        def to_example(position: tf.Tensor, serialized: tf.Tensor) -> tuple[dict, tf.Tensor]:
-            photo_seed = tf.random.experimental.stateless_fold_in(view_seed, position)
-            features = records.parse(serialized)
-            view = _random_view(features, photo_seed, profile, photo_format)
-            return view, features["image/class/label"] - label_offset
-
-        return (
-            tf.data.Dataset.from_tensor_slices(shuffle(-1, tf.constant(files)))
-            .interleave(
-                tf.data.TFRecordDataset,
-                cycle_length=_INTERLEAVED_SHARDS,
-                num_parallel_calls=tf.data.AUTOTUNE,
-                deterministic=True,
+        def add_draws(step: tf.Tensor, tickets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            first = step * batch_size + share.worker * own
+            offsets, flips, noise = views.random_views(
+                view_seed, first, own, profile, photo_format.short_side
             )
-            .batch(shuffle_block)
+            if quiet_steps:
+                is_quiet = _is_within(epoch * steps + step, quiet_steps)
+                noise = tf.where(is_quiet, tf.zeros_like(noise), noise)
+            return tickets, offsets, tf.cast(flips, tf.uint8), noise
+
+        def to_example(
+            ticket: tf.Tensor, offset: tf.Tensor, flip: tf.Tensor, noise: tf.Tensor
+        ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+            features = stored_photos.parse(source.fetch(ticket), photo_format)
+            image = stored_photos.decode_part(features, photo_format, offset, profile.input_size)
+            view = {"image": image, "offset": offset, "flip": flip, "noise": noise}
+            return view, features["image/class/label"] - manifest.label_offset
+
+        tickets = record_order.epoch_of_tickets(source, seed * 4 + _ORDER, epoch, shuffle_block)
+        tickets = tickets.take(steps * batch_size)
+        return (
+            record_order.slices_of_worker(tickets, batch_size, share)
             .enumerate()
-            .map(shuffle)
-            .prefetch(1)  # the next block is read while this one is used up
+            .skip(tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0))
+            .map(add_draws)
             .unbatch()
-            .enumerate()
             .map(to_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-            .batch(batch_size, drop_remainder=True)
+            .batch(of_replica, drop_remainder=True)
         )
 
     dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
-    return _finish(dataset, batches)
+    return _finish(dataset, (steps * (epochs - first_epoch) - first_step) * share.batches)
 
 
 def train_steps(manifest: records.Manifest, batch_size: int) -> int:
@@ -140,23 +154,27 @@ def eval_dataset(
     *,
     batch_size: int,
     split: str = "validation",
+    share: Share = _WHOLE,
 ) -> tf.data.Dataset:
     """Every photo of a split once, whole, in the order of the files.
 
-    The last batch is filled up with black photos of weight 0, so that every batch divides among
-    the replicas and the weights sum to the number of records.
+    The last global batch is filled up with black photos of weight 0, so that every batch divides
+    among the replicas and the weights of all shares sum to the number of records.
 
     Args:
         data_dir: folder that data_prep.prepare wrote.
         manifest: of that folder.
         batch_size: global, over all replicas.
         split: "validation" or "train".
+        share: which part of each global batch is wanted, and in how many batches.
 
     Yields:
-        (image uint8 [B, stored, stored, 3], label int64 [B], from 0, weight float32 [B]).
+        (image uint8 [B, stored, stored, 3], label int64 [B], from 0, weight float32 [B]),
+        `share.batches` times a global batch. B is `share.of_replica(batch_size)`.
 
     Raises:
-        UserError: the split is empty or absent, or the manifest lacks what is needed.
+        UserError: the split is empty or absent, the batch does not divide among the replicas, or
+            the manifest lacks what is needed.
     """
     photos = manifest.splits[split].records if split in manifest.splits else 0
     if not photos:
@@ -164,29 +182,32 @@ def eval_dataset(
     photo_format = manifest.photo_format
 
     def to_example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        features = records.parse(serialized)
+        features = stored_photos.parse(serialized, photo_format)
         image = stored_photos.decode(features, photo_format)
         return image, features["image/class/label"] - manifest.label_offset, tf.constant(1.0)
 
-    padding = -photos % batch_size
     fill = (
         tf.zeros([photo_format.short_side, photo_format.short_side, 3], tf.uint8),
         tf.zeros([], tf.int64),
         tf.zeros([], tf.float32),
     )
-    dataset = (
-        tf.data.Dataset.from_tensor_slices(_shard_paths(data_dir, manifest, split))
-        .interleave(
-            tf.data.TFRecordDataset,
-            cycle_length=1,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        .map(to_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .concatenate(tf.data.Dataset.from_tensors(fill).repeat(padding))
-        .batch(batch_size, drop_remainder=True)
+    own, steps = share.of_worker(batch_size), -(-photos // batch_size)
+    whole, rest = divmod(photos, batch_size)
+    own_photos = whole * own + min(max(rest - share.worker * own, 0), own)
+    serialized = tf.data.Dataset.from_tensor_slices(_paths(data_dir, manifest, split)).interleave(
+        tf.data.TFRecordDataset,
+        cycle_length=1,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
     )
-    return _finish(dataset, (photos + padding) // batch_size)
+    dataset = (
+        record_order.slices_of_worker(serialized, batch_size, share)
+        .unbatch()
+        .map(to_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .concatenate(tf.data.Dataset.from_tensors(fill).repeat(steps * own - own_photos))
+        .batch(share.of_replica(batch_size), drop_remainder=True)
+    )
+    return _finish(dataset, steps * share.batches)
 
 
 def central_views(dataset: tf.data.Dataset, profile: Profile) -> tf.data.Dataset:
@@ -212,11 +233,22 @@ def central_views(dataset: tf.data.Dataset, profile: Profile) -> tf.data.Dataset
 
 
 @contextlib.contextmanager
-def broken_data_is_a_user_error(data_dir: str) -> Iterator[None]:
-    """Turns what TensorFlow raises over a broken or missing record into one line.
+def broken_data_is_a_user_error(
+    data_dir: str,
+    manifest: records.Manifest,
+    split: str | None = None,
+    shard_paths: Mapping[str, str] = _NOWHERE_ELSE,
+) -> Iterator[None]:
+    """Turns what TensorFlow raises over a broken or missing record into one line that names it.
+
+    TensorFlow says neither shard nor record, so the split is then looked through, up to the first
+    record that is broken.
 
     Args:
         data_dir: what the datasets used inside were made of.
+        manifest: the same.
+        split: the same; None for all splits.
+        shard_paths: the same.
 
     Raises:
         UserError: in place of TensorFlow's error.
@@ -228,26 +260,34 @@ def broken_data_is_a_user_error(data_dir: str) -> Iterator[None]:
         tf.errors.NotFoundError,  # a shard
         tf.errors.InvalidArgumentError,  # a photo or an Example
     ) as error:
-        reason = str(error.message).strip().splitlines()[0]
+        where = (
+            f"{data_dir} cannot be read to its end ({str(error.message).strip().splitlines()[0]})"
+        )
+        for name in manifest.splits if split is None else [split]:
+            if broken := broken_records.find(data_dir, manifest, name, 0, shard_paths):
+                where = f"{data_dir} has a broken record: {broken[0]}"
+                break
         raise UserError(
-            f"{data_dir} cannot be read to its end ({reason}); run data_prep.verify, which "
-            f"names what is broken, and prepare again"
+            f"{where}; run data_prep.verify, which names all that is broken, and prepare again"
         ) from error
 
 
-def _random_view(
-    features: Mapping[str, tf.Tensor],
-    seed: tf.Tensor,
-    profile: Profile,
-    photo_format: records.PhotoFormat,
-) -> dict[str, tf.Tensor]:
-    offset, flip, noise = views.random_view(seed, profile, stored=photo_format.short_side)
-    image = stored_photos.decode_part(features, photo_format, offset, profile.input_size)
-    return {"image": image, "offset": offset, "flip": tf.cast(flip, tf.uint8), "noise": noise}
+def _is_within(step: tf.Tensor, ranges: Sequence[tuple[int, int | None]]) -> tf.Tensor:
+    """Whether a step is in one of the ranges, bool scalar."""
+    starts = tf.constant([start for start, _ in ranges], tf.int64)
+    ends = tf.constant([tf.int64.max if end is None else end for _, end in ranges], tf.int64)
+    return tf.reduce_any((starts <= step) & (step < ends))
 
 
-def _shard_paths(data_dir: str, manifest: records.Manifest, split: str) -> Sequence[str]:
-    return [os.path.join(data_dir, shard.name) for shard in manifest.splits[split].shards]
+def _paths(
+    data_dir: str,
+    manifest: records.Manifest,
+    split: str,
+    shard_paths: Mapping[str, str] = _NOWHERE_ELSE,
+) -> Sequence[str]:
+    """Of a split's shards, in the manifest's order."""
+    names = [shard.name for shard in manifest.splits[split].shards]
+    return [shard_paths.get(name, os.path.join(data_dir, name)) for name in names]
 
 
 def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+NOT_A_NUMBER = tf.int32.max  # a rank that is right for no k, be there fewer classes than k
+
 
 class ImageCount(keras.metrics.Metric):
     """How many images were counted: the sum of their weights, padding having weight 0."""
@@ -22,3 +24,26 @@ class ImageCount(keras.metrics.Metric):
     def result(self) -> tf.Tensor:
         """The count so far."""
         return tf.convert_to_tensor(self._count)
+
+
+def label_ranks(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """How many classes come before the right one: below k, the photo is right among the first k.
+
+    A class comes before another if its score is higher, or the same and its label lower: the order
+    of `decode_predictions`, in which one class alone is at each rank. `tf.math.in_top_k` counts all
+    of equal classes as hits, so that a dead network, equal scores for all, is always right there.
+
+    Args:
+        logits: [N, C] scores: logits or softmax, of any floating type.
+        labels: int [N], from 0, each below C.
+
+    Returns:
+        int32 [N], from 0 to C - 1; `NOT_A_NUMBER` where the right class has NaN. The NaN of another
+        class comes after all numbers.
+    """
+    classes = tf.shape(logits)[1]
+    labels = tf.cast(labels, tf.int32)[:, None]
+    right = tf.gather(logits, labels, batch_dims=1)  # [N, 1]
+    is_before = (logits > right) | ((logits == right) & (tf.range(classes) < labels))
+    ranks = tf.reduce_sum(tf.cast(is_before, tf.int32), axis=1)
+    return tf.where(tf.math.is_nan(right[:, 0]), NOT_A_NUMBER, ranks)

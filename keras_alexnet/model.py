@@ -1,5 +1,6 @@
 """The network: figure 2 of the paper, with the differences of its ports as fields of a profile."""
 
+import functools
 import os
 from collections.abc import Sequence
 
@@ -12,6 +13,10 @@ from keras_alexnet.profiles import get_profile
 _POOLINGS = {
     "avg": keras.layers.GlobalAveragePooling2D,
     "max": keras.layers.GlobalMaxPooling2D,
+}
+_ACTIVATIONS = {
+    "relu": keras.layers.ReLU,
+    "tanh": functools.partial(keras.layers.Activation, "tanh"),
 }
 
 
@@ -85,18 +90,28 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
             **weight_options(number - 1, kernel * kernel * x.shape[-1] // groups),
         )(x)
 
+    def block(x, number: int, order: Sequence[str], **options):
+        """A convolution and what comes after it; a removed one goes with its activation."""
+        if LAYER_NAMES[number - 1] in profile.removed_layers:
+            order = [kind for kind in order if kind != "relu"]
+        else:
+            x = conv(x, number, **options)
+        for kind in order:
+            x = _AFTER_CONV[kind](x, number, profile)
+        return x
+
     def dense(x, number: int, units: int, **options):
         options |= weight_options(number - 1, x.shape[-1])
         return keras.layers.Dense(units, **options)(x)
 
     def hidden(x, number: int):
-        """fc6 or fc7, its ReLU, and the dropout before or behind the two."""
+        """fc6 or fc7, its activation, and the dropout before or behind the two."""
         dropout = layers.SeededDropout(
             profile.dropout_rate, starts.dropout_seed(number), name=f"drop{number}"
         )
         if profile.dropout_at == "inputs":
             x = dropout(x)
-        x = _relu(dense(x, number, profile.fc_units[number - 6]), number)
+        x = _activation(dense(x, number, profile.fc_units[number - 6]), number, profile)
         return dropout(x) if profile.dropout_at == "outputs" else x
 
     # The shapes are those of the profile "paper".
@@ -104,20 +119,11 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
     if any(profile.conv1_padding):
         x = keras.layers.ZeroPadding2D((profile.conv1_padding,) * 2, name="pad1")(x)  # 227
 
-    x = conv(x, 1, strides=4)  # [B, 55, 55, 96]
-    x = _after_conv(x, 1, profile.conv1_order, profile)  # [B, 27, 27, 96]
-
-    x = conv(x, 2, padding="same")  # [B, 27, 27, 256]
-    x = _after_conv(x, 2, profile.conv2_order, profile)  # [B, 13, 13, 256]
-
-    x = conv(x, 3, padding="same")  # [B, 13, 13, 384]
-    x = _relu(x, 3)
-
-    x = conv(x, 4, padding="same")  # [B, 13, 13, 384]
-    x = _relu(x, 4)
-
-    x = conv(x, 5, padding="same")  # [B, 13, 13, 256]
-    x = _after_conv(x, 5, profile.conv5_order, profile)  # [B, 6, 6, 256]
+    x = block(x, 1, profile.conv1_order, strides=4)  # [B, 55, 55, 96], then [B, 27, 27, 96]
+    x = block(x, 2, profile.conv2_order, padding="same")  # [B, 27, 27, 256], [B, 13, 13, 256]
+    x = block(x, 3, ["relu"], padding="same")  # [B, 13, 13, 384]
+    x = block(x, 4, ["relu"], padding="same")  # [B, 13, 13, 384]
+    x = block(x, 5, profile.conv5_order, padding="same")  # [B, 13, 13, 256], [B, 6, 6, 256]
 
     if include_top:
         x = keras.layers.Flatten(name="flatten")(x)  # [B, 9216]
@@ -167,16 +173,10 @@ def _input(profile: Profile, input_tensor, input_shape: Sequence[int] | None):
     return keras.Input(shape, name="input") if input_tensor is None else input_tensor
 
 
-def _after_conv(x, number: int, order: Sequence[str], profile: Profile):
-    """ReLU, normalizations and pooling, in the order of the profile."""
-    for kind in order:
-        x = _AFTER_CONV[kind](x, number, profile)
-    return x
-
-
-def _relu(x, number: int, profile: Profile | None = None):
-    del profile
-    return keras.layers.ReLU(name=f"relu{number}")(x)
+def _activation(x, number: int, profile: Profile):
+    """ReLU, or what section 3.1 compares it with."""
+    name = profile.activation_name(LAYER_NAMES[number - 1])
+    return _ACTIVATIONS[profile.activation](name=name)(x)
 
 
 def _lrn(x, number: int, profile: Profile):
@@ -204,12 +204,11 @@ def _map_norm(x, number: int, profile: Profile):
 
 
 def _pool(x, number: int, profile: Profile):
-    """Overlapping pooling: windows of 3x3, two pixels apart (section 3.4)."""
-    del profile
-    return keras.layers.MaxPooling2D(3, 2, name=f"pool{number}")(x)
+    """Windows two pixels apart; those of 3x3 overlap (section 3.4)."""
+    return keras.layers.MaxPooling2D(profile.pool_size, 2, name=f"pool{number}")(x)
 
 
-_AFTER_CONV = {"relu": _relu, "lrn": _lrn, "map_norm": _map_norm, "pool": _pool}
+_AFTER_CONV = {"relu": _activation, "lrn": _lrn, "map_norm": _map_norm, "pool": _pool}
 
 
 def _decay(weight_decay: float) -> keras.regularizers.Regularizer | None:

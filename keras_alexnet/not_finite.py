@@ -1,22 +1,84 @@
-"""The guard against a loss that is not a number any more."""
+"""The guard against a loss that is not a number any more, and where it began."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from data_prep.command_line import UserError
 
+MARK = "the loss is not finite"
+_LOWER_THE_RATE = (
+    "the last checkpoint is whole: lower --learning_rate (or --clip_norm=1) in a new --workdir"
+)
+_CHECK_THE_DATA = "check --pixel_scale, and the statistics of --data_dir with data_prep.verify"
 
-class StopWhenNotFinite(keras.callbacks.Callback):
-    """Ends the run, with its step and rate, when the loss is not a number any more."""
 
-    def on_train_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
-        """Looks at the loss, which Keras has fetched from the device anyway."""
-        if not math.isfinite(logs["loss"]):
-            optimizer = self.model.optimizer
-            raise UserError(
-                f"the loss became {logs['loss']} at step {int(optimizer.iterations.numpy())} "
-                f"with learning rate {float(optimizer.learning_rate.numpy()):g}; the last "
-                f"checkpoint is whole: lower --learning_rate in a new --workdir"
-            )
+def checked(loss: tf.Tensor) -> tf.Tensor:
+    """The loss, unless it is NaN or infinite.
+
+    In a graph the update of the weights does not wait for the check by itself, for no gradient
+    needs the value of the loss: let the gradients depend on what is returned here.
+
+    Args:
+        loss: of a batch, a scalar of any floating type.
+
+    Raises:
+        tf.errors.InvalidArgumentError: it is not finite; `MARK` is in the message.
+    """
+    return tf.debugging.check_numerics(loss, MARK)
+
+
+def explain(
+    network: keras.Model, inputs: tf.Tensor, *, step: int, learning_rate: float
+) -> UserError:
+    """Says where a loss that is not finite began, for the person who has to change something.
+
+    Args:
+        network: with the weights that the loss came from, in columns or not.
+        inputs: float32 [B, S, S, 3], the network's input that it came from.
+        step: of the run.
+        learning_rate: at that step.
+
+    Returns:
+        The error to raise. It names the first layer with a weight that is not finite, in the order
+        of the forward pass; or else the input, if it is not finite; or else the first layer whose
+        output is not; or else the loss.
+    """
+    origin, advice = next(
+        _origins(network, inputs),
+        ("the loss, for on these photos all outputs of the network are finite", _LOWER_THE_RATE),
+    )
+    return UserError(
+        f"the loss became not finite at step {step} with learning rate {learning_rate:g}: it began "
+        f"at {origin}; {advice}"
+    )
+
+
+def _origins(network: keras.Model, inputs: tf.Tensor) -> Iterator[tuple[str, str]]:
+    """Whatever is not finite, in the order in which it is blamed, and what to do then."""
+    for layer in network.layers:
+        for variable in layer.weights:
+            if found := _not_finite(variable.numpy()):
+                yield f"{layer.name}, whose {variable.name} has {found}", _LOWER_THE_RATE
+    if found := _not_finite(inputs):
+        yield f"the network's input, which has {found}", _CHECK_THE_DATA
+    to_outputs = keras.Model(network.input, [layer.output for layer in network.layers])
+    # Without dropout: what it raises it only doubles, and its steps are the run's.
+    results = to_outputs(inputs, training=False)
+    for layer, result in zip(network.layers, results, strict=True):
+        for output in tf.nest.flatten(result):
+            if found := _not_finite(output):
+                yield f"{layer.name}, whose output has {found}", _LOWER_THE_RATE
+
+
+def _not_finite(values: tf.Tensor | np.ndarray) -> str | None:
+    """What of it is not finite, in words; None if all is."""
+    values = np.asarray(values, np.float32)
+    count = np.count_nonzero(~np.isfinite(values))
+    if not count:
+        return None
+    kinds = {"NaN": np.isnan, "infinity": np.isinf}
+    names = " and ".join(name for name, is_kind in kinds.items() if is_kind(values).any())
+    return f"{names} in {count} of {values.size} places"

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 import keras
 import tensorflow as tf
 
-from keras_alexnet.column_parallel.updates import UpdatesInPlace, beside
+from keras_alexnet.column_parallel.updates import beside
+from keras_alexnet.schedules import Rate
+from keras_alexnet.update_rules import AveragedWeights, ClippedGradients, LayerRate, LayerRates
 
-Rate = float | keras.optimizers.schedules.LearningRateSchedule
 
-
-class DecayInGradient(UpdatesInPlace):
+class DecayInGradient:
     """A Keras optimizer to which this is mixed in adds decay * w to the gradient of each w.
 
     That is the weight decay of the paper, of Caffe and of PyTorch's optimizers: of the same effect
@@ -42,40 +42,8 @@ class DecayInGradient(UpdatesInPlace):
         return {**super().get_config(), "decay": self.decay, "bias_decay": self.bias_decay}
 
 
-class _FusedSGD(keras.optimizers.SGD):
-    """Keras' SGD with momentum in one pass over a variable, where Keras makes five operations."""
-
-    def update_step(self, gradient, variable, learning_rate):
-        """Updates a variable: v <- momentum * v - rate * gradient; w <- w + v."""
-        momentum = self.momentums[self._get_variable_index(variable)].value
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=variable.handle,
-            accum=momentum.handle,
-            lr=tf.cast(learning_rate, variable.dtype),
-            grad=tf.cast(gradient, variable.dtype),
-            momentum=tf.cast(self.momentum, variable.dtype),
-        )
-
-
-@keras.saving.register_keras_serializable(package="keras_alexnet")
-class MomentumSGD(DecayInGradient, _FusedSGD):
-    """SGD with momentum, weight decay in the gradient, and a learning rate of the biases' own.
-
-    The rule of the paper (section 5), with g the gradient and wd the weight decay:
-
-        v <- momentum * v - rate * (g + wd * w);  w <- w + v
-
-    Caffe and the 2012 program give biases twice the rate. In the program the biases' rate also
-    stays what it was when the kernels' falls.
-
-    Args:
-        learning_rate: of the kernels.
-        momentum: above 0, to 1.
-        bias_multiplier: rate of the biases in units of the kernels'; not looked at where
-            `bias_learning_rate` is given.
-        bias_learning_rate: a rate of the biases that does not fall with the kernels', or None.
-        kwargs: `decay` and `bias_decay` of `DecayInGradient`, and what Keras' optimizers take.
-    """
+class _OnePassSGD(keras.optimizers.SGD):
+    """Keras' SGD in one pass over a variable instead of five; `MomentumSGD` says what it does."""
 
     def __init__(
         self,
@@ -92,12 +60,24 @@ class MomentumSGD(DecayInGradient, _FusedSGD):
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates a variable, at its own rate."""
-        if _is_bias(variable):
-            if self.bias_learning_rate is None:
-                learning_rate *= self.bias_multiplier
-            else:  # a rate of 0, of a network that is frozen, freezes the biases too
-                learning_rate = tf.where(learning_rate > 0, self.bias_learning_rate, 0.0)
-        return super().update_step(gradient, variable, learning_rate)
+        rate = self._bias_rate(learning_rate) if _is_bias(variable) else learning_rate
+        if not self.momentum:
+            super().update_step(gradient, variable, rate)
+            return
+        velocity = self.momentums[self._get_variable_index(variable)].value
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=velocity.handle,
+            lr=tf.cast(rate, variable.dtype),
+            grad=tf.cast(gradient, variable.dtype),
+            momentum=tf.cast(self.momentum, variable.dtype),
+        )
+
+    def _bias_rate(self, learning_rate):
+        if self.bias_learning_rate is None:
+            return learning_rate * self.bias_multiplier
+        # A rate of 0, of a layer that is frozen, freezes its biases too.
+        return tf.where(learning_rate > 0, self.bias_learning_rate, 0.0)
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
@@ -109,7 +89,29 @@ class MomentumSGD(DecayInGradient, _FusedSGD):
 
 
 @keras.saving.register_keras_serializable(package="keras_alexnet")
-class Adam(DecayInGradient, keras.optimizers.Adam):
+class MomentumSGD(LayerRates, AveragedWeights, ClippedGradients, DecayInGradient, _OnePassSGD):
+    """SGD with momentum, weight decay in the gradient, and a learning rate of the biases' own.
+
+    The rule of the paper (section 5), with g the gradient and wd the weight decay:
+
+        v <- momentum * v - rate * (g + wd * w);  w <- w + v
+
+    Caffe and the 2012 program give biases twice the rate. In the program the biases' rate also
+    stays what it was when the kernels' falls.
+
+    Args:
+        learning_rate: of the kernels.
+        momentum: from 0 to below 1.
+        bias_multiplier: rate of the biases in units of the kernels'; not looked at where
+            `bias_learning_rate` is given.
+        bias_learning_rate: a rate of the biases that does not fall with the kernels', or None.
+        name: of the optimizer.
+        kwargs: those of the classes that are mixed in, and what Keras' optimizers take.
+    """
+
+
+@keras.saving.register_keras_serializable(package="keras_alexnet")
+class Adam(LayerRates, AveragedWeights, ClippedGradients, DecayInGradient, keras.optimizers.Adam):
     """Keras' Adam, each variable updated on its own device, and with its decay in the gradient."""
 
 
@@ -120,22 +122,33 @@ def _is_bias(variable: tf.Variable) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class UpdateRecipe:
-    """What decides an update besides gradient and learning rate; see `MomentumSGD`."""
+    """What decides an update besides gradient and learning rate.
+
+    The meanings are those of the arguments of `MomentumSGD` and of the classes mixed into it.
+    """
 
     momentum: float = 0.9
     bias_multiplier: float = 1.0
     bias_learning_rate: float | None = None
     decay: float = 0.0
     bias_decay: float = 0.0
+    clip_norm: float | None = None
+    average: float | None = None
+    layer_rates: Mapping[str, LayerRate] = dataclasses.field(default_factory=dict)
 
 
 def _sgd(rate: Rate, recipe: UpdateRecipe) -> MomentumSGD:
-    return MomentumSGD(rate, **dataclasses.asdict(recipe))
+    return MomentumSGD(rate, **_arguments(recipe))
 
 
 def _adam(rate: Rate, recipe: UpdateRecipe) -> Adam:
     # Momentum and the biases' rate belong to SGD's recipes; Adam rescales any gradient anyway.
-    return Adam(rate, decay=recipe.decay, bias_decay=recipe.bias_decay)
+    not_adams = ("momentum", "bias_multiplier", "bias_learning_rate")
+    return Adam(rate, **{k: v for k, v in _arguments(recipe).items() if k not in not_adams})
+
+
+def _arguments(recipe: UpdateRecipe) -> dict[str, object]:
+    return {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
 
 
 # By the value of --optimizer.

@@ -51,8 +51,10 @@ def network_input(
             `input_size`.
         offsets: int32 [B, 2], (y, x) of each crop in the stored photo, pixels.
         flips: bool [B], which crops to mirror.
-        colour_noise: float32 [B, 3], standard normal draws, in training. None is evaluation:
-            neither noise nor `colour_noise_divisor`. Not looked at where the profile has no noise.
+        colour_noise: float32 [B, 3], standard normal draws, in training. Draws of exactly 0, all
+            three, are a photo without noise, which is not divided by `colour_noise_divisor`
+            either. None, in evaluation: no photo has noise. Not looked at where the profile has
+            none.
         profile: says what is done.
         statistics: of the training set; its mean image has the size of the stored photos. None
             will do where the profile needs neither mean image nor noise.
@@ -84,8 +86,16 @@ def network_input(
         components = tf.constant(_noise_components(profile, statistics))
         noise = tf.linalg.matmul(colour_noise, components)
         x += tf.tile(noise[:, None, None, :], [1, 1, size, 1])  # a row; see `row_of`
-        gain /= profile.colour_noise_divisor
+        if profile.colour_noise_divisor != 1.0:
+            return x * _rows_of_gain(gain, colour_noise, profile)
     return x if np.all(gain == 1.0) else x * row_of(gain, size)
+
+
+def _rows_of_gain(gain: np.ndarray, colour_noise: tf.Tensor, profile: Profile) -> tf.Tensor:
+    """What each row of pixels is multiplied by, float32 [B, 1, S, 3]: less where there is noise."""
+    rows = [row_of(g, profile.input_size) for g in (gain / profile.colour_noise_divisor, gain)]
+    is_noisy = tf.reduce_any(colour_noise != 0.0, axis=1)
+    return tf.where(is_noisy[:, None, None, None], *rows)
 
 
 def preprocess_input(

@@ -12,7 +12,8 @@ from keras_alexnet.profile_rules import POSITIVE, RULES
 
 LAYER_NAMES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")  # with weights
 CONV_KERNELS = (11, 5, 3, 3, 3)  # sides of conv1 ... conv5, the same in all; section 3.5
-# The smallest padded input whose pool5 still has a pixel: 67 -> 15 -> 7 -> 3 -> 1.
+# The smallest padded input whose pool5 still has a pixel: 67 -> 15 -> 7 -> 3 -> 1. Pooling
+# windows of 2 pixels would need less; one bound holds for a network and its ablations.
 SMALLEST_PADDED_INPUT = 67
 _WIDTH_MULTIPLE = 8
 
@@ -38,9 +39,15 @@ class Profile:
         fc_units: of fc6 and fc7. Paper, section 3.5.
         conv1_order: what follows conv1, in order, of "relu", "lrn" (local response normalization
             across maps), "map_norm" (the 2012 program's normalization within each map) and "pool".
-            Pooling is 3x3 with stride 2 and no padding everywhere (paper, section 3.4).
+            "relu" is the place of the activation, whichever it is.
         conv2_order: the same for conv2.
         conv5_order: the same for conv5.
+        removed_layers: of "conv3", "conv4" and "conv5", those that the network goes without, in
+            this order. A layer goes with its activation, and its places in the fields above and
+            below count for nothing; the pooling behind conv5 stays. Paper, section 7.
+        activation: of every hidden layer: "relu", max(0, x), or "tanh". Paper, section 3.1.
+        pool_size: side of the pooling windows, pixels. They are 2 pixels apart, without padding,
+            so 3 overlap and 2 do not. Paper, section 3.4.
         lrn_size: n, the number of adjacent maps of a local response normalization (section 3.3).
         lrn_k: k, what the weighted sum of squares is added to.
         lrn_alpha: the weight of the sum of squares.
@@ -68,6 +75,8 @@ class Profile:
         pixel_scale: what they are multiplied by in the end; 1.0 leaves grey levels.
         training_crop: "random" places in the stored photo, or the "centre".
         training_flip: whether photos are mirrored in training, as likely as not.
+        crop_chunk: how many photos of a batch in a row share one draw of crop and flip. 2012
+            program: 32, its noise is drawn a photo all the same.
         colour_noise: None, or what the principal components of RGB are scaled with in training:
             "eigenvalue", of the covariance of pixels in 0-1, the result then in units of the whole
             range (paper, section 4.1; see `preprocessing.network_input`), or "deviation", their
@@ -85,8 +94,9 @@ class Profile:
         weight_decay: of the update above, inside the gradient.
         batch_size: images a step, over all devices.
         schedule: how the learning rate falls: "plateau", when the validation error stops
-            improving; "steps", at `drop_epochs`.
-        learning_rate_factor: what a drop multiplies the learning rate by.
+            improving; "steps", at `drop_epochs`; "krizhevsky2012", as the log of the 2012 program's
+            network 145 has it; "cosine", along half a cosine; "constant", never.
+        learning_rate_factor: what a drop of "plateau" or "steps" multiplies the learning rate by.
         plateau_drops: how many drops the schedule "plateau" makes at most.
         drop_epochs: after how many of its `epochs` the schedule "steps" drops; a run of another
             length drops in proportion.
@@ -106,6 +116,9 @@ class Profile:
     conv1_order: tuple[str, ...]
     conv2_order: tuple[str, ...]
     conv5_order: tuple[str, ...]
+    removed_layers: tuple[str, ...]
+    activation: str
+    pool_size: int
     lrn_size: int
     lrn_k: float
     lrn_alpha: float
@@ -127,6 +140,7 @@ class Profile:
     pixel_scale: float
     training_crop: str
     training_flip: bool
+    crop_chunk: int
     colour_noise: str | None
     colour_noise_std: float
     colour_noise_divisor: float
@@ -150,12 +164,11 @@ class Profile:
             self._require(field, rule.allows(getattr(self, field)), rule.text)
         smallest = SMALLEST_PADDED_INPUT - sum(self.conv1_padding)
         self._require("input_size", self.input_size >= smallest, f"at least {smallest}")
-        inputs = (3, *self.conv_filters)
+        convolutions = self._convolutions()
+        inputs = (3, *(filters for filters, _ in convolutions))
         divide = all(
             before % groups == 0 and after % groups == 0
-            for before, after, groups in zip(
-                inputs[:-1], self.conv_filters, self.conv_groups, strict=True
-            )
+            for before, (after, groups) in zip(inputs[:-1], convolutions, strict=True)
         )
         channels = " -> ".join(map(str, inputs))
         self._require("conv_groups", divide, f"divisors of the channels around: {channels}")
@@ -173,9 +186,23 @@ class Profile:
         self._require("drop_epochs", falling, f"in order, of 1 ... {self.epochs - 1} (epochs - 1)")
 
     @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Of `LAYER_NAMES`, those of the layers that the network has."""
+        return tuple(name for name in LAYER_NAMES if name not in self.removed_layers)
+
+    @property
     def columns(self) -> int:
         """How many columns the maps are in: the groups of the layer that has most."""
-        return max(self.conv_groups)
+        return max(groups for _, groups in self._convolutions())
+
+    def activation_name(self, layer: str) -> str:
+        """What the activation behind a layer is called: "relu7", or "tanh7", of "fc7"."""
+        return f"{self.activation}{layer[-1]}"
+
+    def _convolutions(self) -> list[tuple[int, int]]:
+        """Filters and groups of each convolution that the network has."""
+        layers = zip(LAYER_NAMES[:5], self.conv_filters, self.conv_groups, strict=True)
+        return [(filters, groups) for name, filters, groups in layers if name in self.layer_names]
 
     def _require(self, field: str, is_valid: bool, text: str) -> None:
         if not is_valid:

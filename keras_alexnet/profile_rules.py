@@ -17,6 +17,7 @@ INITIALIZERS = (
     "lecun_uniform",
 )
 FAN_IN_UNIFORM = "fan_in_uniform"
+REMOVABLE_LAYERS = ("conv3", "conv4", "conv5")
 _STAGE_LAYERS = ("relu", "lrn", "map_norm", "pool")
 
 
@@ -72,6 +73,12 @@ def _is_order(value: object) -> bool:
     )
 
 
+def _is_part_in_order(value: object) -> bool:
+    return isinstance(value, tuple) and value == tuple(
+        name for name in REMOVABLE_LAYERS if name in value
+    )
+
+
 _TEXT = Rule(lambda value: isinstance(value, str) and bool(value.strip()), "a text, not empty")
 _COUNT = Rule(lambda value: _is_int(value) and value > 0, "an int above 0")
 _COUNT_OR_0 = Rule(lambda value: _is_int(value) and value >= 0, "an int of at least 0")
@@ -80,6 +87,7 @@ POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a number above 0
 _POSITIVE_OR_0 = Rule(lambda value: _is_number(value) and value >= 0, "a number of at least 0")
 _SHARE = Rule(lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1")
 _ORDER = Rule(_is_order, "a tuple of 'relu', 'pool' and, if wanted, 'lrn', 'map_norm', each once")
+_REMOVED = Rule(_is_part_in_order, f"a part of {REMOVABLE_LAYERS}, in that order")
 _ODD = Rule(lambda n: _COUNT.allows(n) and n % 2 == 1, "an odd int above 0")
 KERNEL_STARTS = (*INITIALIZERS, FAN_IN_UNIFORM)
 _KERNEL_START = Rule(
@@ -102,6 +110,9 @@ RULES: Mapping[str, Rule] = {
     "conv1_order": _ORDER,
     "conv2_order": _ORDER,
     "conv5_order": _ORDER,
+    "removed_layers": _REMOVED,
+    "activation": _one_of("relu", "tanh"),
+    "pool_size": _one_of(2, 3),
     "lrn_size": _ODD,
     "lrn_k": POSITIVE,
     "lrn_alpha": _POSITIVE_OR_0,
@@ -123,6 +134,7 @@ RULES: Mapping[str, Rule] = {
     "pixel_scale": POSITIVE,
     "training_crop": _one_of("random", "centre"),
     "training_flip": _one_of(False, True),
+    "crop_chunk": _COUNT,
     "colour_noise": _one_of(None, "eigenvalue", "deviation"),
     "colour_noise_std": _POSITIVE_OR_0,
     "colour_noise_divisor": POSITIVE,
@@ -134,7 +146,7 @@ RULES: Mapping[str, Rule] = {
     "momentum": _SHARE,
     "weight_decay": _POSITIVE_OR_0,
     "batch_size": _COUNT,
-    "schedule": _one_of("plateau", "steps"),
+    "schedule": _one_of("plateau", "steps", "krizhevsky2012", "cosine", "constant"),
     "learning_rate_factor": POSITIVE,
     "plateau_drops": _COUNT_OR_0,
     "drop_epochs": _any_number_of(_COUNT),

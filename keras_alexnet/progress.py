@@ -1,49 +1,184 @@
 """What a person sees while a run goes on."""
 
+import math
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 import keras
 import tqdm
 
+_STEPS_TO_AN_ESTIMATE = 50
+
 
 class Progress(keras.callbacks.Callback):
-    """A progress bar an epoch on stderr, with loss, top-1 and images a second.
+    """A bar an epoch on stderr, and plain lines that stay: an estimate, and one for each epoch.
+
+    The bar has loss, top-1, images a second and the time left of the whole run. It is there only if
+    stderr is a terminal: a log file gets the lines alone.
 
     Args:
         epochs: of the whole run.
         steps: an epoch.
         batch_size: global.
+        first_step: how many steps of the command's first epoch are done when it begins.
+        clock: seconds; only differences matter.
+        refresh_seconds: how long the bar stays as it is, at least.
     """
 
-    def __init__(self, *, epochs: int, steps: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        epochs: int,
+        steps: int,
+        batch_size: int,
+        first_step: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+        refresh_seconds: float = 1.0,
+    ) -> None:
         super().__init__()
         self._epochs = epochs
         self._steps = steps
         self._batch_size = batch_size
-        self._bar = None
+        self._first_step = first_step
+        self._refresh_seconds = refresh_seconds
+        self._pace = _Pace(clock)
+        self._epoch = 0
+        self._bar: tqdm.tqdm | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Mapping | None = None) -> None:
         """Opens the bar."""
+        self._epoch = epoch
         self._bar = tqdm.tqdm(
+            initial=self._first_step * self._batch_size,
             total=self._steps * self._batch_size,
             desc=f"epoch {epoch + 1}/{self._epochs}",
             unit=" images",
+            bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {rate_fmt}{postfix}",
+            mininterval=self._refresh_seconds,
+            leave=False,
             file=sys.stderr,
-            mininterval=1.0,
+            disable=None,  # that is, unless stderr is a terminal
         )
+        self._first_step = 0
+        self._pace.begin_step()
 
     def on_train_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
-        """Moves it on."""
-        self._bar.set_postfix_str(
-            f"loss {logs['cross_entropy']:.3f}, top-1 {logs['top1']:.1%}", refresh=False
-        )
+        """Moves the bar on; the loss is not known yet (NaN) where the first step is not."""
+        self._pace.end_step()
+        left = duration(self._seconds_left(self._epoch, batch + 1))
+        if not math.isnan(logs["cross_entropy"]):
+            self._bar.set_postfix_str(
+                f"loss {logs['cross_entropy']:.3f}, top-1 {_percent(logs['top1'])}, "
+                f"{left} left of the run",
+                refresh=False,
+            )
         self._bar.update(self._batch_size)
+        if self._pace.steps == _STEPS_TO_AN_ESTIMATE:
+            self._estimate(batch + 1)
+
+    def on_test_begin(self, logs: Mapping | None = None) -> None:
+        """Says that the photos are the validation's now."""
+        self._pace.begin_validation()
+        self._bar.set_postfix_str("validation")
+
+    def on_test_end(self, logs: Mapping | None = None) -> None:
+        """Notes how long it took, for the time that is left."""
+        self._pace.end_validation()
 
     def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
-        """Closes it with the figures of the validation."""
-        self._bar.set_postfix_str(
-            f"loss {logs['cross_entropy']:.3f}, top-1 {logs['top1']:.1%}; validation "
-            f"loss {logs['val_cross_entropy']:.3f}, top-1 {logs['val_top1']:.1%}"
-        )
+        """Replaces the bar by the line of the epoch."""
         self._bar.close()
+        waiting = logs["input_wait_seconds"] / logs["seconds"] if logs["seconds"] else 0.0
+        parts = [
+            f"epoch {epoch + 1}/{self._epochs}: "
+            f"loss {logs['cross_entropy']:.3g}, top-1 {_percent(logs['top1'])}",
+            f"validation loss {logs['val_cross_entropy']:.3g}, "
+            f"top-1 {_percent(logs['val_top1'])}, top-5 {_percent(logs['val_top5'])}",
+            f"{_speed(logs['images_per_second'])}, "
+            f"{_percent(waiting, digits=0)} of the time waiting for photos",
+        ]
+        if epoch + 1 < self._epochs:
+            parts.append(f"{duration(self._seconds_left(epoch + 1, 0))} left")
+        print("; ".join(parts), file=sys.stderr, flush=True)
+
+    def _estimate(self, done: int) -> None:
+        speed = _speed(self._batch_size / self._pace.seconds_a_step)
+        tqdm.tqdm.write(
+            f"about {duration(self._training_seconds_left(self._epoch, done))} to epoch "
+            f"{self._epochs} at {speed} (validation not counted)",
+            file=sys.stderr,
+        )
+
+    def _training_seconds_left(self, epoch: int, step: int) -> float:
+        """Of the whole run, from a step of an epoch on."""
+        return ((self._epochs - epoch) * self._steps - step) * self._pace.seconds_a_step
+
+    def _seconds_left(self, epoch: int, step: int) -> float:
+        """With the validations, once there was one to tell how long they take."""
+        validations = (self._epochs - epoch) * self._pace.validation_seconds
+        return self._training_seconds_left(epoch, step) + validations
+
+
+class _Pace:
+    """How long steps and validations take in this command.
+
+    Its first step is not counted in the mean: TensorFlow makes its graph in there.
+
+    Attributes:
+        steps: how many there were.
+        validation_seconds: of the last validation; 0 before there was one.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.steps = 0
+        self.validation_seconds = 0.0
+        self._clock = clock
+        self._began = 0.0
+        self._first_seconds = 0.0
+        self._later_seconds = 0.0
+
+    @property
+    def seconds_a_step(self) -> float:
+        """The mean; of the first step where there is no other."""
+        return self._later_seconds / (self.steps - 1) if self.steps > 1 else self._first_seconds
+
+    def begin_step(self) -> None:
+        """The first of an epoch; each other begins where the one before ends."""
+        self._began = self._clock()
+
+    def end_step(self) -> None:
+        now = self._clock()
+        if self.steps:
+            self._later_seconds += now - self._began
+        else:
+            self._first_seconds = now - self._began
+        self.steps += 1
+        self._began = now
+
+    def begin_validation(self) -> None:
+        self._began = self._clock()
+
+    def end_validation(self) -> None:
+        self.validation_seconds = self._clock() - self._began
+
+
+def duration(seconds: float) -> str:
+    """A time in the two largest units that a person would name: "3 h 20 min", "45 s"."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def _speed(images_per_second: float) -> str:
+    return f"{images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s"
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"

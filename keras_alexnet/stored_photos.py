@@ -17,20 +17,38 @@ from data_prep import records
 _DCT = "INTEGER_ACCURATE"
 
 
+def parse(serialized: tf.Tensor, photo_format: records.PhotoFormat) -> dict[str, tf.Tensor]:
+    """As `records.parse`, but only what the photo and its label are made of: it is faster.
+
+    Args:
+        serialized: one Example, string scalar.
+        photo_format: of the data set.
+    """
+    names = {"image/encoded", "image/class/label"}
+    if photo_format.crop == "none":
+        names |= {"image/height", "image/width"}
+    spec = {
+        feature.name: tf.io.FixedLenFeature([], tf.string if feature.dtype == "bytes" else tf.int64)
+        for feature in records.FEATURES
+        if feature.name in names
+    }
+    return tf.io.parse_single_example(serialized, spec)
+
+
 def decode(features: Mapping[str, tf.Tensor], photo_format: records.PhotoFormat) -> tf.Tensor:
     """The stored square of a photo; of a longer photo the square in its middle.
 
     Args:
-        features: of one record, as `records.parse` gives them.
+        features: of one record, as `parse` gives them.
         photo_format: of the data set.
 
     Returns:
         uint8 [S, S, 3] RGB, where S is `photo_format.short_side`.
     """
     side = photo_format.short_side
-    pixels = _DECODERS[photo_format.storage](features)
+    pixels = _DECODERS[photo_format.storage](features, photo_format)
     if photo_format.crop == "none":
-        corner = tf.concat([_corner(features, side), [0]], axis=0)
+        corner = tf.concat([_corner(features, photo_format), [0]], axis=0)
         pixels = tf.slice(pixels, corner, [side, side, 3])
     return tf.ensure_shape(pixels, [side, side, 3])
 
@@ -47,7 +65,7 @@ def decode_part(
     from what was decoded.
 
     Args:
-        features: of one record, as `records.parse` gives them.
+        features: of one record, as `parse` gives them.
         photo_format: of the data set.
         offset: row and column of the part in the stored square, int32 [2].
         size: of the part, pixels.
@@ -59,7 +77,7 @@ def decode_part(
         square = decode(features, photo_format)
         return tf.slice(square, tf.concat([offset, [0]], axis=0), [size, size, 3])
     if photo_format.crop == "none":
-        offset += _corner(features, photo_format.short_side)
+        offset += _corner(features, photo_format)
     # Skips the rows and the inverse transforms outside of the part.
     window = tf.concat([offset, [size, size]], axis=0)
     part = tf.image.decode_and_crop_jpeg(
@@ -68,25 +86,29 @@ def decode_part(
     return tf.ensure_shape(part, [size, size, 3])
 
 
-def _corner(features: Mapping[str, tf.Tensor], side: int) -> tf.Tensor:
+def _corner(features: Mapping[str, tf.Tensor], photo_format: records.PhotoFormat) -> tf.Tensor:
     """Row and column of the square in the middle, as data_prep.images.central_square has it."""
-    return (_shape(features) - side) // 2
+    return (_shape(features, photo_format) - photo_format.short_side) // 2
 
 
-def _shape(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+def _shape(features: Mapping[str, tf.Tensor], photo_format: records.PhotoFormat) -> tf.Tensor:
+    """Height and width, int32 [2]."""
+    if photo_format.crop == "center":
+        return tf.constant([photo_format.short_side] * 2)
     return tf.cast(tf.stack([features["image/height"], features["image/width"]]), tf.int32)
 
 
-def _decode_jpeg(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+def _decode_jpeg(features: Mapping[str, tf.Tensor], photo_format: records.PhotoFormat) -> tf.Tensor:
+    del photo_format  # a JPEG knows its size
     return tf.io.decode_jpeg(features["image/encoded"], channels=3, dct_method=_DCT)
 
 
-def _decode_raw(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+def _decode_raw(features: Mapping[str, tf.Tensor], photo_format: records.PhotoFormat) -> tf.Tensor:
     values = tf.io.decode_raw(features["image/encoded"], tf.uint8)
-    return tf.reshape(values, tf.concat([_shape(features), [3]], axis=0))
+    return tf.reshape(values, tf.concat([_shape(features, photo_format), [3]], axis=0))
 
 
-# By the recipe's "storage": the features of a record -> uint8 [height, width, 3].
+# By the recipe's "storage": features of a record and how it is stored -> uint8 [height, width, 3].
 _DECODERS = {"jpeg": _decode_jpeg, "raw": _decode_raw}
 
 

@@ -1,9 +1,18 @@
-"""The model that `Model.fit` trains: from uint8 crops to logits, compiled with the recipe."""
+"""The model that is trained: from uint8 crops to logits, compiled with the recipe."""
 
 import keras
 
 from data_prep import records
-from keras_alexnet import column_parallel, devices, metrics, optimizers, preprocessing, schedules
+from keras_alexnet import (
+    column_parallel,
+    devices,
+    losses,
+    metrics,
+    optimizers,
+    preprocessing,
+    schedules,
+    starting_weights,
+)
 from keras_alexnet.model import AlexNet
 from keras_alexnet.profile import Profile
 from keras_alexnet.training_options import TrainingOptions
@@ -47,11 +56,36 @@ def build(
         "noise": keras.Input([3], dtype="float32", name="noise"),
     }
     model = keras.Model(inputs, network(preprocessing.NetworkInput(profile, statistics)(inputs)))
-    rate = schedules.SCHEDULES[options.schedule](
-        options.learning_rate,
-        steps * options.epochs,
-        profile.learning_rate_factor,
-        [epoch / profile.epochs for epoch in profile.drop_epochs],
+    starting_weights.freeze(network, options.freeze)
+    optimizer = _optimizer(profile, options, steps)
+    model.compile(
+        optimizer=optimizer,
+        loss=losses.CrossEntropy(options.label_smoothing),
+        weighted_metrics=[
+            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
+            keras.metrics.SparseCategoricalAccuracy(name="top1"),
+            keras.metrics.SparseTopKCategoricalAccuracy(k=5, name="top5"),
+            metrics.ImageCount(name="images"),
+        ],
+    )
+    # Its variables exist before a checkpoint is read. (float16 has a loss scale around it.)
+    model.optimizer.build(model.trainable_variables)
+    return network, model
+
+
+def _optimizer(
+    profile: Profile, options: TrainingOptions, steps: int
+) -> keras.optimizers.Optimizer:
+    total = steps * options.epochs
+    policy = schedules.SCHEDULES[options.schedule]
+    rate = policy.rate(
+        schedules.Course(
+            learning_rate=options.learning_rate,
+            steps=total,
+            warmup_steps=round(steps * options.warmup_epochs),
+            factor=profile.learning_rate_factor,
+            drops_at=tuple(epoch / profile.epochs for epoch in profile.drop_epochs),
+        )
     )
     bias_multiplier = profile.bias_learning_rate_multiplier
     recipe = optimizers.UpdateRecipe(
@@ -62,17 +96,11 @@ def build(
         ),
         decay=options.weight_decay,
         bias_decay=options.weight_decay * profile.bias_decay_multiplier,
+        clip_norm=options.clip_norm,
+        average=options.ema,
+        layer_rates={
+            layer: [(round(total * part), multiplier) for part, multiplier in changes]
+            for layer, changes in policy.of_layers.items()
+        },
     )
-    optimizer = optimizers.OPTIMIZERS[options.optimizer](rate, recipe)
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        weighted_metrics=[
-            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
-            keras.metrics.SparseCategoricalAccuracy(name="top1"),
-            keras.metrics.SparseTopKCategoricalAccuracy(k=5, name="top5"),
-            metrics.ImageCount(name="images"),
-        ],
-    )
-    optimizer.build(model.trainable_variables)  # its variables exist before a checkpoint is read
-    return network, model
+    return optimizers.OPTIMIZERS[options.optimizer](rate, recipe)

@@ -5,7 +5,7 @@ import dataclasses
 from absl import flags
 
 from data_prep.command_line import UserError
-from keras_alexnet import devices
+from keras_alexnet import ablations, devices
 from keras_alexnet.profile import Profile
 from keras_alexnet.profiles import PROFILES
 
@@ -52,6 +52,20 @@ class RunOptions:
     dry_run: bool = False
 
 
+# By the flag: the field of a profile that it overrides; of tuples, all their entries.
+_OVERRIDES = {
+    "kernel_init": "kernel_init",
+    "bias_init": "bias_init",
+    "pixel_scale": "pixel_scale",
+    "dropout": "dropout_rate",
+    "crop_chunk": "crop_chunk",
+    "bias_learning_rate_multiplier": "bias_learning_rate_multiplier",
+    "bias_decay_multiplier": "bias_decay_multiplier",
+}
+# Flags that change a profile as a whole.
+_PROFILE_FLAGS = frozenset({"profile", "width", "ablate"})
+
+
 def profile_from_flags(values: flags.FlagValues) -> Profile:
     """The profile with the overrides that the flags name.
 
@@ -62,21 +76,31 @@ def profile_from_flags(values: flags.FlagValues) -> Profile:
         UserError: the overrides do not fit the profile.
     """
     profile = PROFILES[values.profile].scaled(values.width)
-    layers = len(profile.kernel_init)
-    overrides = {
-        "kernel_init": values.kernel_init and (values.kernel_init,) * layers,
-        "bias_init": None if values.bias_init is None else (values.bias_init,) * layers,
-        "pixel_scale": values.pixel_scale,
-        "dropout_rate": values.dropout,
-        "crop_chunk": values.crop_chunk,
-        "bias_learning_rate_multiplier": values.bias_learning_rate_multiplier,
-        "bias_decay_multiplier": values.bias_decay_multiplier,
-    }
-    given = {name: value for name, value in overrides.items() if value is not None}
+    overrides = {}
+    for flag, field in _OVERRIDES.items():
+        value = getattr(values, flag)
+        if value is not None:
+            before = getattr(profile, field)
+            overrides[field] = (value,) * len(before) if isinstance(before, tuple) else value
     try:
-        return dataclasses.replace(profile, **given)
+        return dataclasses.replace(ablations.apply(profile, values.ablate), **overrides)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def flags_behind(name: str) -> set[str]:
+    """The flags of which one has decided a part of a run's description.
+
+    Args:
+        name: in run.json: "options.epochs", "profile.dropout_rate" ...
+    """
+    part, _, field = name.partition(".")
+    if part == "options":
+        return {field} | ({"column_parallel"} if field == "strategy" else set())
+    if part == "profile":
+        own = {flag for flag, target in _OVERRIDES.items() if target == field}
+        return own or set(_PROFILE_FLAGS)
+    return {"data_dir"}
 
 
 def options_from_flags(values: flags.FlagValues, profile: Profile) -> TrainingOptions:

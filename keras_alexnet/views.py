@@ -4,6 +4,7 @@ A photo is stored as 256x256 RGB. A view is a crop of it with the side of the pr
 it is or mirrored. All functions work in graphs and eagerly.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -65,41 +66,64 @@ def crop(images: tf.Tensor, view: View, size: int) -> tf.Tensor:
     return images[:, view.y : view.y + size, view.x : view.x + size]
 
 
-def random_view(
-    seed: tf.Tensor, profile: Profile, stored: int = STORED_SIZE
+def random_views(
+    seed: tf.Tensor,
+    first: int | tf.Tensor,
+    count: int,
+    profile: Profile,
+    stored: int = STORED_SIZE,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What is drawn for one photo in training: a function of the seed (paper, section 4.1).
+    """What is drawn for photos in a row in training (paper, section 4.1).
 
-    The draws do not depend on the profile, only whether they are used: another profile sees the
-    same places and mirrored photos.
+    The draws of a photo are a function of the seed and of its place in the epoch, and do not
+    depend on how many photos are asked for at once. Nor do they depend on the profile, but for its
+    `crop_chunk`; the profile says which of them are used: another one sees the same places and
+    mirrored photos.
 
     Args:
-        seed: int64 or int32, a scalar or [2]. Different seeds are independent draws.
+        seed: int64 [2]. Different seeds are independent draws.
+        first: place of the first of the photos in the order of the epoch, from 0.
+        count: how many photos.
         profile: its `input_size` is the side of the crop, its `training_crop` and `training_flip`
-            say what is random.
-        stored: side of the stored photo, pixels.
+            say what is random, its `crop_chunk` how many photos in a row share crop and flip.
+        stored: side of the stored photos, pixels.
 
     Returns:
-        offset: int32 [2], (y, x) of the crop: each of 0 ... stored - size equally likely, or that
-            of `central_view`.
-        flip: bool scalar, whether to mirror: as likely as not, or never.
-        noise: float32 [3], standard normal draws for the colour noise, one a component; a profile
-            without colour noise does not look at them.
+        offsets: int32 [count, 2], (y, x) of the crops: each of 0 ... stored - size equally likely,
+            or that of `central_view`.
+        flips: bool [count], which to mirror: as likely as not, or none.
+        noise: float32 [count, 3], standard normal draws for the colour noise, one a component and
+            photo; a profile without colour noise does not look at them.
 
     Raises:
-        ValueError: the stored photo is smaller than a crop.
+        ValueError: the stored photos are smaller than a crop.
     """
     margin = _margin(profile, stored)
-    seed = tf.cast(seed, tf.int64)
-    if seed.shape.rank == 0:
-        seed = tf.stack([seed, tf.zeros_like(seed)])
-    # One draw for all three choices: an operation a photo costs more than its arithmetic. (What
-    # a profile does not use, TensorFlow takes out of the graph.)
-    uniform = tf.random.stateless_uniform([3], seed)
-    offset = _TRAINING_OFFSETS[profile.training_crop](uniform[:2], margin)
-    flip = uniform[2] < 0.5 if profile.training_flip else tf.constant(False)
+    first = tf.cast(first, tf.int64)
+    chunks = (first + tf.range(count, dtype=tf.int64)) // profile.crop_chunk
+    most_chunks = (count - 1) // profile.crop_chunk + 2  # the first and the last may be parts
+    uniform = _rows(tf.raw_ops.StatelessRandomUniformV2, seed, chunks[0], most_chunks)
+    uniform = tf.gather(uniform, chunks - chunks[0])
+    offsets = _TRAINING_OFFSETS[profile.training_crop](uniform[:, :2], margin)
+    flips = uniform[:, 2] < 0.5 if profile.training_flip else tf.fill([count], False)
     noise_seed = tf.random.experimental.stateless_fold_in(seed, 1)
-    return offset, flip, tf.random.stateless_normal([3], noise_seed)
+    noise = _rows(tf.raw_ops.StatelessRandomNormalV2, noise_seed, first, count)
+    return offsets, flips, noise[:, :3]
+
+
+def _rows(
+    draw: Callable[..., tf.Tensor], seed: tf.Tensor, first: tf.Tensor, count: int
+) -> tf.Tensor:
+    """Rows first ... first + count - 1 of an endless table of draws, float32 [count, 4].
+
+    Philox makes four numbers of a key and a counter (Salmon et al., "Parallel random numbers: as
+    easy as 1, 2, 3", 2011): row i is what the counter gives that is i above the seed's. So one
+    operation draws for a whole batch; one a photo would cost as much as copying its pixels.
+    """
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    counter += tf.stack([tf.cast(first, tf.uint64), tf.constant(0, tf.uint64)])
+    algorithm = tf.random.Algorithm.PHILOX.value
+    return draw(shape=[count, 4], key=key, counter=counter, alg=algorithm)
 
 
 def _random_offset(uniform: tf.Tensor, margin: int) -> tf.Tensor:
@@ -110,7 +134,7 @@ def _central_offset(uniform: tf.Tensor, margin: int) -> tf.Tensor:
     return tf.fill(tf.shape(uniform), margin // 2)
 
 
-# By Profile.training_crop: two draws from 0 to below 1, and the largest offset -> (y, x), int32.
+# By Profile.training_crop: draws [N, 2] from 0 to below 1, and the largest offset -> (y, x), int32.
 _TRAINING_OFFSETS = {"random": _random_offset, "centre": _central_offset}
 
 

@@ -1,27 +1,36 @@
 """What a training run keeps in its folder, and how it is read back.
 
-run.json                      what the run is: profile, options, classes, data set
+run.json                      what the run is: profile, options, classes, data set; code's version
+flags.txt                     the flags it was begun with, as a --flagfile
 statistics/                   of the train split, so that a model needs no data set to be used
 checkpoints/                  see checkpoints.py
 metrics.jsonl                 one line an epoch, as the last checkpoint has them
+timings.jsonl                 the same of what a clock decides: photos a second, seconds
+skipped/                      with --skip_bad_records: shards without their broken records
 tensorboard/
 """
 
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Mapping
 
 import keras
+import tensorflow as tf
 
 from data_prep import files, records
 from data_prep.command_line import UserError
-from keras_alexnet import checkpoints
+from keras_alexnet import checkpoints, training_options
 from keras_alexnet.model import AlexNet
 from keras_alexnet.profiles import Profile
 
 RUN = "run.json"
+FLAGS_TEXT = "flags.txt"
 TENSORBOARD = "tensorboard"
+SKIPPED = "skipped"
+_STATISTICS = "statistics"
+_VERSION = "version"  # in run.json, of no say in what is the same run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,27 +53,51 @@ class TrainedRun:
     description: Mapping[str, object]
 
 
-def start(workdir: str, run: Mapping[str, object], data_dir: str) -> None:
+def start(
+    workdir: str,
+    run: Mapping[str, object],
+    data_dir: str,
+    *,
+    allowed: Collection[str] = (),
+    flags_text: str = "",
+) -> None:
     """Makes a folder the run's, or finds that it is already.
 
     Args:
         workdir: local folder; made if absent.
-        run: JSON-able; all that decides what the run computes.
+        run: JSON-able; all that decides what the run computes. Its "version" may differ.
         data_dir: the data set whose statistics are kept with the run.
+        allowed: flags that may differ from those that the run began with; it is then the new ones
+            that the folder tells.
+        flags_text: what flags.txt gets.
 
     Raises:
         UserError: the folder belongs to another run (the differences are named), or holds
             something else.
     """
     path = os.path.join(workdir, RUN)
-    if os.path.exists(path):
-        _refuse_other(workdir, read_run(workdir), json.loads(json.dumps(run)))
-        return
-    # A start that was killed leaves these two behind.
+    asked = json.loads(json.dumps(run))
+    if is_run(workdir):
+        ours = read_run(workdir)
+        differences = _differences(ours, asked)
+        _refuse_other(workdir, differences, allowed)
+        _tell_other_version(ours, asked)
+        if not differences:
+            return
+    else:
+        _make(workdir, data_dir)
+    # run.json last: with it the folder is a run's.
+    files.write_file(os.path.join(workdir, FLAGS_TEXT), flags_text)
+    files.write_file(path, json.dumps(asked, indent=1, sort_keys=True) + "\n")
+
+
+def _make(workdir: str, data_dir: str) -> None:
+    # A start that was killed leaves these behind.
     left = [
         name
         for name in (os.listdir(workdir) if os.path.isdir(workdir) else [])
-        if name != "statistics" and not (name.startswith(RUN) and name.endswith(".tmp"))
+        if name not in (_STATISTICS, SKIPPED, FLAGS_TEXT)
+        and not (name.startswith((RUN, FLAGS_TEXT)) and name.endswith(".tmp"))
     ]
     if left:
         raise UserError(
@@ -72,35 +105,60 @@ def start(workdir: str, run: Mapping[str, object], data_dir: str) -> None:
             f"files; name another --workdir"
         )
     try:
-        os.makedirs(os.path.join(workdir, "statistics"), exist_ok=True)
+        os.makedirs(os.path.join(workdir, _STATISTICS), exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir={workdir} cannot be made: {error.strerror}") from error
     for name in (records.STATISTICS, records.MEAN_IMAGE):
-        with open(os.path.join(data_dir, name), "rb") as file:
+        with tf.io.gfile.GFile(os.path.join(data_dir, name), "rb") as file:
             files.write_file(os.path.join(workdir, name), file.read())
-    files.write_file(path, json.dumps(run, indent=1, sort_keys=True) + "\n")
 
 
-def _refuse_other(workdir: str, ours: Mapping[str, object], asked: Mapping[str, object]) -> None:
-    differences = sorted(_differences(ours, asked))
-    if differences:
+def _refuse_other(
+    workdir: str, differences: Mapping[str, tuple[object, object]], allowed: Collection[str]
+) -> None:
+    refused = {
+        name: values
+        for name, values in differences.items()
+        if not training_options.flags_behind(name) & set(allowed)
+    }
+    if refused:
+        told = "; ".join(
+            f"{name}: there {ours}, asked for {asked}"
+            for name, (ours, asked) in sorted(refused.items())
+        )
+        causes = sorted({sorted(training_options.flags_behind(name))[0] for name in refused})
         raise UserError(
-            f"{workdir} holds a run with other settings ({'; '.join(differences)}); "
-            f"go on with the same settings, or name another --workdir"
+            f"{workdir} holds a run with other settings ({told}); go on with the same settings, "
+            f"name another --workdir, or allow it with --allow_changed_flags={','.join(causes)}"
         )
 
 
-def _differences(ours: object, asked: object, name: str = "") -> list[str]:
-    """The leaves in which two JSON values differ, as 'name: ours -> asked'."""
+def _tell_other_version(ours: Mapping[str, object], asked: Mapping[str, object]) -> None:
+    before, now = ours.get(_VERSION), asked.get(_VERSION)
+    if before != now:
+        print(
+            f"note: the run was begun with other code, {before}, than this, {now}: it goes on, but "
+            f"not bit for bit as it would have",
+            file=sys.stderr,
+        )
+
+
+def _differences(ours: object, asked: object, name: str = "") -> dict[str, tuple[object, object]]:
+    """The leaves in which two JSON values differ: by their name, what is there and asked for."""
     if isinstance(ours, dict) and isinstance(asked, dict):
-        return [
-            difference
-            for key in {*ours, *asked}
-            for difference in _differences(
+        return {
+            leaf: values
+            for key in {*ours, *asked} - {_VERSION}
+            for leaf, values in _differences(
                 ours.get(key), asked.get(key), f"{name}.{key}" if name else key
-            )
-        ]
-    return [] if ours == asked else [f"{name}: there {ours}, asked for {asked}"]
+            ).items()
+        }
+    return {} if ours == asked else {name: (ours, asked)}
+
+
+def is_run(workdir: str) -> bool:
+    """Whether a folder is a run's already."""
+    return os.path.exists(os.path.join(workdir, RUN))
 
 
 def read_run(workdir: str) -> dict[str, object]:
@@ -140,12 +198,12 @@ def load_run(workdir: str, checkpoint: str = "best") -> TrainedRun:
     profile = Profile.from_dict(run["profile"])
     classes = tuple(records.ClassName(**entry) for entry in run["classes"])
     model = AlexNet(profile=profile, classes=len(classes))
-    checkpoints.assign(model, found.weights)
+    checkpoints.assign(model, {**found.weights, **found.averages})
     metrics = found.history[-1]
     description = {
         "workdir": os.path.abspath(workdir),
         "profile": run["profile"],
-        "epoch": found.epoch,
+        "epoch": found.place.epoch,
         "top1": metrics["val_top1"],
         "top5": metrics["val_top5"],
         "manifest_sha256": run["manifest_sha256"],

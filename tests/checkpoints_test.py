@@ -5,45 +5,73 @@ import numpy as np
 import pytest
 
 from keras_alexnet import checkpoints
+from keras_alexnet.checkpoints import Place
 
 
-def make_checkpoint(epoch, top1=0.5):
-    history = [{"epoch": e, "val_top1": 0.1, "val_top5": 0.2} for e in range(1, epoch)]
-    return checkpoints.Checkpoint(
-        epoch=epoch,
-        weights={"conv1/kernel": np.full([2, 3], epoch, np.float32)},
-        optimizer=[np.array(epoch), np.full([2, 3], -epoch, np.float32)],
-        schedule={"wait": 1},
-        history=[*history, {"epoch": epoch, "val_top1": top1, "val_top5": 0.9}],
-    )
+def make_checkpoint(epoch, step=0, top1=0.5, history=None, **changes):
+    if history is None:
+        history = [{"epoch": e, "val_top1": 0.1, "val_top5": 0.2} for e in range(1, epoch)]
+        history.append({"epoch": epoch, "val_top1": top1, "val_top5": 0.9})
+    number = epoch + step / 1000
+    fields = {
+        "place": Place(epoch, step),
+        "weights": {"conv1/kernel": np.full([2, 3], number, np.float32)},
+        "optimizer": [np.array(epoch), np.full([2, 3], -number, np.float32)],
+        "schedule": {"wait": 1},
+        "history": history,
+        "totals": [0.1, 2.0] if step else [],
+        "timings": [{"epoch": line["epoch"], "seconds": 1.5} for line in history],
+    }
+    return checkpoints.Checkpoint(**{**fields, **changes})
 
 
-def test_a_checkpoint_is_read_as_it_was_written(tmp_path):
-    checkpoints.write(str(tmp_path), make_checkpoint(1))
+@pytest.mark.parametrize("step", [0, 7])
+@pytest.mark.parametrize("averages", [{}, {"conv1/kernel": np.float32([[9, 8]])}])
+def test_a_checkpoint_is_read_as_it_was_written(tmp_path, step, averages):
+    written = make_checkpoint(1, step, averages=averages)
+    checkpoints.write(str(tmp_path), written)
     read = checkpoints.read(str(tmp_path))
-    assert read.epoch == 1
-    assert read.schedule == {"wait": 1}
-    np.testing.assert_array_equal(read.weights["conv1/kernel"], np.ones([2, 3]))
-    np.testing.assert_array_equal(read.optimizer[1], -np.ones([2, 3]))
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1]
+    for field in ("place", "schedule", "history", "totals", "timings"):
+        assert getattr(read, field) == getattr(written, field), field
+    for one, other in zip(written.optimizer, read.optimizer, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for field in ("weights", "averages"):
+        one, other = getattr(written, field), getattr(read, field)
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        lines = (tmp_path / name).read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in lines] == [1]
+
+
+def kept_of(folder):
+    return sorted(os.listdir(folder / "checkpoints"))
 
 
 def test_the_last_two_and_the_best_are_kept(tmp_path):
-    best = make_checkpoint(1, top1=0.8)
-    checkpoints.write(str(tmp_path), best)
-    history = list(best.history)
-    for epoch in range(2, 6):
-        later = make_checkpoint(epoch)
-        history.append(later.history[-1])
-        checkpoints.write(
-            str(tmp_path),
-            checkpoints.Checkpoint(epoch, later.weights, later.optimizer, None, history),
-        )
-    kept = sorted(os.listdir(tmp_path / "checkpoints"))
-    assert kept == ["epoch-0001", "epoch-0004", "epoch-0005"]
-    assert checkpoints.read(str(tmp_path), "best").epoch == 1
-    assert checkpoints.read(str(tmp_path), "last").epoch == 5
+    history = []
+    for epoch in range(1, 6):
+        top1 = 0.8 if epoch == 1 else 0.5
+        history.append({"epoch": epoch, "val_top1": top1, "val_top5": 0.9})
+        checkpoints.write(str(tmp_path), make_checkpoint(epoch, history=list(history)))
+    assert kept_of(tmp_path) == ["epoch-0001", "epoch-0004", "epoch-0005"]
+    assert checkpoints.read(str(tmp_path), "best").place == Place(1)
+    assert checkpoints.read(str(tmp_path), "last").place == Place(5)
+
+
+@pytest.mark.parametrize(
+    ("keep", "steps"), [(1, ["12"]), (2, ["08", "12"]), (4, ["04", "08", "12"])]
+)
+def test_inside_of_an_epoch_the_last_whole_one_stays(tmp_path, keep, steps):
+    for epoch in (1, 2):
+        checkpoints.write(str(tmp_path), make_checkpoint(epoch), keep)
+    for step in (4, 8, 12):
+        checkpoints.write(str(tmp_path), make_checkpoint(2, step), keep)
+    assert [name for name in kept_of(tmp_path) if "step" not in name] == ["epoch-0002"]
+    assert [name[-2:] for name in kept_of(tmp_path) if "step" in name] == steps
+    assert checkpoints.read(str(tmp_path)).place == Place(2, 12)
+    assert checkpoints.read(str(tmp_path), "last").place == Place(2)
 
 
 @pytest.mark.parametrize("name", ["weights.npz", "optimizer.npz", "state.json"])
@@ -58,9 +86,11 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys, name, damage):
     elif damage == "cut":
         path.write_bytes(content[: len(content) // 2])
     else:
-        content[0] ^= 1
+        # a digit of a metric, which is still JSON; of arrays, any byte
+        place = content.index(b"0.9") + 2 if name == "state.json" else len(content) // 2
+        content[place] ^= 1
         path.write_bytes(content)
-    assert checkpoints.read(str(tmp_path)).epoch == 1
+    assert checkpoints.read(str(tmp_path)).place == Place(1)
     assert "passed over" in capsys.readouterr().err
 
 

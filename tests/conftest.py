@@ -1,6 +1,7 @@
 """What every test process shares: two CPU devices, and a small data set made by the real job."""
 
 import pathlib
+import subprocess
 
 import keras
 import pytest
@@ -42,3 +43,25 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         beam_options=["--runner=FnApiRunner"],
     )
     return folder / "data"
+
+
+@pytest.fixture
+def small_disk(tmp_path: pathlib.Path):
+    """Makes a file system that a test fills: a function of its size, such as "400k"."""
+    disk = tmp_path / "disk"
+
+    def mount(size: str) -> pathlib.Path:
+        disk.mkdir()
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk],
+            capture_output=True,
+            check=False,
+        )
+        if mounted.returncode:
+            disk.rmdir()
+            pytest.skip("only root may mount a small file system")
+        return disk
+
+    yield mount
+    if disk.exists():
+        subprocess.run(["umount", disk], check=True)

@@ -131,6 +131,9 @@ def test_every_constant_of_the_normalization_reaches_the_network():
         {"conv2_order": ("map_norm", "relu", "pool"), "map_norm_alpha": 0.1},
         {"conv2_order": ("map_norm", "relu", "pool"), "map_norm_beta": 0.5},
         {"conv5_order": ("relu", "pool", "lrn")},
+        {"activation": "tanh"},
+        {"pool_size": 2},
+        {"removed_layers": ("conv3", "conv5")},
     ):
         profile = dataclasses.replace(SMALL, **change)
         model, profile = randomized(profile)

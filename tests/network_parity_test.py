@@ -142,6 +142,9 @@ MISTAKES = {
         {"conv1_padding": (3, 0)},
         {"conv1_order": ("relu", "pool", "lrn")},
         {"conv1_order": ("lrn", "relu", "pool")},
+        {"activation": "tanh"},
+        {"pool_size": 2},
+        {"removed_layers": ("conv4",)},
     ],
     "krizhevsky2012": [
         {"lrn_crosses_columns": True},

@@ -41,17 +41,21 @@ def layer_outputs(
     after = (profile.conv1_order, profile.conv2_order, ["relu"], ["relu"], profile.conv5_order)
     for index, kinds in enumerate(after):
         name, padding = f"conv{index + 1}", _CONV_PADDING[index]
-        x = pad(x, padding, padding)
-        x = conv(x, weights[f"{name}/kernel"], _CONV_STRIDES[index], profile.conv_groups[index])
-        x = outputs[name] = x + weights[f"{name}/bias"]
+        if name not in profile.removed_layers:
+            x = pad(x, padding, padding)
+            x = conv(x, weights[f"{name}/kernel"], _CONV_STRIDES[index], profile.conv_groups[index])
+            x = outputs[name] = x + weights[f"{name}/bias"]
         for kind in kinds:
-            x = outputs[f"{kind}{index + 1}"] = _after_conv(x, kind, profile)
+            if kind != "relu":
+                x = outputs[f"{kind}{index + 1}"] = _after_conv(x, kind, profile)
+            elif name not in profile.removed_layers:
+                x = outputs[f"{profile.activation}{index + 1}"] = activation(x, profile.activation)
     x = outputs["flatten"] = x.reshape(len(x), -1)  # height, width, channels
     for number in (6, 7):
         if profile.dropout_at == "inputs":
             outputs[f"drop{number}"] = x
         x = outputs[f"fc{number}"] = dense(x, weights, f"fc{number}")
-        x = outputs[f"relu{number}"] = np.maximum(x, 0)
+        x = outputs[f"{profile.activation}{number}"] = activation(x, profile.activation)
         if profile.dropout_at == "outputs":
             outputs[f"drop{number}"] = x
     outputs["fc8"] = dense(x, weights, "fc8")
@@ -60,10 +64,8 @@ def layer_outputs(
 
 
 def _after_conv(x: np.ndarray, kind: str, profile: Profile) -> np.ndarray:
-    if kind == "relu":
-        return np.maximum(x, 0)
     if kind == "pool":
-        return max_pool(x)
+        return max_pool(x, profile.pool_size)
     if kind == "map_norm":
         return map_norm(
             x,
@@ -99,9 +101,16 @@ def conv(x: np.ndarray, kernel: np.ndarray, stride: int, groups: int) -> np.ndar
     return np.concatenate(columns, axis=-1)
 
 
-def max_pool(x: np.ndarray) -> np.ndarray:
-    """3x3, stride 2, no padding."""
-    return sliding_window_view(x, (3, 3), axis=(1, 2))[:, ::2, ::2].max(axis=(-2, -1))
+def activation(x: np.ndarray, kind: str) -> np.ndarray:
+    """Section 3.1: "relu", or "tanh" written out."""
+    if kind == "relu":
+        return np.maximum(x, 0)
+    return 1 - 2 / (np.exp(2 * np.clip(x, -300, 300)) + 1)
+
+
+def max_pool(x: np.ndarray, size: int = 3) -> np.ndarray:
+    """Windows of size x size, stride 2, no padding."""
+    return sliding_window_view(x, (size, size), axis=(1, 2))[:, ::2, ::2].max(axis=(-2, -1))
 
 
 def lrn(

@@ -61,6 +61,15 @@ def test_max_pool_is_scipys_filter():
     x = RANDOM.normal(size=(2, 9, 12, 3))
     expected = scipy.ndimage.maximum_filter(x, (1, 3, 3, 1))[:, 1:-1:2, 1:-1:2]
     np.testing.assert_array_equal(numpy_alexnet.max_pool(x), expected)
+    # SciPy's even windows reach one further to the left
+    expected = scipy.ndimage.maximum_filter(x, (1, 2, 2, 1))[:, 1::2, 1::2]
+    np.testing.assert_array_equal(numpy_alexnet.max_pool(x, 2), expected)
+
+
+def test_activations_are_numpys():
+    x = np.concatenate([RANDOM.normal(size=50), RANDOM.normal(0, 1000, 50), [0.0]])
+    np.testing.assert_array_equal(numpy_alexnet.activation(x, "relu"), np.where(x > 0, x, 0))
+    np.testing.assert_allclose(numpy_alexnet.activation(x, "tanh"), np.tanh(x), atol=1e-15)
 
 
 @pytest.mark.parametrize("size", [3, 5])
@@ -146,6 +155,16 @@ def test_layers_come_in_the_order_of_the_profile():
     assert not outputs["pad1"][:, 224:].any()
     assert outputs["conv1"].shape[1:3] == (55, 55)
     np.testing.assert_allclose(outputs["softmax"].sum(), 1.0)
+
+    ablated = dataclasses.replace(profile, removed_layers=("conv3", "conv5"), activation="tanh")
+    shallow = random_weights(dataclasses.replace(profile, conv_filters=(8, 16, 16, 16, 16)))
+    ablated = dataclasses.replace(ablated, conv_filters=(8, 16, 16, 16, 16))
+    x = RANDOM.normal(0, 60, (1, 224, 224, 3))
+    names = (
+        "pad1 conv1 lrn1 pool1 tanh1 conv2 tanh2 lrn2 map_norm2 pool2 conv4 tanh4 pool5 "
+        "flatten fc6 tanh6 drop6 fc7 tanh7 drop7 fc8 softmax"
+    )
+    assert list(numpy_alexnet.layer_outputs(x, shallow, ablated)) == names.split()
 
     other = dataclasses.replace(profile, dropout_at="inputs", conv1_padding=(0, 0))
     weights = random_weights(other)

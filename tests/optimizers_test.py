@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_alexnet import PROFILES, AlexNet, optimizers
+from keras_alexnet import PROFILES, AlexNet, optimizers, update_rules
 
 
 def fit_20_steps(optimizer):
@@ -115,7 +115,79 @@ def test_every_optimizer_of_the_flag_makes_a_step():
 
 
 def test_config_round_trip():
-    optimizer = optimizers.MomentumSGD(0.5, 0.8, 2.0, 0.7, decay=0.1, bias_decay=0.2)
+    optimizer = optimizers.MomentumSGD(
+        *(0.5, 0.8, 2.0, 0.7), decay=0.1, bias_decay=0.2, clip_norm=3.0, average=0.9
+    )
     copy = optimizers.MomentumSGD.from_config(optimizer.get_config())
     for name in ("bias_multiplier", "bias_learning_rate", "momentum", "decay", "bias_decay"):
         assert getattr(copy, name) == getattr(optimizer, name)
+    for name in ("clip_norm", "average"):
+        assert getattr(copy, name) == getattr(optimizer, name)
+
+
+def test_gradients_that_are_too_long_together_are_shortened():
+    optimizer = optimizers.MomentumSGD(1.0, 0.9, clip_norm=2.5)
+    layer = keras.layers.Dense(1, kernel_initializer="zeros")
+    layer.build([None, 1])
+    optimizer.apply([tf.constant([[3.0]]), tf.constant([4.0])], layer.trainable_variables)
+    kernel, bias = layer.get_weights()
+    np.testing.assert_allclose([kernel[0, 0], bias[0]], [-1.5, -2.0], rtol=1e-6)  # of length 2.5
+
+
+def test_two_replicas_clip_what_one_device_would():
+    """Keras' own global_clipnorm would clip each replica's share before the sum."""
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        optimizer = optimizers.MomentumSGD(1.0, 0.9, clip_norm=1.0)
+        layer = keras.layers.Dense(2, kernel_initializer="zeros", use_bias=False)
+        layer.build([None, 1])
+        optimizer.build(layer.trainable_variables)
+
+    @tf.function
+    def step():
+        def of_replica():
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            gradient = tf.where(replica == 0, [[3.0, 0.0]], [[0.0, 4.0]])
+            optimizer.apply([gradient], layer.trainable_variables)
+
+        strategy.run(of_replica)
+
+    step()
+    np.testing.assert_allclose(layer.get_weights()[0], [[-0.6, -0.8]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", list(optimizers.OPTIMIZERS.values()))
+def test_a_moving_average_of_the_weights(make):
+    optimizer = make(0.1, optimizers.UpdateRecipe(average=0.75))
+    layer = keras.layers.Dense(1, kernel_initializer="ones")
+    layer.build([None, 1])
+    optimizer.build(layer.trainable_variables)
+    average = None
+    for gradient in (1.0, -2.0, 0.5, 3.0):
+        optimizer.apply([tf.constant([[gradient]]), tf.constant([0.0])], layer.trainable_variables)
+        weight = layer.get_weights()[0][0, 0]
+        average = weight if average is None else 0.75 * average + 0.25 * weight
+        kept = update_rules.averages_of(optimizer)
+        np.testing.assert_allclose(kept[0].numpy()[0, 0], average, rtol=1e-6)
+    assert any(kept[0] is variable for variable in optimizer.variables), "in no checkpoint"
+
+
+def test_a_layers_own_rate_falls_freezes_and_comes_back():
+    changes = [(2, 0.1), (4, 0.0), (6, 1.0)]
+    optimizer = optimizers.MomentumSGD(
+        0.5, 0.0, bias_multiplier=9.0, bias_learning_rate=0.2, layer_rates={"conv1": changes}
+    )
+    for name in ("conv1", "conv1_b", "conv2"):
+        layer = keras.layers.Dense(1, kernel_initializer="zeros", name=name)
+        layer.build([None, 1])
+        optimizer = optimizers.MomentumSGD.from_config(optimizer.get_config())
+        optimizer.build(layer.trainable_variables)
+        weights = []
+        for _ in range(8):
+            optimizer.apply([tf.constant([[1.0]]), tf.constant([1.0])], layer.trainable_variables)
+            kernel, bias = layer.get_weights()
+            weights.append([kernel[0, 0], bias[0]])
+        steps = np.diff([[0, 0], *weights], axis=0)
+        of_kernel = [0.5, 0.5, 0.05, 0.05, 0, 0, 0.5, 0.5] if "conv1" in name else [0.5] * 8
+        of_bias = [0.2, 0.2, 0.2, 0.2, 0, 0, 0.2, 0.2] if "conv1" in name else [0.2] * 8
+        np.testing.assert_allclose(steps, -np.transpose([of_kernel, of_bias]), atol=1e-6)

@@ -56,7 +56,7 @@ def test_layer_figures_against_numpy(shape):
 
 
 def test_a_gauge_reads_the_layers_behind_their_relu(net, inputs):
-    figures, hidden, logits = network.Gauge(net, inputs).read()
+    figures, hidden, logits = network.Gauge(net, inputs, PROFILE).read()
     assert list(figures) == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
     np.testing.assert_allclose(logits, net(inputs).numpy(), rtol=1e-4, atol=1e-4)
     assert hidden.shape == (6, PROFILE.fc_units[1])
@@ -68,19 +68,19 @@ def test_a_gauge_reads_the_layers_behind_their_relu(net, inputs):
 def test_a_killed_layer_is_dead_and_all_behind_it_know_no_photo(net, inputs):
     layer = net.get_layer("fc6")
     layer.bias.assign(np.full(layer.bias.shape, -1e6))
-    figures, _, _ = network.Gauge(net, inputs).read()
+    figures, _, _ = network.Gauge(net, inputs, PROFILE).read()
     assert figures["fc6"]["dead"] == 1
     assert figures["fc6"]["rms"] == figures["fc7"]["photo_share"] == 0
     assert network.worst(figures, "dead") == 1
 
 
 def test_photos_that_are_the_same_have_no_share(net, inputs):
-    figures, _, _ = network.Gauge(net, tf.repeat(inputs[:1], 4, axis=0)).read()
+    figures, _, _ = network.Gauge(net, tf.repeat(inputs[:1], 4, axis=0), PROFILE).read()
     assert network.worst(figures, "photo_share") < 1e-6
 
 
 def test_a_gauge_sees_new_weights(net, inputs):
-    gauge = network.Gauge(net, inputs)
+    gauge = network.Gauge(net, inputs, PROFILE)
     before = gauge.read()[0]["fc8"]["rms"]
     kernel = net.get_layer("fc8").kernel
     kernel.assign(2 * np.array(kernel))
@@ -89,7 +89,7 @@ def test_a_gauge_sees_new_weights(net, inputs):
 
 def test_the_gradient_of_the_last_kernel_against_numpy(net, inputs):
     labels = np.array([0, 1, 2, 3, 4, 0])
-    _, hidden, logits = network.Gauge(net, inputs).read()
+    _, hidden, logits = network.Gauge(net, inputs, PROFILE).read()
     logits = float64(logits)
     softmax = np.exp(logits - logits.max(axis=1, keepdims=True))
     softmax /= softmax.sum(axis=1, keepdims=True)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from benchmarks import preflight_settings
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import preflight
+from keras_alexnet import AlexNet, ablations, preflight
 from keras_alexnet.preflight_checks import first_steps
 from keras_alexnet.profiles import PROFILES
 from keras_alexnet.training_options import TrainingOptions
@@ -246,3 +246,18 @@ def test_a_mistake_gets_one_line_and_no_traceback():
     assert "a data set made by data_prep.prepare is needed" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_an_ablated_network_that_starts_from_weights_and_is_partly_frozen_is_judged(
+    data_dir, tmp_path
+):
+    profile = ablations.apply(LEARNS, ["relu", "conv4"])
+    weights = tmp_path / "other.weights.h5"
+    AlexNet(profile, classes=2, seed=1).save_weights(weights)
+    options = dataclasses.replace(OPTIONS, init_weights=str(weights), freeze=("conv1",))
+    result = check(data_dir, profile, options)
+    assert list(result["layers"]) == ["conv1", "conv2", "conv3", "conv5", "fc6", "fc7", "fc8"]
+    assert result["layers"]["conv1"]["update"] == 0
+    assert result["layers"]["conv2"]["update"] > 0
+    other = check(data_dir, profile, dataclasses.replace(options, init_weights=None))
+    assert other["layers"]["fc7"]["rms"] != result["layers"]["fc7"]["rms"]

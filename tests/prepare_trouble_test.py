@@ -130,47 +130,34 @@ def test_ctrl_c_ends_the_job_on_one_line(tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 400 kB that a test fills."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("only root may mount a small file system")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", disk], check=True)
+def disk(small_disk):
+    return small_disk("400k")
 
 
 @pytest.mark.parametrize("options", [(), ("--runner=FnApiRunner",)], ids=["processes", "one"])
-def test_a_full_disk_stops_the_job_on_one_line_and_leaves_whole_shards(
-    tmp_path, small_disk, options
-):
+def test_a_full_disk_stops_the_job_on_one_line_and_leaves_whole_shards(tmp_path, disk, options):
     photos = write_copies(
         tmp_path / "photos", encoded(picture(0, 300, 300), "PNG"), train=40, validation=2
     )
     changes = {"train_shards": 10, "validation_shards": 1, "storage": "raw", "short_side": 128}
-    wanted = arguments(photos, small_disk / "data", **changes, beam_options=options)
+    wanted = arguments(photos, disk / "data", **changes, beam_options=options)
     with pytest.raises(UserError, match=r"No space left on device.* run the same command again"):
         prepare.prepare(**wanted)
-    assert not (small_disk / "data" / records.MANIFEST).exists()
-    before = identities(small_disk / "data")
-    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+    assert not (disk / "data" / records.MANIFEST).exists()
+    before = identities(disk / "data")
+    subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
     prepare.prepare(**wanted)
-    after = identities(small_disk / "data")
+    after = identities(disk / "data")
     assert {name: after[name] for name in before} == before
     prepare.prepare(**wanted | {"output_dir": str(tmp_path / "whole")})
-    assert contents(small_disk / "data") == contents(tmp_path / "whole")
+    assert contents(disk / "data") == contents(tmp_path / "whole")
 
 
-def test_a_read_only_disk_is_one_line(tmp_path, small_disk):
+def test_a_read_only_disk_is_one_line(tmp_path, disk):
     photos = write_photos(tmp_path / "photos")
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     with pytest.raises(UserError, match=r"cannot be written: .*Read-only file system"):
-        prepare.prepare(**arguments(photos, small_disk / "data"))
+        prepare.prepare(**arguments(photos, disk / "data"))
 
 
 @pytest.mark.parametrize("options", [(), ("--runner=FnApiRunner",)], ids=["processes", "one"])

@@ -11,6 +11,7 @@ from keras_alexnet.profiles import PROFILES, Profile, get_profile
 
 PAPER = PROFILES["paper"]
 CAFFE = PROFILES["caffe"]
+CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
 # The table of what the systems do, once more and by hand: a slip in a profile shows here.
 COMMON = {
@@ -20,6 +21,9 @@ COMMON = {
     "conv1_order": ["relu", "lrn", "pool"],
     "conv2_order": ["relu", "lrn", "pool"],
     "conv5_order": ["relu", "pool"],
+    "removed_layers": [],
+    "activation": "relu",
+    "pool_size": 3,
     "lrn_size": 5,
     "lrn_k": 2.0,
     "lrn_alpha": 1e-4,
@@ -36,6 +40,7 @@ COMMON = {
     "pixel_scale": 1.0,
     "training_crop": "random",
     "training_flip": True,
+    "crop_chunk": 1,
     "colour_noise": None,
     "optimizer": "sgd",
     "learning_rate": 0.01,
@@ -108,9 +113,12 @@ EXPECTED = {
         "bias_learning_rate_multiplier": 2.0,
         "bias_learning_rate_falls": False,
         "bias_decay_multiplier": 0.0,
+        "crop_chunk": 32,
         "batch_size": 128,
+        "schedule": "krizhevsky2012",
         "drop_epochs": [25, 51, 79],
-        "epochs": 91,
+        "epochs": 135,
+        "published": "59.75 / 82.01 %, ten views",
     },
     "caffe": CAFFES | {"bias_init": [0, 0.1, 0, 0.1, 0.1, 0.1, 0.1, 0]},
     "caffenet": CAFFES
@@ -184,6 +192,10 @@ def test_from_dict_wants_exactly_the_fields():
     del fields["lrn_k"]
     with pytest.raises(ValueError, match=r"unknown \[\], missing \['lrn_k'\]"):
         Profile.from_dict(fields)
+    before_ablations = PAPER.to_dict()
+    del before_ablations["removed_layers"], before_ablations["crop_chunk"]
+    with pytest.raises(ValueError, match=r"missing \['removed_layers', 'crop_chunk'\]"):
+        Profile.from_dict(before_ablations)
     with pytest.raises(ValueError, match=r"Profile.lrn_k must be a number above 0"):
         Profile.from_dict(fields | {"lrn_k": "two"})
 
@@ -233,6 +245,9 @@ WRONG = {
     "conv1_order": ("relu", ("relu",), ("relu", "lrn"), ("relu", "relu", "pool"), ("relu", "bn")),
     "conv2_order": (None, ("pool",), ("lrn", "pool"), ["relu", "pool"]),
     "conv5_order": (("relu",), ("pool",), ("relu", "map_norm", "map_norm", "pool")),
+    "removed_layers": ("conv3", ("conv2",), ("conv3",) * 2, ("conv5", "conv4"), ["conv3"], None),
+    "activation": ("sigmoid", "ReLU", None),
+    "pool_size": (*NOT_A_COUNT, 4, 3.0),
     "lrn_size": (*NOT_A_COUNT, 4),
     "lrn_k": NOT_ABOVE_0,
     "lrn_alpha": NOT_FROM_0,
@@ -254,6 +269,7 @@ WRONG = {
     "pixel_scale": NOT_ABOVE_0,
     "training_crop": ("center", None),
     "training_flip": (1, None),
+    "crop_chunk": NOT_A_COUNT,
     "colour_noise": ("root", "none", False),
     "colour_noise_std": NOT_FROM_0,
     "colour_noise_divisor": NOT_ABOVE_0,
@@ -265,7 +281,7 @@ WRONG = {
     "momentum": (1.0, -0.1, None),
     "weight_decay": NOT_FROM_0,
     "batch_size": NOT_A_COUNT,
-    "schedule": ("cosine", None),
+    "schedule": ("linear", None),
     "learning_rate_factor": NOT_ABOVE_0,
     "plateau_drops": (-1, 0.5, None),
     "drop_epochs": (30, (0, 30), (30, 20), (30, 30), (30, 90), (1.5,), [30, 60]),
@@ -300,6 +316,22 @@ def test_what_fields_must_be_to_each_other():
 def test_columns_are_the_most_groups_of_a_layer():
     columns = {name: profile.columns for name, profile in PROFILES.items()}
     assert columns == {name: 1 if name in ("owt", "seed") else 2 for name in PROFILES}
+
+
+def test_removed_layers_count_for_nothing():
+    assert PAPER.layer_names == (*CONVOLUTIONS, "fc6", "fc7", "fc8")
+    in_thirds = {"conv_filters": (96, 252, 384, 256, 252), "conv_groups": (1, 3, 1, 2, 3)}
+    with pytest.raises(ValueError, match="around: 3 -> 96 -> 252 -> 384 -> 256 -> 252"):
+        dataclasses.replace(PAPER, **in_thirds)
+    without = dataclasses.replace(PAPER, removed_layers=("conv4",), **in_thirds)
+    assert without.layer_names == ("conv1", "conv2", "conv3", "conv5", "fc6", "fc7", "fc8")
+    with pytest.raises(ValueError, match="around: 3 -> 97 -> 256 -> 384 -> 256"):
+        dataclasses.replace(
+            PAPER, removed_layers=("conv4",), conv_filters=(97, *CAFFE.conv_filters[1:])
+        )
+    late_columns = dataclasses.replace(PAPER, conv_groups=(1, 1, 1, 2, 2))
+    assert late_columns.columns == 2
+    assert dataclasses.replace(late_columns, removed_layers=("conv4", "conv5")).columns == 1
 
 
 def test_initializers_are_keras_own():

@@ -1,5 +1,8 @@
+import itertools
+
 import keras
 import numpy as np
+import pytest
 
 from keras_alexnet import PROFILES, schedules
 
@@ -44,24 +47,69 @@ def test_plateau_with_a_restored_state_goes_on_as_if_never_stopped():
         assert second.is_over
 
 
+def rates(schedule, course, steps):
+    rate = schedules.SCHEDULES[schedule].rate(course)
+    return [float(rate(step)) if callable(rate) else rate for step in steps]
+
+
 def test_steps_are_caffes_solver():
+    """Its rate at iteration i is base * gamma ^ floor(i / stepsize), i from 0."""
     caffe = PROFILES["caffe"]
-    parts = [epoch / caffe.epochs for epoch in caffe.drop_epochs]
-    schedule = schedules.steps(0.01, 450_000, factor=0.1, drops_at=parts)
-    for step, rate in [
-        (1, 0.01),
-        (99_999, 0.01),
-        (100_001, 1e-3),
-        (350_000, 1e-5),
-        (449_999, 1e-6),
-    ]:
-        np.testing.assert_allclose(float(schedule(step)), rate, rtol=1e-5)
+    parts = tuple(epoch / caffe.epochs for epoch in caffe.drop_epochs)
+    course = schedules.Course(0.01, 450_000, drops_at=parts)
+    steps = [0, 99_999, 100_000, 199_999, 200_000, 350_000, 449_999]
+    expected = [0.01 * 0.1 ** (step // 100_000) for step in steps]
+    np.testing.assert_allclose(rates("steps", course, steps), expected, rtol=1e-5)
 
 
 def test_steps_without_a_drop_are_constant():
-    assert schedules.steps(0.01, 100, factor=0.1, drops_at=[]) == 0.01
+    assert rates("steps", schedules.Course(0.01, 100), [0, 99]) == [0.01, 0.01]
 
 
 def test_steps_of_a_run_that_is_shorter_than_its_drops():
-    schedule = schedules.steps(1.0, 2, factor=0.1, drops_at=[0.1, 0.9])
-    np.testing.assert_allclose([float(schedule(step)) for step in (1, 2, 3)], [1, 0.1, 0.01])
+    course = schedules.Course(1.0, 2, drops_at=(0.1, 0.9))
+    np.testing.assert_allclose(rates("steps", course, [0, 1, 2]), [1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_cosine_falls_to_nothing_after_its_warm_up(warmup):
+    course = schedules.Course(0.4, 100, warmup_steps=warmup)
+    steps = np.arange(100)
+    falling = 0.2 * (1 + np.cos(np.pi * (steps - warmup) / (100 - warmup)))
+    expected = np.where(steps < warmup, 0.4 * steps / max(warmup, 1), falling)
+    np.testing.assert_allclose(rates("cosine", course, steps), expected, rtol=1e-5, atol=1e-7)
+
+
+# Of the log of network 145: from this epoch on, the rate, conv1's, and whether there is noise.
+LOG = [
+    (0, 1e-2, 1e-2, True),
+    (25, 1e-3, 1e-3, True),
+    (51, 1e-4, 1e-4, True),
+    (67, 1e-4, 1e-5, False),
+    (72, 1e-4, 0.0, False),
+    (79, 1e-5, 0.0, False),
+    (91, 1e-3, 1e-3, True),
+    (107, 1e-4, 1e-4, True),
+    (124, 1e-5, 1e-5, False),
+]
+
+
+@pytest.mark.parametrize("epochs", [135, 27, 10])
+def test_the_logged_schedule_whole_and_compressed(epochs):
+    steps_an_epoch = 100
+    total = epochs * steps_an_epoch
+    changes = schedules.SCHEDULES["krizhevsky2012"].of_layers["conv1"]
+    of_conv1 = schedules.piecewise(changes, total)
+    quiet = schedules.quiet_steps("krizhevsky2012", total)
+    for (first, rate, conv1, noise), (last, *_) in itertools.pairwise([*LOG, (135, 0, 0, 0)]):
+        begin, end = round(total * first / 135), round(total * last / 135)
+        for step in (begin, (begin + end) // 2, end - 1):
+            (found,) = rates("krizhevsky2012", schedules.Course(0.01, total), [step])
+            assert found == pytest.approx(rate, rel=1e-5)
+            assert found * float(of_conv1(step)) == pytest.approx(conv1, rel=1e-5)
+            assert noise == (not any(start <= step < stop for start, stop in quiet))
+
+
+def test_only_the_program_of_2012_has_quiet_parts():
+    for name in schedules.SCHEDULES:
+        assert bool(schedules.quiet_steps(name, 1000)) == (name == "krizhevsky2012")

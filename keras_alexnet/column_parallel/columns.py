@@ -48,7 +48,8 @@ def column_devices(profile: Profile) -> tuple[str, str]:
         names = (name for name, known in PROFILES.items() if known.columns == len(COLUMNS))
         raise UserError(
             "--column_parallel needs a profile of two columns, but "
-            f"{profile.name} has {profile.columns}; take one of {', '.join(names)}"
+            f"{profile.name} has {profile.columns}; take one of {', '.join(names)}, "
+            "without --ablate=columns"
         )
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) < len(COLUMNS):

@@ -6,7 +6,7 @@ both columns flatten all the maps, in the order of the network on one device.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -30,6 +30,21 @@ def read_weights(model: keras.Model) -> dict[str, np.ndarray]:
     """
     variables = checkpoints.named_variables(model)
     return merge({name: variable.numpy() for name, variable in variables.items()})
+
+
+def named_values(
+    model: keras.Model, variables: Sequence[object], values: Sequence[object]
+) -> dict[str, np.ndarray]:
+    """What belongs to some variables of a network, by "layer/variable", whole as `read_weights` is.
+
+    Args:
+        model: what `place_columns` returned, or an `AlexNet`.
+        variables: of the model.
+        values: a tensor or variable for each, of its shape: gradients, moving averages.
+    """
+    names = {id(variable): name for name, variable in checkpoints.named_variables(model).items()}
+    pairs = zip(variables, values, strict=True)
+    return merge({names[id(variable)]: value.numpy() for variable, value in pairs})
 
 
 def assign_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:

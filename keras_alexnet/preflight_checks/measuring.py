@@ -13,7 +13,13 @@ import tensorflow as tf
 
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import devices, input_pipeline, preprocessing, training_model
+from keras_alexnet import (
+    devices,
+    input_pipeline,
+    preprocessing,
+    starting_weights,
+    training_model,
+)
 from keras_alexnet.preflight_checks import first_steps, labels, network, sample
 from keras_alexnet.profile import Profile
 from keras_alexnet.training_options import TrainingOptions
@@ -72,9 +78,13 @@ def measure(
         devices.use_precision(options.precision)
         classes = len(manifest.classes)
         trained, model = training_model.build(profile, options, classes, statistics, steps)
+        if options.init_weights:
+            starting_weights.load(trained, options.init_weights)
         figures["planned_steps"] = float(steps * options.epochs)
         inputs = preprocessing.NetworkInput(profile, statistics)(_joined(first)[0])
-        return _of_network(trained, model, options, inputs, first, batches, figures, classes, until)
+        return _of_network(
+            trained, model, profile, options, inputs, first, batches, figures, classes, until
+        )
 
 
 def _label_figures(data_dir: str, manifest: records.Manifest) -> dict[str, float]:
@@ -116,6 +126,7 @@ def _joined(batches: Sequence[first_steps.Batch]) -> first_steps.Batch:
 def _of_network(
     trained: keras.Model,
     model: keras.Model,
+    profile: Profile,
     options: TrainingOptions,
     inputs: tf.Tensor,
     first: Sequence[first_steps.Batch],
@@ -125,7 +136,7 @@ def _of_network(
     until: float,
 ) -> Measured:
     """The start, then a handful of photos by heart, then, from the start again, the run's steps."""
-    gauge = network.Gauge(trained, inputs[:_GAUGE_PHOTOS])
+    gauge = network.Gauge(trained, inputs[:_GAUGE_PHOTOS], profile)
     layers, hidden, logits = gauge.read()
     figures |= network.input_figures(inputs[:_GAUGE_PHOTOS])
     figures |= network.overshoot(hidden, classes, options)

@@ -7,12 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.profile import LAYER_NAMES
+from keras_alexnet.profile import Profile
 from keras_alexnet.training_options import TrainingOptions
 
 LayerFigures = dict[str, dict[str, float]]
-# What stands for the layer of that name: behind its ReLU; fc8 has none.
-_OUTPUTS = {name: f"relu{name[-1]}" for name in LAYER_NAMES[:-1]} | {"fc8": "fc8"}
 
 
 class Gauge:
@@ -21,10 +19,15 @@ class Gauge:
     Args:
         network: from network input to logits, with the layers of `AlexNet`.
         inputs: float32 [B, S, S, 3], network input, B at least 2.
+        profile: of the network.
     """
 
-    def __init__(self, network: keras.Model, inputs: tf.Tensor) -> None:
-        outputs = [network.get_layer(name).output for name in _OUTPUTS.values()]
+    def __init__(self, network: keras.Model, inputs: tf.Tensor, profile: Profile) -> None:
+        # A layer stands behind its activation; the last has none.
+        *hidden, last = profile.layer_names
+        self._names = profile.layer_names
+        outputs = [network.get_layer(profile.activation_name(name)).output for name in hidden]
+        outputs.append(network.get_layer(last).output)
         self._layers = keras.Model(network.inputs, outputs)
         self._figures = tf.function(self._traced)
         self._inputs = inputs
@@ -44,7 +47,7 @@ class Gauge:
         names = ("rms", "mean_abs", "photo_share", "dead")
         figures = {
             layer: dict(zip(names, map(float, row.numpy()), strict=True))
-            for layer, row in zip(_OUTPUTS, rows, strict=True)
+            for layer, row in zip(self._names, rows, strict=True)
         }
         del figures["fc8"]["dead"]  # logits may be negative
         return figures, hidden.numpy().astype(np.float32), logits.numpy()
@@ -85,7 +88,7 @@ def gradient_rms(network: keras.Model, inputs: tf.Tensor, labels: tf.Tensor) -> 
         inputs: float32 [B, S, S, 3], network input.
         labels: int64 [B].
     """
-    watched = [network.get_layer(name).kernel for name in LAYER_NAMES]
+    watched = _kernels(network)
 
     @tf.function
     def rms() -> list[tf.Tensor]:
@@ -93,15 +96,20 @@ def gradient_rms(network: keras.Model, inputs: tf.Tensor, labels: tf.Tensor) -> 
             logits = tf.cast(network(inputs, training=False), tf.float32)
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             loss = tf.reduce_mean(loss)
-        gradients = tape.gradient(loss, watched)
+        gradients = tape.gradient(loss, list(watched.values()))
         return [tf.sqrt(tf.reduce_mean(tf.square(tf.cast(g, tf.float32)))) for g in gradients]
 
-    return dict(zip(LAYER_NAMES, (float(value) for value in rms()), strict=True))
+    return dict(zip(watched, (float(value) for value in rms()), strict=True))
 
 
 def kernels(network: keras.Model) -> dict[str, np.ndarray]:
     """A copy of each layer's kernel."""
-    return {name: np.array(network.get_layer(name).kernel) for name in LAYER_NAMES}
+    return {name: np.array(kernel) for name, kernel in _kernels(network).items()}
+
+
+def _kernels(network: keras.Model) -> dict[str, object]:
+    """The variables, by layer, in the order of the network."""
+    return {layer.name: layer.kernel for layer in network.layers if hasattr(layer, "kernel")}
 
 
 def relative_changes(

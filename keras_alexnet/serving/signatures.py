@@ -26,7 +26,7 @@ from keras_alexnet.serving import photos
 from keras_alexnet.views import View, central_view, ten_views
 
 TOP = 5
-_FEATURES_LAYER = "relu7"  # fc7 with its ReLU, what Caffe and DeCAF call the features fc7
+_FEATURES = "fc7"  # behind its activation: what Caffe and DeCAF call the features fc7
 
 Outputs = dict[str, tf.Tensor]
 
@@ -85,7 +85,8 @@ class ServedModel(tf.Module):
             for variable in model.variables
         ]
         self._class_names = _class_name_table(labels_file)
-        features = keras.Model(model.inputs, model.get_layer(_FEATURES_LAYER).output)
+        layer = model.get_layer(profile.activation_name(_FEATURES))
+        features = keras.Model(model.inputs, layer.output)
 
         def on_views(
             network: keras.Model, views: Sequence[View]

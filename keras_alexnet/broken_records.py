@@ -1,0 +1,226 @@
+"""Finds the records of a data set that cannot be trained on, and sets them aside.
+
+TensorFlow stops at a broken record without a word on where it is. What a good record is, is said
+once, in data_prep.verify_shard.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import tensorflow as tf
+import tqdm
+
+from data_prep import files, records, tfrecord, verify_shard
+from data_prep.command_line import UserError
+
+SKIPPED = "skipped.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class BrokenRecord:
+    """A record that is not what the manifest promises.
+
+    Attributes:
+        shard: its name.
+        number: the record's in the shard, from 0.
+        offset: of its first byte; where that cannot be told, of where reading ended.
+        reason: what is wrong with it.
+    """
+
+    shard: str
+    number: int
+    offset: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}, record {self.number} at byte {self.offset}: {self.reason}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A data set without its broken train records.
+
+    Attributes:
+        manifest: with the counts that are left.
+        shard_paths: where the shards are that differ from the data set's, by their names.
+        count: how many records were left out.
+    """
+
+    manifest: records.Manifest
+    shard_paths: Mapping[str, str]
+    count: int
+
+
+def find(
+    data_dir: str,
+    manifest: records.Manifest,
+    split: str,
+    limit: int | None = None,
+    shard_paths: Mapping[str, str] | None = None,
+) -> list[BrokenRecord]:
+    """Looks at every record of a split, with a progress bar on stderr.
+
+    After a record whose length is broken, or that is cut short, nothing in its shard can be read:
+    all that the manifest counts there is broken too.
+
+    Args:
+        data_dir: folder that data_prep.prepare wrote.
+        manifest: of that folder.
+        split: "train" or "validation".
+        limit: with more than so many broken records, the rest of the split is not looked at.
+        shard_paths: where shards are that are not to be read from `data_dir`, by their names.
+
+    Returns:
+        In the manifest's order.
+    """
+    expected = verify_shard.Expectation(
+        data_dir, manifest.classes, manifest.label_offset, manifest.photo_format, sum_pixels=False
+    )
+
+    def look(shard: records.Shard) -> list[BrokenRecord]:
+        path = (shard_paths or {}).get(shard.name, os.path.join(data_dir, shard.name))
+        return list(_broken_of_shard(path, shard, expected))
+
+    shards, broken = manifest.splits[split].shards, []
+    # Threads: decoding and checksums, where the time goes, need no lock of Python's.
+    executor = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
+    total = manifest.splits[split].records
+    with tqdm.tqdm(total=total, unit=" records", desc=f"check {split}", file=sys.stderr) as bar:
+        try:
+            for shard, found in zip(shards, executor.map(look, shards), strict=True):
+                broken += found
+                bar.update(shard.records)
+                if limit is not None and len(broken) > limit:
+                    break
+        finally:
+            executor.shutdown(cancel_futures=True)
+    return broken
+
+
+def set_aside(data_dir: str, manifest: records.Manifest, folder: str, limit: int) -> Skipped:
+    """Makes copies of the train shards that have broken records, without these.
+
+    The split is looked through once: what was found is kept in `folder`, and another call with the
+    same manifest reads it there.
+
+    Args:
+        data_dir: folder that data_prep.prepare wrote.
+        manifest: of that folder.
+        folder: local; for the copies, whole each, and for skipped.json, which is written last.
+        limit: how many broken records at most.
+
+    Returns:
+        In its manifest, the counts of the copies alone differ; sizes and hashes are the originals'.
+
+    Raises:
+        UserError: there are more.
+        OSError: the folder cannot be written.
+    """
+    path = os.path.join(folder, SKIPPED)
+    digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
+    broken = _read_list(path, digest)
+    if broken is None:
+        broken = find(data_dir, manifest, "train", limit)
+        _check_count(broken, limit, data_dir)
+        for name, numbers in _numbers_by_shard(broken).items():
+            _copy_without(numbers, os.path.join(data_dir, name), os.path.join(folder, name))
+        _write_list(path, digest, broken)
+    _check_count(broken, limit, data_dir)
+    shard_paths = {name: os.path.join(folder, name) for name in _numbers_by_shard(broken)}
+    return Skipped(_with_lower_counts(manifest, broken), shard_paths, len(broken))
+
+
+def _broken_of_shard(
+    path: str, shard: records.Shard, expected: verify_shard.Expectation
+) -> Iterator[BrokenRecord]:
+    number, end, rest = 0, 0, "missing: the shard ends before it"
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            for number, frame in enumerate(tfrecord.read_frames(file), start=1):
+                if fault := _fault(frame, number <= shard.records, expected):
+                    yield BrokenRecord(shard.name, number - 1, frame.offset, fault)
+                end = frame.offset + frame.length
+                if not frame.length:  # and so the last one
+                    rest = f"cannot be found after record {number - 1}: {frame.fault}"
+    except tf.errors.NotFoundError:
+        rest = "missing, as the whole shard is"
+    for missing in range(number, shard.records):
+        yield BrokenRecord(shard.name, missing, end, rest)
+
+
+def _fault(
+    frame: tfrecord.Frame, is_expected: bool, expected: verify_shard.Expectation
+) -> str | None:
+    try:
+        verify_shard.check_record(frame, expected)
+    except ValueError as error:
+        return str(error)
+    return None if is_expected else "the manifest counts no such record"
+
+
+def _check_count(broken: Sequence[BrokenRecord], limit: int, data_dir: str) -> None:
+    if len(broken) > limit:
+        raise UserError(
+            f"at most {limit} broken records may be skipped, but {data_dir} has at least "
+            f"{len(broken)} in the train split, first {broken[0]}; run data_prep.verify, which "
+            "names all that is broken, and prepare again, or raise --skip_bad_records"
+        )
+
+
+def _numbers_by_shard(broken: Sequence[BrokenRecord]) -> dict[str, set[int]]:
+    numbers: dict[str, set[int]] = {}
+    for record in broken:
+        numbers.setdefault(record.shard, set()).add(record.number)
+    return numbers
+
+
+def _with_lower_counts(
+    manifest: records.Manifest, broken: Sequence[BrokenRecord]
+) -> records.Manifest:
+    numbers, train = _numbers_by_shard(broken), manifest.splits["train"]
+    shards = tuple(
+        dataclasses.replace(
+            shard,
+            records=len(set(range(shard.records)) - numbers.get(shard.name, set())),
+        )
+        for shard in train.shards
+    )
+    return dataclasses.replace(
+        manifest, splits={**manifest.splits, "train": dataclasses.replace(train, shards=shards)}
+    )
+
+
+def _copy_without(numbers: Collection[int], source: str, copy: str) -> None:
+    """Copies a shard but for the records of these numbers; of a missing one nothing is left."""
+    with (
+        files.create(copy, f"{copy}.tmp") as output,
+        contextlib.suppress(tf.errors.NotFoundError),
+        tf.io.gfile.GFile(source, "rb") as file,
+    ):
+        for number, frame in enumerate(tfrecord.read_frames(file)):
+            if number not in numbers:
+                output.write(tfrecord.frame(frame.payload))
+
+
+def _write_list(path: str, digest: str, broken: Sequence[BrokenRecord]) -> None:
+    listed = {"manifest": digest, "skipped": [dataclasses.asdict(record) for record in broken]}
+    os.makedirs(os.path.dirname(path), exist_ok=True)  # nothing was copied, perhaps
+    files.write_file(path, json.dumps(listed, indent=1) + "\n")
+
+
+def _read_list(path: str, digest: str) -> list[BrokenRecord] | None:
+    """What `_write_list` wrote; None where there is nothing, or it is of another manifest."""
+    try:
+        with open(path) as file:
+            listed = json.load(file)
+    except FileNotFoundError:
+        return None
+    if listed["manifest"] != digest:
+        return None
+    return [BrokenRecord(**record) for record in listed["skipped"]]

@@ -1,0 +1,88 @@
+"""Writes what a run is at a place of it: a checkpoint, and the metrics so far."""
+
+import keras
+
+from data_prep.command_line import UserError
+from keras_alexnet import checkpoints, column_parallel, schedules, update_rules
+from keras_alexnet.checkpoints import Checkpoint
+from keras_alexnet.training_loop import RunState
+
+
+class RunWriter:
+    """Reads everything that decides the next step off a model, and sets it again.
+
+    Args:
+        workdir: the run's folder.
+        network: the AlexNet inside of the model.
+        model: that is trained, its optimizer built.
+        plateau: the policy whose state must survive, or None.
+        keep: how many of the last checkpoints stay.
+    """
+
+    def __init__(
+        self,
+        workdir: str,
+        network: keras.Model,
+        model: keras.Model,
+        plateau: schedules.Plateau | None,
+        keep: int,
+    ) -> None:
+        self._workdir = workdir
+        self._network = network
+        self._model = model
+        self._plateau = plateau
+        self._keep = keep
+
+    def write(self, state: RunState) -> None:
+        """Writes a checkpoint of the state.
+
+        Raises:
+            UserError: it cannot be written, because the disk is full, say.
+        """
+        checkpoint = Checkpoint(
+            place=state.place,
+            weights=column_parallel.read_weights(self._network),
+            averages=self._averages(),
+            optimizer=[variable.numpy() for variable in self._model.optimizer.variables],
+            schedule=self._plateau.state if self._plateau else None,
+            history=state.history,
+            totals=state.totals.values if state.place.step else (),
+            timings=state.timings,
+        )
+        try:
+            checkpoints.write(self._workdir, checkpoint, self._keep)
+        except OSError as error:
+            raise UserError(
+                f"the checkpoint after {state.place.epoch} epochs and {state.place.step} steps "
+                f"cannot be written into {self._workdir} ({error.strerror or error}); the one "
+                f"before is whole: make room and run the same command again"
+            ) from error
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Sets everything that decides the next step to what it was.
+
+        Raises:
+            UserError: the checkpoint does not fit the model.
+        """
+        column_parallel.assign_weights(self._network, checkpoint.weights)
+        variables = self._model.optimizer.variables
+        shapes = [tuple(variable.shape) for variable in variables]
+        found = [array.shape for array in checkpoint.optimizer]
+        if shapes != found:
+            raise UserError(
+                f"an optimizer with {len(found)} variables is needed to go on from the checkpoint "
+                f"in {self._workdir}, but the flags make another, with {len(shapes)}; go on with "
+                f"the flags of the run's flags.txt"
+            )
+        for variable, value in zip(variables, checkpoint.optimizer, strict=True):
+            variable.assign(value)
+        if self._plateau and checkpoint.schedule:
+            self._plateau.state = checkpoint.schedule
+
+    def _averages(self) -> dict[str, object]:
+        averages = update_rules.averages_of(self._model.optimizer)
+        if not averages:
+            return {}
+        return column_parallel.named_values(
+            self._network, self._model.trainable_variables, averages
+        )

@@ -1,0 +1,155 @@
+"""Weights that a run starts from, and layers that stay as they start: fine-tuning."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+import h5py
+import keras
+import numpy as np
+
+from data_prep.command_line import UserError
+from keras_alexnet import checkpoints, column_parallel
+from keras_alexnet.column_parallel.weights import COLUMNS, name_in
+from keras_alexnet.profile import LAYER_NAMES
+
+_KINDS = ("kernel", "bias")  # the order in which Keras numbers a layer's weights in a file
+
+
+def load(network: keras.Model, source: str) -> list[str]:
+    """Sets the layers of a network that weights made before fit, and says on stderr which.
+
+    A layer fits if its kernel and its bias have the same shapes. The others, fc8 for other classes
+    above all, stay as they are; so does the state that is no weight, a dropout's step.
+
+    Args:
+        network: an `AlexNet` with its top, in columns or not, whatever its strategy.
+        source: a .weights.h5 file, which `Model.save_weights` or `keras_alexnet.convert` wrote; or
+            the folder of a run, whose best checkpoint by validation top-1 is taken.
+
+    Returns:
+        Names of the layers that were set, in the order of the network.
+
+    Raises:
+        UserError: there is no such file or folder, it is no such file or has no whole checkpoint,
+            or no layer of it fits.
+    """
+    present = column_parallel.read_weights(network)
+    with _open_source(source) as found:
+        misfits = _misfits(found, present)
+        layers = [layer for layer in _layers(present) if layer not in misfits]
+        if not layers:
+            raise UserError(
+                f"weights of the network's shapes are needed, but nothing in {source} fits: "
+                f"{next(iter(misfits.values()))}; take weights of the same --profile and --width"
+            )
+        names = [f"{layer}/{kind}" for layer in layers for kind in _KINDS]
+        taken = {name: np.asarray(found[name], np.float32) for name in names}
+    column_parallel.assign_weights(network, {**present, **taken})
+    anew = f"; what does not fit starts anew: {'; '.join(misfits.values())}" if misfits else ""
+    print(f"weights of {' '.join(layers)} are taken from {source}{anew}", file=sys.stderr)
+    return layers
+
+
+def check(source: str) -> None:
+    """Refuses a source that `load` could not read, before there is a network to load into.
+
+    Raises:
+        UserError: as `load`, but for shapes.
+    """
+    with _open_source(source):
+        pass
+
+
+def freeze(network: keras.Model, names: Sequence[str]) -> None:
+    """Makes layers stay as they are in training.
+
+    Args:
+        network: an `AlexNet`, in columns or not; not compiled yet.
+        names: of layers with weights, such as "conv1", which is both of its columns.
+
+    Raises:
+        UserError: no layer is left that could learn, or there is no such layer.
+    """
+    layers = _layers(column_parallel.read_weights(network)) if names else []
+    unknown = set(names) - set(layers)
+    if unknown or (names and set(names) == set(layers)):
+        raise UserError(
+            f"some of the layers {', '.join(layers)} can be frozen, not all; "
+            f"--freeze has {', '.join(names)}; leave {', '.join(sorted(unknown)) or 'one'} out"
+        )
+    of_columns = {name_in(column, name) for column in COLUMNS for name in names}
+    for layer in network.layers:
+        if layer.name in {*names, *of_columns}:
+            layer.trainable = False
+
+
+@contextlib.contextmanager
+def _open_source(source: str) -> Iterator[Mapping[str, np.ndarray | h5py.Dataset]]:
+    """What the source has, by "layer/variable". A file's arrays are not read before it is asked."""
+    if os.path.isdir(source):
+        yield _checkpoint_weights(source)
+        return
+    if not os.path.exists(source):
+        raise UserError(
+            f"--init_weights needs a .weights.h5 file or the --workdir of a run, but there is no "
+            f"{source}; check the path"
+        )
+    try:
+        with h5py.File(source, "r") as file:
+            yield _file_weights(file)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--init_weights needs a .weights.h5 file of Keras 3, whole, but {source} is none; "
+            f"keras_alexnet.convert makes one of weights of Caffe or PyTorch"
+        ) from error
+
+
+def _checkpoint_weights(workdir: str) -> Mapping[str, np.ndarray]:
+    checkpoint = checkpoints.read(workdir, "best")
+    if checkpoint is None:
+        raise UserError(
+            f"--init_weights needs a run with a finished epoch, but {workdir} has no whole "
+            f"checkpoint; train it first, or check the path"
+        )
+    return {**checkpoint.weights, **checkpoint.averages}  # what was validated
+
+
+def _file_weights(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """Of layers/<class>_<number>/vars/<number>, the layer's name being an attribute of vars.
+
+    Raises:
+        ValueError: the file is not of Keras 3, or damaged.
+    """
+    weights = {}
+    try:
+        for group in file["layers"].values():
+            variables = group["vars"]
+            for index, kind in enumerate(_KINDS[: len(variables)]):
+                weights[f"{variables.attrs['name']}/{kind}"] = variables[str(index)]
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError("no layers with numbered variables") from error
+    for name, found in weights.items():
+        if not isinstance(found, h5py.Dataset) or found.dtype.kind != "f":
+            raise ValueError(f"{name} is no array of floating-point numbers")
+    return weights
+
+
+def _layers(present: Mapping[str, np.ndarray]) -> list[str]:
+    """Those with weights, of what a network has by "layer/variable"."""
+    return [layer for layer in LAYER_NAMES if f"{layer}/{_KINDS[0]}" in present]
+
+
+def _misfits(
+    found: Mapping[str, np.ndarray | h5py.Dataset], present: Mapping[str, np.ndarray]
+) -> dict[str, str]:
+    """The first difference of each layer that does not fit, in words, in the network's order."""
+    misfits = {}
+    for layer in _layers(present):
+        for name in (f"{layer}/{kind}" for kind in _KINDS):
+            there = found[name].shape if name in found else "absent"
+            if there != present[name].shape:
+                misfits[layer] = f"{name} is {there} there and {present[name].shape} here"
+                break
+    return misfits

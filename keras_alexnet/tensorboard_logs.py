@@ -1,0 +1,158 @@
+"""What `tensorboard --logdir RUN/tensorboard` shows of a run.
+
+FOLDER/train/        a point an epoch of loss, accuracies, rate and speed; the filters of conv1;
+                     where asked for, histograms of all weights and their gradients
+FOLDER/validation/   a point an epoch of cross-entropy and accuracies
+"""
+
+import os
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorboard.backend.event_processing import event_file_loader
+from tensorboard.plugins.histogram import metadata as histogram_metadata
+
+from keras_alexnet import column_parallel
+
+_SCALARS = {  # of a folder: tag -> name in the logs of an epoch
+    "train": {
+        name: name
+        for name in (
+            "loss",
+            "cross_entropy",
+            "top1",
+            "top5",
+            "learning_rate",
+            "images_per_second",
+            "input_wait_seconds",
+        )
+    },
+    "validation": {name: f"val_{name}" for name in ("cross_entropy", "top1", "top5")},
+}
+_FILTERS_A_ROW = 16  # as in figure 3 of the paper, so that each column of 48 has rows of its own
+_PIXELS_A_WEIGHT = 4
+_LINE = 0.0  # black
+_BUCKETS = 30  # of a histogram; TensorBoard's usual number
+
+
+class TensorBoardLogs(keras.callbacks.Callback):
+    """Writes TensorBoard's event files, an epoch's points with its number, from 1, as their step.
+
+    A run that is gone on with writes to new files in the same folders. What it comes to again,
+    because it was killed between these logs and its checkpoint, is not written again.
+
+    Args:
+        folder: of all logs of the run.
+        network: the AlexNet whose weights are looked at, in columns or not.
+    """
+
+    def __init__(self, folder: str, network: keras.Model) -> None:
+        super().__init__()
+        self._network = network
+        self._logs = {name: _EventLog(os.path.join(folder, name)) for name in _SCALARS}
+
+    def log_histograms(self, step: int, gradients: Mapping[str, np.ndarray]) -> None:
+        """Writes histograms of all weights ("conv1/kernel") and of their gradients.
+
+        Args:
+            step: of the run.
+            gradients: by "layer/variable", whole: "conv1/kernel" in columns too. What is logged
+                is called "conv1/kernel/gradient".
+        """
+        log = self._logs["train"]
+        for name, array in column_parallel.read_weights(self._network).items():
+            if array.ndim:  # the step of a dropout is no weight
+                log.histogram(name, array, step)
+        for name, array in gradients.items():
+            log.histogram(f"{name}/gradient", array, step)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
+        """Writes the points of the epoch, and what the filters of conv1 look like after it."""
+        for folder, scalars in _SCALARS.items():
+            for tag, name in scalars.items():
+                self._logs[folder].scalar(tag, logs[name], epoch + 1)
+        kernel = column_parallel.read_weights(self._network)["conv1/kernel"]
+        self._logs["train"].image("conv1/filters", filter_picture(kernel), epoch + 1)
+
+    def on_train_end(self, logs: Mapping | None = None) -> None:
+        """Closes the files."""
+        for log in self._logs.values():
+            log.close()
+
+
+def filter_picture(kernel: np.ndarray) -> np.ndarray:
+    """The filters of conv1 in one grid, as in figure 3 of the paper, with a line around each.
+
+    Args:
+        kernel: [side, side, 3, filters], RGB.
+
+    Returns:
+        [height, width, 3], from 0, the smallest of all weights, to 1, the largest. A weight is a
+        square of 4x4 pixels.
+    """
+    side, _, channels, filters = kernel.shape
+    low, high = kernel.min(), kernel.max()
+    scaled = (kernel - low) / max(high - low, np.finfo(np.float32).tiny)
+    a_row = min(filters, _FILTERS_A_ROW)
+    rows = -(-filters // a_row)
+    cells = np.full([rows * a_row, side + 1, side + 1, channels], _LINE, np.float32)
+    cells[:filters, :side, :side] = np.moveaxis(scaled, 3, 0)
+    grid = cells.reshape(rows, a_row, side + 1, side + 1, channels).swapaxes(1, 2)
+    grid = grid.reshape(rows * (side + 1), a_row * (side + 1), channels)
+    grid = np.pad(grid, [(1, 0), (1, 0), (0, 0)], constant_values=_LINE)
+    return grid.repeat(_PIXELS_A_WEIGHT, axis=0).repeat(_PIXELS_A_WEIGHT, axis=1)
+
+
+class _EventLog:
+    """A folder of event files, in which a tag has one point a step, whoever comes to it again.
+
+    A point is in the file at once, for a run may be killed at any moment: `as_default` flushes.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._written = {
+            (value.tag, event.step)
+            for path in tf.io.gfile.glob(os.path.join(folder, "events.out.tfevents.*"))
+            for event in event_file_loader.EventFileLoader(path).Load()
+            for value in event.summary.value
+        }
+        self._writer = tf.summary.create_file_writer(folder)
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        if self._is_new(tag, step):
+            with self._writer.as_default():
+                tf.summary.scalar(tag, value, step)
+
+    def image(self, tag: str, picture: np.ndarray, step: int) -> None:
+        if self._is_new(tag, step):
+            with self._writer.as_default():
+                tf.summary.image(tag, picture[np.newaxis], step)
+
+    def histogram(self, tag: str, array: np.ndarray, step: int) -> None:
+        """Of the finite values.
+
+        By NumPy: `tf.summary.histogram` makes a number of 8 bytes for each value and bucket, which
+        are 9 GB for the kernel of fc6.
+        """
+        if self._is_new(tag, step):
+            values = np.asarray(array, np.float64)  # float32 cannot part equal biases
+            counts, edges = np.histogram(values[np.isfinite(values)], _BUCKETS)
+            with self._writer.as_default():
+                tf.summary.write(
+                    tag,
+                    tf.constant(np.stack([edges[:-1], edges[1:], counts], axis=1), tf.float64),
+                    step,
+                    metadata=histogram_metadata.create_summary_metadata(
+                        display_name=None, description=None
+                    ),
+                )
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _is_new(self, tag: str, step: int) -> bool:
+        is_new = (tag, step) not in self._written
+        self._written.add((tag, step))
+        return is_new

@@ -1,0 +1,177 @@
+"""One step of training and one of validation, over whatever devices the strategy has.
+
+Keras' own `fit` would do on one machine. It fails under MultiWorkerMirroredStrategy (Keras 3.15,
+keras#20585: it reduces a PerReplica that has one local value, and takes the mean over axis 0 of
+scalar logs), cannot begin inside an epoch, and looks at a loss after the weights have changed.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_alexnet import losses, metrics, not_finite
+
+# What a step sums up, over the photos of the global batch; the last over the processes.
+SUMS = ("loss", "cross_entropy", "top1", "top5", "images", "stop")
+
+Features = Mapping[str, tf.Tensor]
+
+
+def means(totals: Sequence[float]) -> dict[str, float]:
+    """Means over the photos, by name; `images` stays a sum.
+
+    Args:
+        totals: in the order of `SUMS`, over any number of steps.
+    """
+    named = dict(zip(SUMS, map(float, totals), strict=True))
+    del named["stop"]
+    images = named["images"]
+    return {
+        name: value if name == "images" else value / images if images else float("nan")
+        for name, value in named.items()
+    }
+
+
+class TrainingSteps:
+    """The steps of one model, each a TensorFlow function.
+
+    Args:
+        model: from the features of `input_pipeline.train_dataset` to logits, with its optimizer
+            built: see `training_model.build`.
+        strategy: in whose scope the model was made.
+        batch_size: global, over all replicas.
+        label_smoothing: of the training loss.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        strategy: tf.distribute.Strategy,
+        batch_size: int,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        self._model = model
+        self._strategy = strategy
+        self._batch_size = batch_size
+        self._smoothing = label_smoothing
+
+    @tf.function
+    def train(self, batch: tuple, stop: tf.Tensor) -> tf.Tensor:
+        """Updates the weights once.
+
+        Args:
+            batch: (features, labels), of each replica.
+            stop: 1.0 where this process was asked to end, else 0.0.
+
+        Returns:
+            float32 [6], the sums of `SUMS`. The same in all processes, so that all of them end
+            after the same step.
+
+        Raises:
+            InvalidArgumentError: with `not_finite.MARK`, if the loss is not finite; the weights
+                are then still those that it came from.
+        """
+        sums, _ = self._strategy.run(self._train_replica, args=(*batch, stop))
+        return self._sum(sums)
+
+    @tf.function
+    def train_and_tell(self, batch: tuple, stop: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The same step as `train`; also returns the gradients, one a trainable variable."""
+        sums, gradients = self._strategy.run(self._train_replica, args=(*batch, stop))
+        return self._sum(sums), [self._sum(gradient) for gradient in gradients]
+
+    @tf.function
+    def validate(self, batch: tuple, stop: tf.Tensor) -> tf.Tensor:
+        """The sums of a batch, of which nothing is learned.
+
+        Args:
+            batch: (features, labels, weights), of each replica; a weight of 0 is padding.
+            stop: as of `train`.
+
+        Returns:
+            float32 [6], the sums of `SUMS`; the loss is without smoothing.
+        """
+        return self._sum(self._strategy.run(self._validate_replica, args=(*batch, stop)))
+
+    def _train_replica(self, features: Features, labels: tf.Tensor, stop: tf.Tensor) -> tuple:
+        variables = self._model.trainable_variables
+        optimizer = self._model.optimizer
+        with tf.GradientTape() as tape:
+            logits = self._model(features, training=True)
+            of_photos = losses.cross_entropy(labels, logits, self._smoothing)
+            # Each replica's share of the global mean, so that the gradients' sum is that of it.
+            loss = tf.reduce_sum(of_photos) / self._batch_size
+            scaled = optimizer.scale_loss(loss)
+        # The backward pass starts from a number that a loss which is not finite does not give:
+        # nothing is updated then.
+        start = 1.0 + 0.0 * not_finite.checked(loss)
+        gradients = tape.gradient(scaled, variables, output_gradients=start)
+        optimizer.apply(gradients, variables)
+        return self._sums(of_photos, labels, logits, tf.ones_like(of_photos), stop), gradients
+
+    def _validate_replica(
+        self, features: Features, labels: tf.Tensor, weights: tf.Tensor, stop: tf.Tensor
+    ) -> tf.Tensor:
+        logits = self._model(features, training=False)
+        of_photos = losses.cross_entropy(labels, logits)
+        return self._sums(of_photos, labels, logits, weights, stop)
+
+    def _sums(
+        self,
+        of_photos: tf.Tensor,
+        labels: tf.Tensor,
+        logits: tf.Tensor,
+        weights: tf.Tensor,
+        stop: tf.Tensor,
+    ) -> tf.Tensor:
+        ranks = metrics.label_ranks(logits, labels)
+        columns = (
+            of_photos,
+            losses.cross_entropy(labels, logits) if self._smoothing else of_photos,
+            tf.cast(ranks < 1, tf.float32),
+            tf.cast(ranks < 5, tf.float32),
+            tf.ones_like(weights),
+        )
+        return tf.stack([*(tf.reduce_sum(column * weights) for column in columns), stop])
+
+    def _sum(self, per_replica: tf.Tensor) -> tf.Tensor:
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
+
+
+class Totals:
+    """Sums over steps, in float64 and one step behind.
+
+    A device goes on with its next step while the sums of the one before are fetched.
+
+    Args:
+        values: what was summed up before, in the order of `SUMS`; that the process then was asked
+            to end is forgotten.
+    """
+
+    def __init__(self, values: Sequence[float] = ()) -> None:
+        self._values = np.array(values or [0.0] * len(SUMS), np.float64)
+        self._values[SUMS.index("stop")] = 0.0
+        self._pending: tf.Tensor | None = None
+
+    def add(self, sums: tf.Tensor) -> None:
+        """Takes the sums of a step, and adds those of the step before."""
+        self.settle()
+        self._pending = sums
+
+    def settle(self) -> None:
+        """Adds what is still to be added."""
+        if self._pending is not None:
+            self._values += self._pending.numpy()
+            self._pending = None
+
+    @property
+    def values(self) -> list[float]:
+        """The sums of all steps that were settled."""
+        return self._values.tolist()
+
+    @property
+    def stop(self) -> bool:
+        """Whether a process was asked to end."""
+        return self._values[SUMS.index("stop")] > 0

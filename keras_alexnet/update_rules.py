@@ -1,0 +1,132 @@
+"""What can be mixed into a Keras optimizer: clipping, a layer's own rate, a moving average.
+
+Each is a class to be named before the optimizer's: `class SGD(ClippedGradients,
+keras.optimizers.SGD)`. What is not asked for adds nothing to the graph.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from keras_alexnet.column_parallel.updates import UpdatesInPlace, beside
+
+# (step, multiplier): from that step on the layer's rate is the optimizer's times the multiplier.
+LayerRate = Sequence[tuple[int, float]]
+
+
+class ClippedGradients(UpdatesInPlace):
+    """Gradients that are longer than a limit, all weights together, are shortened to it.
+
+    Keras' `global_clipnorm` clips what each replica computed, before the replicas' sum: then two
+    replicas do not compute what one does. Here the sum is clipped (Pascanu et al., 2013).
+
+    Args:
+        clip_norm: the longest Euclidean norm, above 0; None for no limit.
+    """
+
+    def __init__(self, *args, clip_norm: float | None = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.clip_norm = clip_norm
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Iterable[tuple]) -> Iterable[tuple]:
+        """Keras 3's sum over the replicas, and then the limit."""
+        pairs = super()._all_reduce_sum_gradients(grads_and_vars)
+        if self.clip_norm is None:
+            return pairs
+        gradients, variables = zip(*pairs, strict=True)
+        clipped, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
+        return list(zip(clipped, variables, strict=True))
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor."""
+        return {**super().get_config(), "clip_norm": self.clip_norm}
+
+
+class LayerRates(UpdatesInPlace):
+    """Some layers learn at another multiple of the rate, which changes with the step.
+
+    A multiplier of 0 freezes a layer: its velocity, if it has one, still runs out, as in the
+    program of 2012.
+
+    Args:
+        layer_rates: by the layer's name, the changes in the order of their steps.
+    """
+
+    def __init__(self, *args, layer_rates: Mapping[str, LayerRate] | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.layer_rates = {
+            layer: [(int(step), float(multiplier)) for step, multiplier in changes]
+            for layer, changes in (layer_rates or {}).items()
+        }
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates a variable at its layer's rate."""
+        changes = self.layer_rates.get(self._layer_of(variable)) if self.layer_rates else None
+        if changes:
+            learning_rate *= _current(changes, self.iterations)
+        return super().update_step(gradient, variable, learning_rate)
+
+    def _layer_of(self, variable: tf.Variable) -> str:
+        # An optimizer is given TensorFlow's variable, whose name lacks the layer under Keras 3.
+        path = self._trainable_variables[self._get_variable_index(variable)].path
+        layer = path.split("/")[-2]
+        return layer.removesuffix("_a").removesuffix("_b")  # see column_parallel/weights.py
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor."""
+        return {**super().get_config(), "layer_rates": self.layer_rates}
+
+
+def _current(changes: LayerRate, step: tf.Variable) -> tf.Tensor:
+    """The multiplier at a step, float32."""
+    multiplier = tf.constant(1.0)
+    for start, value in changes:
+        multiplier = tf.where(tf.convert_to_tensor(step) >= start, value, multiplier)
+    return multiplier
+
+
+class AveragedWeights(UpdatesInPlace):
+    """Keeps a moving average of the weights: a <- momentum * a + (1 - momentum) * w.
+
+    It begins as the weights after the first step. Keras' own `use_ema` would do, but updates its
+    averages outside of the strategy's update.
+
+    Args:
+        average: the momentum, such as 0.999; None for no average.
+    """
+
+    def __init__(self, *args, average: float | None = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.average = average
+        self.averages: list = []
+
+    def build(self, variables: Sequence) -> None:
+        """Makes the optimizer's variables, the averages the last of them."""
+        super().build(variables)
+        if self.average is not None and not self.averages:
+            self.averages = self.add_optimizer_variables(variables, "average")
+
+    def update_step(self, gradient, variable, *args, **kwargs):
+        """Updates a variable, and then its average."""
+        super().update_step(gradient, variable, *args, **kwargs)
+        if self.average is None:
+            return
+        average = self.averages[self._get_variable_index(variable)].value
+        with beside(variable):
+            is_first = tf.equal(tf.convert_to_tensor(self.iterations), 0)
+            momentum = tf.where(is_first, 0.0, tf.constant(self.average))
+            average.assign(momentum * average + (1 - momentum) * tf.convert_to_tensor(variable))
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor."""
+        return {**super().get_config(), "average": self.average}
+
+
+def averages_of(optimizer: keras.optimizers.Optimizer) -> list:
+    """The averages of the trainable variables, in their order; empty where none are kept.
+
+    Args:
+        optimizer: also one that a loss scale is around.
+    """
+    return getattr(getattr(optimizer, "inner_optimizer", optimizer), "averages", [])

@@ -1,0 +1,111 @@
+"""Two processes that train one model over loopback."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from train_runs import PROFILE, ROOT, metrics_of, own_lines, places_of, run
+
+from data_prep.command_line import UserError
+from keras_alexnet import checkpoints, workers
+
+# What PROFILE and the options of train_runs are, as flags.
+_FLAGS = (
+    *("--profile=paper", "--width=0.0625", "--kernel_init=he_normal", "--bias_init=0"),
+    *(f"--pixel_scale={1 / 60}", "--dropout=0", "--batch_size=8", "--precision=float32"),
+    *("--schedule=plateau", "--patience=1", "--seed=5", "--strategy=multi_worker"),
+)
+
+
+def _free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def start_workers(data_dir, folder, epochs, *more):
+    addresses = [f"127.0.0.1:{port}" for port in _free_ports(2)]
+    processes = []
+    for index in range(2):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        arguments = (f"--data_dir={data_dir}", f"--workdir={folder}", f"--epochs={epochs}", *more)
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "keras_alexnet.train", *_FLAGS, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+                env={**os.environ, "TF_CONFIG": json.dumps(config)},
+            )
+        )
+    return processes
+
+
+def ends(processes, timeout=120):
+    """Exit status and messages of each."""
+    try:
+        return [
+            (process.communicate(timeout=timeout)[1], process.returncode)[::-1]
+            for process in processes
+        ]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def test_two_workers_train_as_one_process_with_twice_the_batch_and_go_on_after_a_loss(
+    data_dir, tmp_path
+):
+    one, two = tmp_path / "one", tmp_path / "two"
+    profile = PROFILE.__class__(**{**PROFILE.__dict__, "dropout_rate": 0.0})
+    run(data_dir, one, profile, epochs=3, strategy="one_device")
+    processes = start_workers(data_dir, two, 3, "--checkpoint_seconds=0")
+    while len(places_of(two)) < 2 and all(process.poll() is None for process in processes):
+        time.sleep(0.02)
+    processes[1].kill()
+    (chief_status, chief_said), (killed_status, _) = ends(processes)
+    assert killed_status == -9
+    assert chief_status == 75, chief_said
+    assert "another worker has ended or cannot be reached" in own_lines(chief_said)[-1]
+    assert places_of(two)[-1] < checkpoints.Place(3)
+
+    finished = ends(start_workers(data_dir, two, 3))
+    assert [status for status, _ in finished] == [0, 0], finished
+    weights = [checkpoints.read(str(folder)).weights for folder in (one, two)]
+    for name, value in weights[0].items():
+        scale = max(np.abs(value).max(), 1e-3)
+        np.testing.assert_allclose(weights[1][name], value, rtol=0, atol=1e-4 * scale, err_msg=name)
+    for first, second in zip(metrics_of(one), metrics_of(two), strict=True):
+        assert first["val_images"] == second["val_images"] == 10
+        for name in ("loss", "top1", "val_cross_entropy", "val_top1"):
+            assert second[name] == pytest.approx(first[name], rel=1e-3, abs=1e-6), name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no JSON",
+        "[]",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+    ],
+)
+def test_an_unusable_tf_config_is_told(text):
+    with pytest.raises(UserError, match=r"needs the environment variable TF_CONFIG .* such as"):
+        workers.check_config({"TF_CONFIG": text})
+
+
+def test_a_usable_tf_config_passes():
+    config = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}
+    workers.check_config({"TF_CONFIG": json.dumps(config)})

@@ -1,0 +1,124 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data_prep.command_line import UserError
+from keras_alexnet import PROFILES, AlexNet, devices, not_finite
+from keras_alexnet.column_parallel import column_devices, place_columns
+
+PROFILE = PROFILES["paper"].scaled(0.0625)
+ADVICE = "the last checkpoint is whole: lower --learning_rate (or --clip_norm=1) in a new --workdir"
+
+
+def alexnet():
+    return AlexNet(PROFILE, classes=7, classifier_activation=None, seed=1)
+
+
+def in_columns():
+    return place_columns(alexnet(), column_devices(PROFILE))
+
+
+def mirrored():
+    with devices.make_strategy("mirrored").scope():
+        return alexnet()
+
+
+def photos():
+    size = PROFILE.input_size
+    return np.random.default_rng(0).normal(0, 60, (2, size, size, 3)).astype(np.float32)
+
+
+def fill(network, name, value):
+    """Sets all of a kernel, or its value at one place."""
+    kernel, bias = network.get_layer(name).get_weights()
+    network.get_layer(name).set_weights([np.full_like(kernel, value), bias])
+
+
+def explained(network, inputs):
+    error = not_finite.explain(network, inputs, step=12, learning_rate=0.5)
+    assert isinstance(error, UserError)
+    begin = "the loss became not finite at step 12 with learning rate 0.5: it began at "
+    assert str(error).startswith(begin)
+    return str(error).removeprefix(begin)
+
+
+NETWORKS = [(alexnet, ""), (mirrored, ""), (in_columns, "_b")]
+IDS = ["one device", "mirrored", "columns"]
+
+
+@pytest.mark.parametrize(("make", "column"), NETWORKS, ids=IDS)
+def test_weights_that_are_not_finite_are_named(make, column):
+    network = make()
+    fill(network, f"conv5{column}", np.nan)
+    fill(network, f"conv3{column}", np.inf)
+    size = network.get_layer(f"conv3{column}").get_weights()[0].size
+    assert explained(network, photos()) == (
+        f"conv3{column}, whose kernel has infinity in {size} of {size} places; {ADVICE}"
+    )
+
+
+@pytest.mark.parametrize(("make", "column"), NETWORKS, ids=IDS)
+def test_an_output_that_overflows_is_named(make, column):
+    network = make()
+    fill(network, f"conv2{column}", 3e38)  # finite, but no sum of a few is
+    text = explained(network, photos())
+    assert text.startswith(f"conv2{column}, whose output has infinity in "), text
+    assert text.endswith(f"; {ADVICE}")
+
+
+@pytest.mark.parametrize(("make", "column"), NETWORKS, ids=IDS)
+def test_input_that_is_not_finite_is_named(make, column):
+    del column
+    inputs = photos()
+    inputs[1, 100, 100, 2] = np.nan
+    inputs[0, 0, 0, 0] = -np.inf
+    assert explained(make(), tf.constant(inputs)) == (
+        f"the network's input, which has NaN and infinity in 2 of {inputs.size} places; "
+        "check --pixel_scale, and the statistics of --data_dir with data_prep.verify"
+    )
+
+
+def test_if_nothing_else_is_it_was_the_loss():
+    network = alexnet()
+    keras.Model(inputs := keras.Input(network.input_shape[1:]), network(inputs))  # as in training
+    text = explained(network, photos())
+    assert text == f"the loss, for on these photos all outputs of the network are finite; {ADVICE}"
+    assert network.get_layer("drop6").step == 0, "to look is no step of training"
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_a_number_format_that_is_too_small_is_seen(precision):
+    devices.use_precision(precision)
+    network = alexnet()
+    fill(network, "conv2", 1e5)  # float16 ends at 65504
+    expected = {
+        "float16": "conv2, whose output has ",
+        "bfloat16": "the loss, for on these photos all outputs ",
+    }
+    assert explained(network, photos()).startswith(expected[precision])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_loss_that_is_not_finite_stops_before_the_update(value):
+    weight = tf.Variable(2.0)
+
+    @tf.function
+    def step(factor):
+        with tf.GradientTape() as tape:
+            loss = weight * factor
+        start = 1.0 + 0.0 * not_finite.checked(loss)
+        (gradient,) = tape.gradient(loss, [weight], output_gradients=start)
+        weight.assign_sub(tf.clip_by_value(gradient, -1.0, 1.0))
+        return loss
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match=not_finite.MARK):
+        step(tf.constant(value))
+    assert weight.numpy() == 2
+    assert step(tf.constant(3.0)) == 6
+    assert weight.numpy() == 1
+
+
+def test_a_finite_loss_passes():
+    loss = tf.constant(6.9, tf.bfloat16)
+    assert not_finite.checked(loss) == loss

@@ -1,0 +1,241 @@
+import dataclasses
+import os
+import pickle
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data_prep.command_line import UserError
+from keras_alexnet import PROFILES, AlexNet, checkpoints, devices, starting_weights
+from keras_alexnet.column_parallel import column_devices, place_columns, read_weights
+from keras_alexnet.profile import LAYER_NAMES
+
+PROFILE = dataclasses.replace(PROFILES["paper"].scaled(0.0625), input_size=128)
+ALL_BUT_FC8 = list(LAYER_NAMES[:-1])
+
+
+def alexnet(classes=7, seed=1, profile=PROFILE):
+    return AlexNet(profile, classes=classes, classifier_activation=None, seed=seed)
+
+
+def in_columns(**options):
+    return place_columns(alexnet(**options), column_devices(PROFILE))
+
+
+def mirrored(**options):
+    with devices.make_strategy("mirrored").scope():
+        return alexnet(**options)
+
+
+NETWORKS = pytest.mark.parametrize("make", [alexnet, mirrored, in_columns])
+
+
+def step_once(network):
+    """A training step of plain gradient descent; dropout counts it."""
+    size = PROFILE.input_size
+    photos = np.random.default_rng(0).normal(0, 60, (4, size, size, 3)).astype(np.float32)
+    with tf.GradientTape() as tape:
+        logits = network(photos, training=True)
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits([0, 1, 2, 3], logits))
+    variables = network.trainable_variables
+    for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+        variable.assign_sub(0.1 * tf.sign(gradient) + 0.01)
+
+
+def save(network, folder):
+    """As a file of Keras' and as a run's only checkpoint: both sources."""
+    network.save_weights(folder / "network.weights.h5")
+    write_checkpoint(folder / "run", 1, read_weights(network), top1=0.5)
+    return {"file": str(folder / "network.weights.h5"), "run": str(folder / "run")}
+
+
+def write_checkpoint(workdir, epoch, weights, top1, history=(), averages=None):
+    history = [*history, {"epoch": epoch, "val_top1": top1}]
+    checkpoints.write(
+        str(workdir),
+        checkpoints.Checkpoint(
+            place=checkpoints.Place(epoch),
+            weights=weights,
+            averages=averages or {},
+            optimizer=[np.array(epoch)],
+            schedule=None,
+            history=history,
+        ),
+    )
+    return history
+
+
+def assert_set(network, before, source, layers):
+    """The layers are the source's, all else is as it was."""
+    after = read_weights(network)
+    assert after.keys() == before.keys()
+    for name, array in after.items():
+        expected = source if name.split("/")[0] in layers else before
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A network of 7 classes after one step, and where it is kept."""
+    folder = tmp_path_factory.mktemp("trained")
+    network = alexnet(seed=2)
+    step_once(network)
+    return read_weights(network), save(network, folder)
+
+
+@NETWORKS
+@pytest.mark.parametrize("kind", ["file", "run"])
+def test_all_layers_of_the_same_shapes_are_set(trained, capsys, kind, make):
+    weights, sources = trained
+    network = make()
+    before = read_weights(network)
+    assert all(
+        np.any(before[f"{name}/kernel"] != weights[f"{name}/kernel"]) for name in LAYER_NAMES
+    )
+    assert starting_weights.load(network, sources[kind]) == list(LAYER_NAMES)
+    assert weights["drop6/step"] == 1, "which is no weight and stays 0 here"
+    assert_set(network, before, weights, LAYER_NAMES)
+    assert capsys.readouterr().err == (
+        f"weights of {' '.join(LAYER_NAMES)} are taken from {sources[kind]}\n"
+    )
+
+
+@NETWORKS
+@pytest.mark.parametrize("kind", ["file", "run"])
+def test_fc8_for_other_classes_starts_anew(trained, capsys, kind, make):
+    weights, sources = trained
+    network = make(classes=11)
+    before = read_weights(network)
+    assert starting_weights.load(network, sources[kind]) == ALL_BUT_FC8
+    assert_set(network, before, weights, ALL_BUT_FC8)
+    shapes = [read["fc8/kernel"].shape for read in (weights, before)]
+    assert capsys.readouterr().err == (
+        f"weights of {' '.join(ALL_BUT_FC8)} are taken from {sources[kind]}; what does not fit "
+        f"starts anew: fc8/kernel is {shapes[0]} there and {shapes[1]} here\n"
+    )
+
+
+@pytest.mark.parametrize("kind", ["file", "run"])
+def test_weights_of_another_width_are_refused(trained, kind):
+    network = alexnet(profile=dataclasses.replace(PROFILES["paper"].scaled(0.2), input_size=128))
+    before = read_weights(network)
+    there = trained[0]["conv1/kernel"].shape
+    here = before["conv1/kernel"].shape
+    with pytest.raises(UserError) as error:
+        starting_weights.load(network, trained[1][kind])
+    assert str(error.value) == (
+        f"weights of the network's shapes are needed, but nothing in {trained[1][kind]} fits: "
+        f"conv1/kernel is {there} there and {here} here; take weights of the same --profile and "
+        "--width"
+    )
+    assert_set(network, before, {}, [])
+
+
+def test_the_best_checkpoint_of_a_run_is_taken_and_its_averages(tmp_path):
+    weights, others = (read_weights(alexnet(seed=seed)) for seed in (5, 6))
+    averages = {"conv1/kernel": weights["conv1/kernel"] / 2}
+    history = write_checkpoint(tmp_path, 1, weights, top1=0.8, averages=averages)
+    write_checkpoint(tmp_path, 2, others, top1=0.3, history=history)
+    network = alexnet()
+    before = read_weights(network)
+    starting_weights.load(network, str(tmp_path))
+    assert_set(network, before, {**weights, **averages}, LAYER_NAMES)
+
+
+def test_a_layer_that_the_file_lacks_starts_anew(tmp_path, capsys):
+    path = str(tmp_path / "features.weights.h5")
+    AlexNet(PROFILE, include_top=False, seed=3).save_weights(path)
+    assert starting_weights.load(alexnet(), path) == list(LAYER_NAMES[:5])
+    assert "; fc6/bias is" not in (told := capsys.readouterr().err)
+    assert "starts anew: fc6/kernel is absent there and (" in told
+
+
+def other_file(kind, path):
+    """A file that is none of Keras 3's weights."""
+    if kind == "text":
+        path.write_text("conv1 conv2\n")
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({"conv1/kernel": np.zeros(3)}))
+    elif kind == "cut":
+        alexnet().save_weights(path)
+        path.write_bytes(path.read_bytes()[:-1000])
+    else:
+        with h5py.File(path, "w") as file:
+            OTHER_LAYOUTS[kind](file)
+
+
+def words(file):
+    variables = file.create_group("layers/dense/vars")
+    variables.attrs["name"] = "fc8"
+    variables.create_dataset("0", data=["a kernel"])
+
+
+OTHER_LAYOUTS = {
+    "empty": lambda file: None,
+    "keras 1": lambda file: file.create_dataset("conv1/conv1/kernel:0", data=np.zeros(3)),
+    "array for a group": lambda file: file.create_dataset("layers", data=np.zeros(3)),
+    "no names": lambda file: file.create_dataset("layers/dense/vars/0", data=np.zeros(3)),
+    "words": words,
+}
+
+
+@pytest.mark.parametrize("kind", ["text", "pickle", "cut", *OTHER_LAYOUTS])
+def test_what_is_no_file_of_weights_is_refused(tmp_path, kind):
+    path = tmp_path / "other.weights.h5"
+    other_file(kind, path)
+    network = alexnet()
+    before = read_weights(network)
+    with pytest.raises(UserError) as error:
+        starting_weights.load(network, str(path))
+    assert "\n" not in str(error.value)
+    assert f"a .weights.h5 file of Keras 3, whole, but {path} is none" in str(error.value)
+    assert_set(network, before, {}, [])
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    other = keras.Sequential([keras.Input([3]), keras.layers.Dense(2, name="block1")])
+    other.save_weights(tmp_path / "other.weights.h5")
+    with pytest.raises(UserError, match=r"nothing in .* fits: conv1/kernel is absent there and \("):
+        starting_weights.load(alexnet(), str(tmp_path / "other.weights.h5"))
+
+
+def test_no_source_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"or the --workdir of a run, but there is no .*/absent;"):
+        starting_weights.load(alexnet(), str(tmp_path / "absent"))
+
+
+def test_a_run_without_a_whole_checkpoint_is_refused(tmp_path, capsys):
+    with pytest.raises(UserError, match="has no whole checkpoint"):
+        starting_weights.load(alexnet(), str(tmp_path))
+    write_checkpoint(tmp_path, 1, read_weights(alexnet()), top1=0.5)
+    os.truncate(tmp_path / "checkpoints" / "epoch-0001" / "weights.npz", 1000)
+    with pytest.raises(UserError, match="has no whole checkpoint"):
+        starting_weights.load(alexnet(), str(tmp_path))
+    assert "passed over" in capsys.readouterr().err
+
+
+@NETWORKS
+def test_frozen_layers_stay_and_the_others_learn(make):
+    network = make()
+    starting_weights.freeze(network, ["conv1", "fc6"])
+    before = read_weights(network)
+    step_once(network)
+    after = read_weights(network)
+    stayed = {name for name in after if np.array_equal(before[name], after[name])}
+    assert stayed == {"conv1/kernel", "conv1/bias", "fc6/kernel", "fc6/bias"}
+
+
+def test_to_freeze_nothing_is_nothing():
+    network = alexnet()
+    starting_weights.freeze(network, [])
+    assert len(network.trainable_variables) == 16
+
+
+def test_something_has_to_learn():
+    with pytest.raises(UserError, match=r"can be frozen, not all; .* leave one out"):
+        starting_weights.freeze(alexnet(), LAYER_NAMES)
+    with pytest.raises(UserError, match=r"--freeze has conv1, conv9; leave conv9 out"):
+        starting_weights.freeze(alexnet(), ["conv1", "conv9"])

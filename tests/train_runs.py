@@ -1,0 +1,84 @@
+"""A small run of training, and how two of them are compared."""
+
+import dataclasses
+import json
+import pathlib
+import re
+
+import numpy as np
+
+from keras_alexnet import checkpoints, train
+from keras_alexnet.profiles import PROFILES
+from keras_alexnet.training_options import RunOptions, TrainingOptions
+
+ROOT = pathlib.Path(__file__).parents[1]
+PROFILE = dataclasses.replace(
+    PROFILES["paper"].scaled(0.0625),
+    kernel_init=("he_normal",) * 8,
+    bias_init=(0.0,) * 8,
+    pixel_scale=1 / 60,
+)
+_OPTIONS = TrainingOptions(
+    optimizer="sgd",
+    learning_rate=0.01,
+    momentum=0.9,
+    weight_decay=0.0005,
+    schedule="plateau",
+    patience=1,
+    epochs=3,
+    batch_size=8,
+    seed=5,
+    precision="float32",
+    strategy="mirrored",
+)
+
+
+def options(**changes):
+    return dataclasses.replace(_OPTIONS, **changes)
+
+
+USUAL = RunOptions()
+
+
+def run(data_dir, folder, profile=PROFILE, run_options=USUAL, **changes):
+    return train.train(
+        data_dir=str(data_dir),
+        workdir=str(folder),
+        profile=profile,
+        options=options(**changes),
+        run_options=run_options,
+    )
+
+
+def own_lines(text):
+    """Lines of stderr without the notes that TensorFlow writes when it starts."""
+    return [
+        line for line in text.splitlines() if line and not re.match(r"[IWE]0000 |WARNING: A", line)
+    ]
+
+
+def metrics_of(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def places_of(folder):
+    """Of the checkpoints that are there, ascending."""
+    names = [path.name for path in (folder / "checkpoints").glob("epoch-*")]
+    matches = [re.fullmatch(r"epoch-(\d+)(?:-step-(\d+))?", name) for name in names]
+    return sorted(checkpoints.Place(int(match[1]), int(match[2] or 0)) for match in matches)
+
+
+def assert_same_run(first, second):
+    """Metrics to the byte, weights, momentum and plateau to the bit."""
+    texts = [(folder / "metrics.jsonl").read_bytes() for folder in (first, second)]
+    assert texts[0] == texts[1]
+    one, two = (checkpoints.read(str(folder)) for folder in (first, second))
+    assert one.place == two.place
+    assert one.schedule == two.schedule
+    for arrays, others in ((one.weights, two.weights), (one.averages, two.averages)):
+        assert arrays.keys() == others.keys()
+        for name in arrays:
+            np.testing.assert_array_equal(arrays[name], others[name], err_msg=name)
+    for a, b in zip(one.optimizer, two.optimizer, strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,250 @@
+"""What can happen to a run: kills, SIGTERM, full disks, damaged checkpoints, broken records."""
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from train_runs import (
+    PROFILE,
+    ROOT,
+    assert_same_run,
+    metrics_of,
+    own_lines,
+    places_of,
+    run,
+)
+
+from data_prep.command_line import TryAgain, UserError
+from keras_alexnet import checkpoints, train
+from keras_alexnet.training_options import RunOptions
+
+EACH_STEP = RunOptions(checkpoint_seconds=0.0)
+_COMMAND = (
+    *("--profile=paper", "--width=0.0625", "--kernel_init=he_normal", "--bias_init=0"),
+    *("--pixel_scale=0.0167", "--batch_size=4", "--epochs=3", "--precision=float32"),
+    *("--strategy=one_device", "--schedule=plateau", "--patience=1", "--seed=5"),
+)
+
+
+def _train(data_dir, folder, changes):
+    """In a process of its own; module level, so that it can be sent there."""
+    run(data_dir, folder, run_options=EACH_STEP, **changes)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that have imported TensorFlow, and not started it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["keras_alexnet.train", "train_runs"])
+    return context
+
+
+def test_twenty_kills_and_the_same_run(data_dir, tmp_path, processes):
+    changes = {"strategy": "one_device", "batch_size": 4, "epochs": 4}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = processes.Process(target=_train, args=(data_dir, whole, changes))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    seconds = random.Random(0)
+    moments = []
+    for _ in range(20):
+        process = processes.Process(target=_train, args=(data_dir, killed, changes))
+        process.start()
+        _wait_for_a_new_checkpoint(process, killed)
+        time.sleep(seconds.uniform(0, 0.4))
+        process.kill()
+        process.join()
+        moments.append((places_of(killed) or [None])[-1])
+    assert len(set(moments)) > 5, f"too few of the kills were inside of the run: {moments}"
+    assert any(place.step for place in moments), "no kill was inside of an epoch"
+    process = processes.Process(target=_train, args=(data_dir, killed, changes))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert_same_run(whole, killed)
+    assert not list((killed / "checkpoints").glob(".*"))
+
+
+def _wait_for_a_new_checkpoint(process, folder):
+    before = places_of(folder)
+    while process.is_alive() and places_of(folder) == before:
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def command(data_dir, folder, *more):
+    arguments = (f"--data_dir={data_dir}", f"--workdir={folder}", *_COMMAND, *more)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_alexnet.train", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_sigterm_writes_a_checkpoint_and_the_same_command_goes_on(data_dir, tmp_path):
+    whole, ended = tmp_path / "whole", tmp_path / "ended"
+    with command(data_dir, whole) as process:
+        output, _ = process.communicate()
+        assert process.returncode == 0
+        assert json.loads(output)["epochs"] == 3
+    with command(data_dir, ended, "--checkpoint_seconds=0") as process:
+        while not places_of(ended) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        asked = time.monotonic()
+        _, said = process.communicate(timeout=30)
+        assert time.monotonic() - asked < 15
+    assert process.returncode == 75, said
+    assert "asked to end: the checkpoint after" in own_lines(said)[-1]
+    assert places_of(ended)[-1] < checkpoints.Place(3)
+    with command(data_dir, ended) as process:
+        process.communicate()
+        assert process.returncode == 0
+    assert_same_run(whole, ended)
+
+
+@pytest.mark.parametrize("when", ["on_train_batch_end", "on_test_begin"])
+def test_asked_to_end_in_training_or_in_validation(data_dir, tmp_path, monkeypatch, when):
+    whole, ended = tmp_path / "whole", tmp_path / "ended"
+    run(data_dir, whole, epochs=2, strategy="one_device")
+    original = getattr(train.progress.Progress, when)
+
+    def asked_to_end(self, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.progress.Progress, when, asked_to_end)
+        with pytest.raises(TryAgain, match="asked to end: the checkpoint after 0 epochs and"):
+            run(data_dir, ended, epochs=2, strategy="one_device")
+    (place,) = places_of(ended)
+    assert place.epoch == 0
+    # Asked after the first step: the second tells all processes, the sums come one step later.
+    assert place.step == {"on_test_begin": 4, "on_train_batch_end": 3}[when]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    run(data_dir, ended, epochs=2, strategy="one_device")
+    assert_same_run(whole, ended)
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "optimizer.npz", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_taken(
+    data_dir, tmp_path, capsys, whole_run, name, damage
+):
+    again = tmp_path / "again"
+    shutil.copytree(whole_run, again)
+    path = again / "checkpoints" / "epoch-0002" / name
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        del content[len(content) // 2 :]
+    else:
+        # a digit of a metric, which is still JSON; of arrays, any byte
+        place = content.find(b"0.") + 2 if name == "state.json" else len(content) // 2
+        content[place] ^= 1
+    path.write_bytes(content)
+    run(data_dir, again, epochs=2, strategy="one_device")
+    assert "passed over" in capsys.readouterr().err
+    assert_same_run(whole_run, again)
+
+
+@pytest.fixture(scope="module")
+def whole_run(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(data_dir, folder, epochs=2, strategy="one_device")
+    return folder
+
+
+def test_a_full_disk_stops_the_run_and_the_last_checkpoint_is_whole(
+    data_dir, tmp_path, small_disk, whole_run
+):
+    folder = small_disk("6m") / "run"
+    with pytest.raises(UserError, match=r"cannot be written .*No space left on device.*make room"):
+        run(data_dir, folder, epochs=2, strategy="one_device", run_options=EACH_STEP)
+    assert places_of(folder), "not even one checkpoint fits"
+    assert checkpoints.read(str(folder)).place == places_of(folder)[-1]
+    subprocess.run(["mount", "-o", "remount,size=60m", folder.parent], check=True)
+    run(data_dir, folder, epochs=2, strategy="one_device")
+    assert_same_run(whole_run, folder)
+
+
+def test_a_run_of_other_flags_refuses_and_what_is_allowed_may_differ(data_dir, tmp_path, whole_run):
+    again = tmp_path / "again"
+    shutil.copytree(whole_run, again)
+    with pytest.raises(
+        UserError, match=r"options.epochs: there 2, asked for 3.*--allow_changed_flags=epochs"
+    ):
+        run(data_dir, again, epochs=3, strategy="one_device")
+    with pytest.raises(UserError, match=r"options.seed: there 5, asked for 6"):
+        run(
+            data_dir,
+            again,
+            epochs=3,
+            seed=6,
+            strategy="one_device",
+            run_options=RunOptions(allow_changed_flags=("epochs",)),
+        )
+    figures = run(
+        data_dir,
+        again,
+        epochs=3,
+        strategy="one_device",
+        run_options=RunOptions(allow_changed_flags=("epochs",)),
+    )
+    assert figures["epochs"] == 3
+    assert metrics_of(again)[:2] == metrics_of(whole_run)
+    run(data_dir, again, epochs=3, strategy="one_device")  # it is the run's now
+
+
+def test_a_profile_override_may_be_allowed_by_its_flag(data_dir, tmp_path, whole_run):
+    again = tmp_path / "again"
+    shutil.copytree(whole_run, again)
+    other = dataclasses.replace(PROFILE, dropout_rate=0.1)
+    with pytest.raises(UserError, match=r"profile.dropout_rate: .*=dropout"):
+        run(data_dir, again, other, epochs=2, strategy="one_device")
+    allowed = RunOptions(allow_changed_flags=("dropout",))
+    run(data_dir, again, other, epochs=2, strategy="one_device", run_options=allowed)
+
+
+def test_broken_records_stop_the_run_or_are_left_out_and_counted(data_dir, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data_dir, copy)
+    shard = sorted(copy.glob("train-*"))[1]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{shard.name}, record \d+"):
+        run(copy, tmp_path / "stopped", epochs=1)
+    skip = RunOptions(skip_bad_records=1)
+    figures = run(copy, tmp_path / "run", epochs=2, run_options=skip)
+    assert figures["skipped_records"] == 1
+    assert [line["skipped_records"] for line in metrics_of(tmp_path / "run")] == [1, 1]
+    again = tmp_path / "again"
+    shutil.copytree(tmp_path / "run", again)
+    shutil.rmtree(again / "checkpoints" / "epoch-0002")
+    run(copy, again, epochs=2, run_options=skip)
+    assert_same_run(tmp_path / "run", again)
+
+
+def test_a_dry_run_takes_two_steps_and_keeps_nothing(data_dir, tmp_path):
+    folder = tmp_path / "run"
+    figures = run(data_dir, folder, run_options=RunOptions(dry_run=True))
+    assert figures["dry_run"] is True
+    assert figures["loss"] > 0
+    assert not folder.exists()
