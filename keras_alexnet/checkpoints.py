@@ -156,7 +156,8 @@ def _read_whole(workdir: str, place: Place) -> Checkpoint | None:
     if not state:
         _warn(f"{os.path.join(path, _STATE)} is not as it was written; passed over")
         return None
-    arrays: dict[str, dict[str, np.ndarray]] = {_AVERAGES: {}}
+    # What is empty has no file.
+    arrays: dict[str, dict[str, np.ndarray]] = {_WEIGHTS: {}, _AVERAGES: {}, _OPTIMIZER: {}}
     for name, digest in state["sha256"].items():
         try:
             with open(os.path.join(path, os.path.basename(name)), "rb") as file:

@@ -160,7 +160,7 @@ SOURCES: Mapping[str, Callable[[Sequence[str], records.Split], Source]] = {
 
 
 def epoch_of_tickets(
-    source: Source, seed: int | tf.Tensor, epoch: tf.Tensor, shuffle_block: int
+    source: Source, seed: int, epoch: tf.Tensor, shuffle_block: int
 ) -> tf.data.Dataset:
     """The tickets of all records, in the order of an epoch.
 
@@ -169,12 +169,12 @@ def epoch_of_tickets(
 
     Args:
         source: of the records.
-        seed: int64; others give independent orders.
+        seed: of 64 bits; others give independent orders.
         epoch: int64 scalar, from 0.
         shuffle_block: size of the buffer.
     """
     numbers = tf.range(source.shards, dtype=tf.int64)
-    epoch_seed = tf.stack([tf.cast(seed, tf.int64), epoch])
+    epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
     numbers = tf.random.experimental.stateless_shuffle(numbers, epoch_seed)
     # Dataset.shuffle takes one number for its seed.
     buffer_seed = tf.random.stateless_uniform([], epoch_seed, 1, tf.int64.max, tf.int64)

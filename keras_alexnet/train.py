@@ -184,23 +184,23 @@ class _Run:
         if len(state.history) >= options.epochs or (plateau and plateau.is_over):
             return state.history
         extent = self._extent()
-        loop = training_loop.TrainingLoop(
-            model=model,
-            steps=training_steps.TrainingSteps(
-                model, self.strategy, options.batch_size, options.label_smoothing
-            ),
-            train_data=self._train_data(state, extent),
-            validation_data=self._validation_data(),
-            extent=extent,
-            state=state,
-            hooks=self._hooks(network, model, plateau, writer, extent, state),
-            stop=self.stop,
-        )
-        with (
-            input_pipeline.broken_data_is_a_user_error(data.data_dir, data.manifest),
-            self._not_finite_is_told(network, model, loop, state),
+        with input_pipeline.broken_data_is_a_user_error(
+            data.data_dir, data.manifest, shard_paths=data.shard_paths
         ):
-            loop.run()
+            loop = training_loop.TrainingLoop(
+                model=model,
+                steps=training_steps.TrainingSteps(
+                    model, self.strategy, options.batch_size, options.label_smoothing
+                ),
+                train_data=self._train_data(state, extent),
+                validation_data=self._validation_data(),
+                extent=extent,
+                state=state,
+                hooks=self._hooks(network, model, plateau, writer, extent, state),
+                stop=self.stop,
+            )
+            with self._not_finite_is_told(network, model, loop, state):
+                loop.run()
         return state.history
 
     def _build(self) -> tuple[keras.Model, keras.Model]:

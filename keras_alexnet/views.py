@@ -118,7 +118,7 @@ def _rows(
 
     Philox makes four numbers of a key and a counter (Salmon et al., "Parallel random numbers: as
     easy as 1, 2, 3", 2011): row i is what the counter gives that is i above the seed's. So one
-    operation draws for a whole batch; one a photo would cost as much as copying its pixels.
+    operation draws for a whole batch, and it does not matter where the batch begins.
     """
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     counter += tf.stack([tf.cast(first, tf.uint64), tf.constant(0, tf.uint64)])

@@ -245,7 +245,7 @@ def write_run(folder, run, data_dir):
     checkpoints.write(
         str(folder),
         checkpoints.Checkpoint(
-            epoch=1,
+            place=checkpoints.Place(1),
             weights={name: np.asarray(variable) for name, variable in variables.items()},
             optimizer=[],
             schedule=None,

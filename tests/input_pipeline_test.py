@@ -1,13 +1,17 @@
 import dataclasses
 import io
+import shutil
 
+import damaged_shards
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from data_prep import records, tfrecord
 from data_prep.command_line import UserError
 from keras_alexnet import input_pipeline
+from keras_alexnet.input_pipeline import Share
 from keras_alexnet.profiles import PROFILES
 
 PROFILE = PROFILES["paper"]
@@ -25,43 +29,179 @@ def read_photos(data_dir, split):
     return photos
 
 
-def take_epochs(data_dir, first_epoch=0, epochs=2, seed=3, batch_size=8, profile=PROFILE):
+def take_epochs(data_dir, epochs=2, batch_size=8, **options):
+    """The batches of some epochs, four steps each."""
     manifest = records.read_manifest(data_dir)
+    options = {"profile": PROFILE, "seed": 3, **options}
     dataset = input_pipeline.train_dataset(
-        str(data_dir),
-        manifest,
-        profile=profile,
-        batch_size=batch_size,
-        seed=seed,
-        first_epoch=first_epoch,
-        epochs=epochs,
+        str(data_dir), manifest, batch_size=batch_size, epochs=epochs, **options
     )
     batches = [(features, labels.numpy()) for features, labels in dataset]
     steps = input_pipeline.train_steps(manifest, batch_size)
-    assert len(batches) == steps * (epochs - first_epoch)
+    share = options.get("share", Share())
+    left = steps * (epochs - options.get("first_epoch", 0)) - options.get("first_step", 0)
+    assert len(batches) == dataset.cardinality() == left * share.batches
     return batches, steps
+
+
+def assert_equal_batches(batches, expected):
+    for (features, labels), (other, other_labels) in zip(batches, expected, strict=True):
+        np.testing.assert_array_equal(labels, other_labels)
+        assert features.keys() == other.keys()
+        for name in features:
+            np.testing.assert_array_equal(features[name], other[name])
+
+
+def joined(batches):
+    """One batch of several: features by name, and "label"."""
+    names = batches[0][0]
+    columns = {name: np.concatenate([batch[name] for batch, _ in batches]) for name in names}
+    return columns | {"label": np.concatenate([labels for _, labels in batches])}
 
 
 def test_the_same_seed_gives_the_same_batches_and_another_seed_others(data_dir):
     first, _ = take_epochs(data_dir)
     second, _ = take_epochs(data_dir)
     other, _ = take_epochs(data_dir, seed=4)
-    for (features, labels), (features2, labels2) in zip(first, second, strict=True):
-        np.testing.assert_array_equal(labels, labels2)
-        for name in features:
-            np.testing.assert_array_equal(features[name], features2[name])
+    assert_equal_batches(first, second)
     assert any(
         not np.array_equal(a[0]["image"], b[0]["image"]) for a, b in zip(first, other, strict=True)
     )
 
 
-def test_a_run_started_from_epoch_one_sees_what_the_whole_run_saw_there(data_dir):
-    whole, steps = take_epochs(data_dir)
-    resumed, _ = take_epochs(data_dir, first_epoch=1)
-    for (features, labels), (features2, labels2) in zip(whole[steps:], resumed, strict=True):
-        np.testing.assert_array_equal(labels, labels2)
-        for name in features:
-            np.testing.assert_array_equal(features[name], features2[name])
+@pytest.mark.parametrize("place", [(0, 0), (0, 3), (1, 0), (1, 2), (2, 3)])
+def test_a_run_started_from_any_step_sees_what_the_whole_run_saw_there(data_dir, place):
+    epoch, step = place
+    whole, steps = take_epochs(data_dir, epochs=3)
+    resumed, _ = take_epochs(data_dir, epochs=3, first_epoch=epoch, first_step=step)
+    assert_equal_batches(resumed, whole[epoch * steps + step :])
+
+
+@pytest.fixture
+def one_undecodable(data_dir, tmp_path):
+    """A copy with a photo that is none, under good checksums, and the step that meets it."""
+    damaged = shutil.copytree(data_dir, tmp_path / "damaged")
+    damaged_shards.replace_photo(damaged / "train-00001-of-00003", 3)
+    dataset = input_pipeline.train_dataset(
+        str(damaged), records.read_manifest(damaged), profile=PROFILE, batch_size=1, seed=3
+    )
+    batches = iter(dataset)
+    for place in range(38):
+        try:
+            next(batches)
+        except tf.errors.InvalidArgumentError:
+            return damaged, place
+    raise AssertionError("the photo was decoded")
+
+
+def test_photos_of_steps_that_are_skipped_are_not_decoded(one_undecodable):
+    damaged, place = one_undecodable
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        take_epochs(damaged, epochs=1, batch_size=1, first_step=place)
+    take_epochs(damaged, epochs=1, batch_size=1, first_step=place + 1)
+
+
+def test_photos_of_other_workers_are_not_decoded(one_undecodable):
+    damaged, place = one_undecodable
+    for worker in range(2):
+        options = {"epochs": 1, "batch_size": 38, "share": Share(2, worker, 2)}
+        if worker == place // 19:
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                take_epochs(damaged, **options)
+        else:
+            take_epochs(damaged, **options)
+
+
+@pytest.mark.parametrize(("replicas", "workers"), [(2, 1), (2, 2), (4, 2), (8, 2)])
+def test_the_shares_of_a_step_are_the_global_batch(data_dir, replicas, workers):
+    options = {"epochs": 2, "first_step": 1, "profile": PROFILES["krizhevsky2012"]}
+    whole, _ = take_epochs(data_dir, **options)
+    parts = []
+    for worker in range(workers):
+        share = Share(replicas, worker, workers)
+        parts.append(take_epochs(data_dir, share=share, **options)[0])
+        assert all(len(labels) == 8 // replicas for _, labels in parts[-1])
+    of_step = replicas // workers
+    for step, batch in enumerate(whole):
+        mine = slice(step * of_step, (step + 1) * of_step)
+        together = joined([replica for part in parts for replica in part[mine]])
+        for name, column in joined([batch]).items():
+            np.testing.assert_array_equal(together[name], column)
+
+
+def test_a_batch_that_does_not_divide_among_the_replicas_is_refused(data_dir):
+    manifest = records.read_manifest(data_dir)
+    for make in (
+        lambda: take_epochs(data_dir, share=Share(3)),
+        lambda: input_pipeline.eval_dataset(str(data_dir), manifest, batch_size=8, share=Share(3)),
+    ):
+        with pytest.raises(UserError, match="among 3 replicas is needed, but --batch_size=8"):
+            make()
+
+
+def test_records_in_memory_come_as_from_files_and_are_read_once(data_dir, tmp_path):
+    expected, _ = take_epochs(data_dir, first_step=1, shuffle_block=16)
+    copy = shutil.copytree(data_dir, tmp_path / "copy")
+    dataset = input_pipeline.train_dataset(
+        str(copy),
+        records.read_manifest(copy),
+        profile=PROFILE,
+        batch_size=8,
+        seed=3,
+        first_step=1,
+        epochs=2,
+        shuffle_block=16,
+        cache="memory",
+    )
+    for shard in copy.glob("train-*"):
+        shard.unlink()
+    assert_equal_batches([(features, labels.numpy()) for features, labels in dataset], expected)
+
+
+def test_quiet_steps_have_no_noise_and_all_else_as_ever(data_dir):
+    loud, _ = take_epochs(data_dir, epochs=3)
+    quiet, _ = take_epochs(data_dir, epochs=3, quiet_steps=[(1, 3), (6, 7), (10, None)])
+    for step, ((features, labels), (other, other_labels)) in enumerate(
+        zip(quiet, loud, strict=True)
+    ):
+        noise = features["noise"].numpy()
+        if step in (1, 2, 6, 10, 11):
+            assert not noise.any()
+        else:
+            np.testing.assert_array_equal(noise, other["noise"])
+            assert noise.any(axis=1).all()
+        assert_equal_batches(
+            [(features | {"noise": other["noise"]}, labels)], [(other, other_labels)]
+        )
+
+
+def test_quiet_steps_are_counted_from_epoch_0_wherever_a_run_is_started(data_dir):
+    resumed, _ = take_epochs(
+        data_dir, epochs=3, first_epoch=1, first_step=1, quiet_steps=[(6, 8)]
+    )  # steps 5 ... 11
+    quiet = [not features["noise"].numpy().any() for features, _ in resumed]
+    assert quiet == [False, True, True, False, False, False, False]
+
+
+def test_a_chunk_of_photos_shares_crop_and_flip_across_batches(data_dir):
+    chunked = dataclasses.replace(PROFILE, crop_chunk=3)
+    columns = joined(take_epochs(data_dir, epochs=1, profile=chunked)[0])
+    views = np.column_stack([columns["offset"], columns["flip"]])
+    for chunk in range(0, 32, 3):
+        assert len(np.unique(views[chunk : chunk + 3], axis=0)) == 1
+    assert len(np.unique(views, axis=0)) > 8  # of 11 chunks
+    alone = joined(take_epochs(data_dir, epochs=1)[0])
+    np.testing.assert_array_equal(columns["noise"], alone["noise"])
+    np.testing.assert_array_equal(columns["label"], alone["label"])
+
+
+def test_a_shard_may_be_elsewhere(data_dir, tmp_path):
+    expected, _ = take_epochs(data_dir)
+    copy = shutil.copytree(data_dir, tmp_path / "copy")
+    name = "train-00002-of-00003"
+    (copy / name).rename(tmp_path / "elsewhere")
+    batches, _ = take_epochs(copy, shard_paths={name: str(tmp_path / "elsewhere")})
+    assert_equal_batches(batches, expected)
 
 
 def test_every_crop_is_the_part_of_a_stored_photo_that_its_offset_says(data_dir):
@@ -134,6 +274,34 @@ def test_evaluation_counts_every_photo_once(data_dir, batch_size):
         assert np.abs(image.astype(int) - photo).mean() < 0.5
 
 
+@pytest.mark.parametrize(("replicas", "workers"), [(1, 1), (4, 1), (2, 2), (4, 2), (8, 4)])
+@pytest.mark.parametrize("batch_size", [8, 16])
+def test_evaluation_in_shares_counts_every_photo_once(data_dir, batch_size, replicas, workers):
+    photos = read_photos(data_dir, "validation")
+    manifest, seen = records.read_manifest(data_dir), []
+    for worker in range(workers):
+        share = Share(replicas, worker, workers)
+        dataset = input_pipeline.eval_dataset(
+            str(data_dir), manifest, batch_size=batch_size, share=share
+        )
+        batches = list(dataset)
+        steps = -(-len(photos) // batch_size)
+        assert len(batches) == dataset.cardinality() == steps * share.batches
+        assert all(len(labels) == batch_size // replicas for _, labels, _ in batches)
+        columns = [np.concatenate(column) for column in zip(*batches, strict=True)]
+        # [steps, photos of the worker, ...]
+        seen.append([c.reshape(steps, batch_size // workers, *c.shape[1:]) for c in columns])
+    images, labels, weights = (
+        np.concatenate(parts, axis=1).reshape(-1, *parts[0].shape[2:])
+        for parts in zip(*seen, strict=True)
+    )
+    np.testing.assert_array_equal(weights, np.arange(len(weights)) < len(photos))
+    assert not images[len(photos) :].any()
+    np.testing.assert_array_equal(labels[: len(photos)], [label for _, label in photos])
+    for image, (photo, _) in zip(images, photos, strict=False):
+        assert np.abs(image.astype(int) - photo).mean() < 0.5
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_training_and_validation_have_one_structure_whatever_the_profile(data_dir, name):
     manifest, profile = records.read_manifest(data_dir), PROFILES[name]
@@ -190,3 +358,61 @@ def test_a_manifest_that_does_not_tell_how_photos_are_stored_is_refused(data_dir
     ):
         with pytest.raises(UserError, match="must tell how the photos are stored"):
             check()
+
+
+def test_a_broken_record_is_named(one_undecodable):
+    damaged, _ = one_undecodable
+    manifest = records.read_manifest(damaged)
+    message = r"train-00001-of-00003, record 3 at byte \d+: a JPEG is required.*data_prep.verify"
+    for split in ("train", None):
+        with (
+            pytest.raises(UserError, match=message) as raised,
+            input_pipeline.broken_data_is_a_user_error(str(damaged), manifest, split),
+        ):
+            take_epochs(damaged)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_missing_shard_is_named(data_dir, tmp_path):
+    damaged = shutil.copytree(data_dir, tmp_path / "damaged")
+    (damaged / "validation-00001-of-00002").unlink()
+    manifest = records.read_manifest(damaged)
+    with (
+        pytest.raises(UserError, match=r"validation-00001-of-00002, record 0 .* whole shard is"),
+        input_pipeline.broken_data_is_a_user_error(str(damaged), manifest, "validation"),
+    ):
+        list(input_pipeline.eval_dataset(str(damaged), manifest, batch_size=2))
+
+
+def test_records_that_are_elsewhere_are_looked_for_there(one_undecodable, data_dir, tmp_path):
+    damaged, _ = one_undecodable
+    name = "train-00001-of-00003"
+    paths = {name: str(data_dir / name)}
+    with (
+        pytest.raises(UserError, match=r"cannot be read to its end \(not of the data\); run"),
+        input_pipeline.broken_data_is_a_user_error(
+            str(damaged), records.read_manifest(damaged), "train", paths
+        ),
+    ):
+        raise tf.errors.DataLossError(None, None, "not of the data\nmore")
+
+
+def test_errors_of_other_kinds_pass(data_dir):
+    with (
+        pytest.raises(KeyError),
+        input_pipeline.broken_data_is_a_user_error(str(data_dir), records.read_manifest(data_dir)),
+    ):
+        raise KeyError
+
+
+@pytest.mark.parametrize("process_seed", [0, 1, 7])
+def test_the_process_own_seed_decides_nothing(data_dir, process_seed):
+    tf.random.set_seed(process_seed)
+    try:
+        batches, _ = take_epochs(data_dir, epochs=1)
+    finally:
+        tf.random.set_seed(3)
+    other, _ = take_epochs(data_dir, epochs=1)
+    for (features, labels), (features2, labels2) in zip(batches, other, strict=True):
+        np.testing.assert_array_equal(labels, labels2)
+        np.testing.assert_array_equal(features["image"], features2["image"])

@@ -195,7 +195,7 @@ def test_a_broken_record(data_dir, tmp_path):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot be read to its end .* run data_prep.verify"):
+    with pytest.raises(UserError, match=r"has a broken record: train-.*, record \d+ at byte"):
         check(copy)
 
 

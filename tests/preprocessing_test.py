@@ -172,14 +172,30 @@ def test_colour_noise_of_the_2012_program_is_twice_that_and_shrinks_the_photo():
     arguments = arguments_of([View(16, 16, False)] * 5, KRIZHEVSKY)
     arguments |= {"profile": KRIZHEVSKY, "statistics": STATISTICS}
     still = preprocessing.network_input(**arguments)
-    dark = preprocessing.network_input(**arguments, colour_noise=np.zeros((5, 3), np.float32))
-    np.testing.assert_allclose(dark, still / 1.1, atol=1e-4)
     brightness = np.tile(np.float32([0, 0, 1]), (5, 1))
-    added = preprocessing.network_input(**arguments, colour_noise=brightness) - dark
+    added = preprocessing.network_input(**arguments, colour_noise=brightness) - still / 1.1
     # 0.1 * 121.7801 / 1.1 = 11.071, along the vector
     np.testing.assert_allclose(
         added, np.broadcast_to(11.071 * VECTORS[:, 2], added.shape), atol=2e-3
     )
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("name", ["paper", "krizhevsky2012"])
+def test_draws_that_are_all_zero_are_a_photo_without_noise_or_divisor(name, end):
+    profile = dataclasses.replace(PROFILES[name], **ENDS[end])
+    its_views, noise = random_views(profile), RANDOM.normal(size=(5, 3)).astype(np.float32)
+    noise[[1, 4]] = 0.0
+    noise[2, :2] = 0.0  # one component alone is noise
+    result = in_graph(profile, STATISTICS, **arguments_of(its_views, profile), colour_noise=noise)
+    still = reference(STORED, its_views, profile)
+    expected = np.where(
+        np.any(noise, axis=1)[:, None, None, None],
+        reference(STORED, its_views, profile, noise=noise),
+        still,
+    )
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-4)
+    assert np.abs(expected - still)[[0, 2, 3]].max((1, 2, 3)).min() > 1e-3
 
 
 def test_noise_of_deviation_0_is_no_noise_and_divides_by_nothing():
@@ -222,7 +238,7 @@ def test_no_profile_pays_for_what_another_does():
             )
         )
         types_of = [op.type for op in function.get_concrete_function(specs).graph.get_operations()]
-        arithmetic = ("AddV2", "GatherV2", "MatMul", "Mul", "ReverseV2", "Select", "Sub")
+        arithmetic = ("AddV2", "GatherV2", "MatMul", "Mul", "ReverseV2", "Select", "Any", "Sub")
         return {kind: count for kind in arithmetic if (count := types_of.count(kind))}
 
     mirrored = {"ReverseV2": 1, "Select": 1}
@@ -233,7 +249,7 @@ def test_no_profile_pays_for_what_another_does():
     assert operations("paper", **noise) == {**mirrored, **crop_mean, "MatMul": 1, "AddV2": 4}
     centre_mean = {**mirrored, "Sub": 1}
     assert operations("krizhevsky2012") == centre_mean
-    noisy = {**centre_mean, "MatMul": 1, "AddV2": 1, "Mul": 1}  # and the divisor
+    noisy = {**centre_mean, "MatMul": 1, "AddV2": 1, "Mul": 1, "Any": 1}  # and the divisor
     assert operations("krizhevsky2012", **noise) == noisy
     for name in ("owt", "seed"):
         assert operations(name, **noise) == {**mirrored, "Sub": 1, "Mul": 1}

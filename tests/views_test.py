@@ -32,18 +32,20 @@ def test_crop_is_the_pixels_of_a_view_not_mirrored():
         np.testing.assert_array_equal(crops, expected)
 
 
-def draw_views(profile, seeds, stored=256):
-    data = tf.data.Dataset.from_tensor_slices(seeds).map(
-        lambda seed: views.random_view(seed, profile, stored)
-    )
-    (drawn,) = data.batch(len(seeds)).as_numpy_iterator()
-    return drawn
+def draw_views(profile, count, first=0, seed=(7, 0), stored=256):
+    seed = tf.constant(seed, tf.int64)
+    drawn = tf.function(views.random_views)(seed, tf.constant(first), count, profile, stored)
+    return [tensor.numpy() for tensor in drawn]
+
+
+def one_each(profile):
+    """A profile whose photos share no draws."""
+    return dataclasses.replace(profile, crop_chunk=1)
 
 
 def test_random_views_are_uniform_over_all_places():
     count, places = 20_000, 33
-    seeds = np.stack([np.full(count, 7), np.arange(count)], axis=1)
-    offsets, flips, noise = draw_views(PAPER, seeds)
+    offsets, flips, noise = draw_views(PAPER, count)
     assert offsets.dtype == np.int32
     assert noise.dtype == np.float32
     for axis in range(2):
@@ -56,43 +58,64 @@ def test_random_views_are_uniform_over_all_places():
     np.testing.assert_allclose(noise.mean(0), 0, atol=5 / count**0.5)
     together = np.column_stack([offsets / 9.52, flips * 2, noise])  # of deviation 1 each
     np.testing.assert_allclose(np.cov(together.T), np.eye(6), atol=8 / count**0.5)
+    # Nor does a photo's draw tell that of the next, or of the same place in the next epoch.
+    others = [np.roll(together, -1, axis=0)]
+    others.append(
+        np.column_stack(
+            [
+                part / scale
+                for part, scale in zip(
+                    draw_views(PAPER, count, seed=(7, 1)), (9.52, 0.5, 1), strict=True
+                )
+            ]
+        )
+    )
+    for other in others:
+        covariance = np.cov(together.T, other.T)[:6, 6:]
+        np.testing.assert_allclose(covariance, 0, atol=8 / count**0.5)
 
 
-def test_random_views_are_a_function_of_the_seed():
-    seeds = np.array([[1, 2], [1, 2], [2, 1], [1, 3], [-5, 2**62]])
-    offsets, flips, noise = draw_views(CAFFE, seeds)
-    np.testing.assert_array_equal(noise[0], noise[1])
-    assert len({row.tobytes() for row in noise}) == 4
-    for row, seed in enumerate(seeds):
-        offset, flip, draws = views.random_view(seed, CAFFE)
-        np.testing.assert_array_equal(offset, offsets[row])
-        assert bool(flip) == flips[row]
-        np.testing.assert_array_equal(draws, noise[row])
-    one_number = views.random_view(tf.constant(9, tf.int64), CAFFE)
-    two_numbers = views.random_view(tf.constant([9, 0], tf.int32), CAFFE)
-    for one, two in zip(one_number, two_numbers, strict=True):
-        np.testing.assert_array_equal(one, two)
+def test_random_views_are_a_function_of_seed_and_place():
+    whole = draw_views(PAPER, 1000, seed=(-5, 2**62))
+    for first, count in ((0, 1), (7, 5), (130, 128), (999, 1)):
+        part = draw_views(PAPER, count, first, seed=(-5, 2**62))
+        for drawn, expected in zip(part, whole, strict=True):
+            np.testing.assert_array_equal(drawn, expected[first : first + count])
+    noises = [draw_views(PAPER, 50, seed=seed)[2] for seed in ((1, 2), (2, 1), (1, 3))]
+    assert len({row.tobytes() for noise in noises for row in noise}) == 150
 
 
 def test_a_run_of_an_older_version_is_gone_on_with_by_the_same_draws():
-    """What version 0.1 drew for the seeds of three photos: other draws are another run."""
-    drawn = draw_views(PAPER, np.array([[0, 0], [2**40, 0], [3, -4]]))
-    np.testing.assert_array_equal(drawn[0], [[6, 23], [12, 16], [6, 23]])
-    np.testing.assert_array_equal(drawn[1], [False, False, False])
-    expected = [[-0.602482, -1.550287, -0.192648], [1.171374, 0.140147, 0.797463]]
-    np.testing.assert_allclose(drawn[2], [*expected, [0.801011, 0.222878, 0.245908]], atol=1e-5)
+    """What version 0.2 drew for three photos: other draws are another run."""
+    offsets, flips, noise = draw_views(PAPER, 3, first=2**33, seed=(3, -4))
+    np.testing.assert_array_equal(offsets, [[14, 24], [0, 32], [12, 28]])
+    np.testing.assert_array_equal(flips, [True, False, False])
+    expected = [[1.424078, -1.301083, 1.538652], [0.464712, 0.080366, -1.258012]]
+    np.testing.assert_allclose(noise, [*expected, [-1.853894, -0.270433, -1.207268]], atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [2, 3, 128])
+def test_photos_of_a_chunk_share_crop_and_flip_but_not_noise(chunk):
+    profile = dataclasses.replace(PAPER, crop_chunk=chunk)
+    alone = draw_views(PAPER, 300)
+    for first, count in ((0, 300), (1, 130), (255, 4), (5, 1)):
+        offsets, flips, noise = draw_views(profile, count, first)
+        chunks = np.arange(first, first + count) // chunk
+        np.testing.assert_array_equal(offsets, alone[0][chunks])
+        np.testing.assert_array_equal(flips, alone[1][chunks])
+        np.testing.assert_array_equal(noise, alone[2][first : first + count])
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_what_is_random_is_the_profiles(profile):
-    margin = 256 - profile.input_size
-    offsets, flips, noise = draw_views(profile, np.arange(300))
+    margin, profile = 256 - profile.input_size, one_each(profile)
+    offsets, flips, noise = draw_views(profile, 300)
     if profile.training_crop == "random":
         assert (offsets.min(), offsets.max()) == (0, margin)
     else:
         np.testing.assert_array_equal(offsets, np.full([300, 2], margin // 2))
     assert (0 < flips.sum() < 300) if profile.training_flip else not flips.any()
-    paper = draw_views(dataclasses.replace(PAPER, input_size=profile.input_size), np.arange(300))
+    paper = draw_views(dataclasses.replace(PAPER, input_size=profile.input_size), 300)
     np.testing.assert_array_equal(noise, paper[2])
     if profile.training_crop == "random" and profile.training_flip:
         np.testing.assert_array_equal(offsets, paper[0])
@@ -100,7 +123,7 @@ def test_what_is_random_is_the_profiles(profile):
 
 
 def test_the_profile_of_the_pytorch_port_sees_what_evaluation_sees():
-    offsets, flips, _ = draw_views(SEED, np.arange(100))
+    offsets, flips, _ = draw_views(SEED, 100)
     assert offsets.dtype == np.int32
     assert {View(*offset, flip) for offset, flip in zip(offsets.tolist(), flips, strict=True)} == {
         views.central_view(SEED)
@@ -109,17 +132,17 @@ def test_the_profile_of_the_pytorch_port_sees_what_evaluation_sees():
 
 def test_one_of_crop_and_flip_may_be_random():
     fixed_crop = dataclasses.replace(SEED, training_flip=True)
-    offsets, flips, _ = draw_views(fixed_crop, np.arange(100))
+    offsets, flips, _ = draw_views(fixed_crop, 100)
     assert (offsets == 14).all()
     assert 0 < flips.sum() < 100
     unmirrored = dataclasses.replace(CAFFE, training_flip=False)
-    offsets, flips, _ = draw_views(unmirrored, np.arange(100))
-    np.testing.assert_array_equal(offsets, draw_views(CAFFE, np.arange(100))[0])
+    offsets, flips, _ = draw_views(unmirrored, 100)
+    np.testing.assert_array_equal(offsets, draw_views(CAFFE, 100)[0])
     assert not flips.any()
 
 
 def test_a_photo_of_the_crops_size_has_one_place():
-    offsets, flips, _ = draw_views(PAPER, np.arange(50), stored=224)
+    offsets, flips, _ = draw_views(PAPER, 50, stored=224)
     assert not offsets.any()
     assert 0 < flips.sum() < 50
 
@@ -128,8 +151,8 @@ def test_photos_smaller_than_a_crop():
     for function in (
         lambda: views.central_view(CAFFE, stored=226),
         lambda: views.ten_views(CAFFE, stored=226),
-        lambda: views.random_view(tf.constant([1, 2]), CAFFE, stored=226),
-        lambda: views.random_view(tf.constant([1, 2]), SEED, stored=226),
+        lambda: draw_views(CAFFE, 2, stored=226),
+        lambda: draw_views(SEED, 2, stored=226),
     ):
         with pytest.raises(ValueError, match=r"at least as large .* 227 pixels. Received: 226"):
             function()

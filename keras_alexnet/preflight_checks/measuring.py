@@ -66,7 +66,7 @@ def measure(
     statistics = records.read_statistics(data_dir, tf.io.gfile.GFile)
     input_pipeline.check_stored_size(manifest, profile)
     steps = input_pipeline.train_steps(manifest, options.batch_size)
-    with input_pipeline.broken_data_is_a_user_error(data_dir):
+    with input_pipeline.broken_data_is_a_user_error(data_dir, manifest):
         figures = _label_figures(data_dir, manifest)
         if figures["labels_out_of_range"]:
             return Measured(figures, {}, [], [])  # no loss can be computed
