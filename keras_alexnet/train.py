@@ -10,43 +10,23 @@ again, and ends as it would have ended; SIGTERM makes it write one and end with 
 folder of another run is refused. --dry_run takes two steps of training and of validation.
 """
 
-import contextlib
-import dataclasses
-import hashlib
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import keras
-import tensorflow as tf
 from absl import flags
 
-from data_prep import command_line, records
+from data_prep import command_line
 from keras_alexnet import (
-    broken_records,
     checkpoints,
-    code_version,
     column_parallel,
     devices,
-    input_pipeline,
-    not_finite,
-    preprocessing,
-    progress,
-    schedules,
-    starting_weights,
     stop_signal,
-    training_loop,
-    training_model,
     training_options,
-    training_steps,
+    training_run,
     workers,
 )
 from keras_alexnet import flags as training_flags
-from keras_alexnet import workdir as workdirs
 from keras_alexnet.profile import Profile
-from keras_alexnet.run_writer import RunWriter
-from keras_alexnet.tensorboard_logs import TensorBoardLogs
 from keras_alexnet.training_options import RunOptions, TrainingOptions
 
 FLAGS = flags.FlagValues()
@@ -55,20 +35,6 @@ _WORKDIR = training_flags.workdir(FLAGS)
 training_flags.define_training(FLAGS)
 training_flags.define_run(FLAGS)
 _USUAL = RunOptions()
-_DRY_STEPS = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class _Data:
-    """What is trained on and validated with, and how it is cut into steps."""
-
-    data_dir: str
-    manifest: records.Manifest
-    statistics: records.Statistics
-    shard_paths: Mapping[str, str]
-    skipped: int
-    steps: int
-    validation_images: int
 
 
 def train(
@@ -105,288 +71,31 @@ def train(
     strategy = devices.make_strategy(options.strategy)
     devices.check_batch(options.batch_size, strategy)
     with workers.loss_of_a_worker_is_told(strategy), stop_signal.noted() as stop:
-        run = _Run(strategy, workdir, profile, options, run_options, stop)
-        run.open(data_dir, flags_text)
+        data = training_run.open_run(
+            strategy=strategy,
+            data_dir=data_dir,
+            workdir=workdir,
+            profile=profile,
+            options=options,
+            run_options=run_options,
+            flags_text=flags_text,
+        )
+        run = training_run.TrainingRun(strategy, workdir, profile, options, run_options, data, stop)
         history = run.go()
-    figures = _figures(run, history)
+    figures = _dry_figures(history) if run_options.dry_run else _figures(history, workdir)
     return {**figures, "seconds": round(time.perf_counter() - started, 1)}
 
 
-class _Run:
-    """One run from its flags to its end: each method is a stage of `train`."""
-
-    def __init__(
-        self,
-        strategy: tf.distribute.Strategy,
-        workdir: str,
-        profile: Profile,
-        options: TrainingOptions,
-        run_options: RunOptions,
-        stop: stop_signal.StopSignal,
-    ) -> None:
-        self.strategy = strategy
-        self.workdir = workdir
-        self.profile = profile
-        self.options = options
-        self.run_options = run_options
-        self.stop = stop
-        self.data: _Data | None = None
-
-    def open(self, data_dir: str, flags_text: str) -> None:
-        """Reads the data set's description and makes the workdir the run's."""
-        manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
-        statistics = records.read_statistics(data_dir, tf.io.gfile.GFile)
-        input_pipeline.check_stored_size(manifest, self.profile)
-        input_pipeline.train_steps(manifest, self.options.batch_size)  # an error, if there is none
-        if self.options.init_weights and not workdirs.is_run(self.workdir):
-            starting_weights.check(self.options.init_weights)  # before there is a workdir
-        description = _describe(data_dir, manifest, self.profile, self.options)
-        shard_paths: Mapping[str, str] = {}
-        skipped = 0
-        with workers.chief_first(self.strategy) as is_chief:
-            if is_chief and not self.run_options.dry_run:
-                workdirs.start(
-                    self.workdir,
-                    description,
-                    data_dir,
-                    allowed=self.run_options.allow_changed_flags,
-                    flags_text=flags_text,
-                )
-            limit = self.run_options.skip_bad_records
-            if limit and not self.run_options.dry_run:
-                folder = os.path.join(self.workdir, workdirs.SKIPPED)
-                found = broken_records.set_aside(data_dir, manifest, folder, limit)
-                manifest, shard_paths, skipped = found.manifest, found.shard_paths, found.count
-        self.data = _Data(
-            data_dir=data_dir,
-            manifest=manifest,
-            statistics=statistics,
-            shard_paths=shard_paths,
-            skipped=skipped,
-            steps=input_pipeline.train_steps(manifest, self.options.batch_size),
-            validation_images=manifest.splits["validation"].records,
-        )
-
-    def go(self) -> list[dict]:
-        """Trains from where the workdir says to the end; returns the metrics of all epochs."""
-        data, options = self.data, self.options
-        network, model = self._build()
-        plateau = self._plateau()
-        writer = RunWriter(self.workdir, network, model, plateau, self.run_options.keep)
-        checkpoint = None if self.run_options.dry_run else checkpoints.read(self.workdir)
-        if checkpoint:
-            writer.restore(checkpoint)
-        elif options.init_weights:
-            with self.strategy.scope():
-                starting_weights.load(network, options.init_weights)
-        state = training_loop.read_state(checkpoint)
-        print(self._announcement(state), file=sys.stderr)
-        if len(state.history) >= options.epochs or (plateau and plateau.is_over):
-            return state.history
-        extent = self._extent()
-        with input_pipeline.broken_data_is_a_user_error(
-            data.data_dir, data.manifest, shard_paths=data.shard_paths
-        ):
-            loop = training_loop.TrainingLoop(
-                model=model,
-                steps=training_steps.TrainingSteps(
-                    model, self.strategy, options.batch_size, options.label_smoothing
-                ),
-                train_data=self._train_data(state, extent),
-                validation_data=self._validation_data(),
-                extent=extent,
-                state=state,
-                hooks=self._hooks(network, model, plateau, writer, extent, state),
-                stop=self.stop,
-            )
-            with self._not_finite_is_told(network, model, loop, state):
-                loop.run()
-        return state.history
-
-    def _build(self) -> tuple[keras.Model, keras.Model]:
-        tf.config.experimental.enable_op_determinism()
-        keras.utils.set_random_seed(self.options.seed)
-        devices.use_precision(self.options.precision)
-        data = self.data
-        with self.strategy.scope():
-            return training_model.build(
-                self.profile,
-                self.options,
-                len(data.manifest.classes),
-                data.statistics,
-                data.steps,
-            )
-
-    def _plateau(self) -> schedules.Plateau | None:
-        if self.options.schedule != "plateau":
-            return None
-        return schedules.Plateau(
-            self.options.patience, self.profile.learning_rate_factor, self.profile.plateau_drops
-        )
-
-    def _extent(self) -> training_loop.Extent:
-        dry = self.run_options.dry_run
-        return training_loop.Extent(
-            epochs=1 if dry else self.options.epochs,
-            steps=min(_DRY_STEPS, self.data.steps) if dry else self.data.steps,
-            batch_size=self.options.batch_size,
-            validation_images=None if dry else self.data.validation_images,
-            notes=self._notes(),
-        )
-
-    def _notes(self) -> dict[str, object]:
-        limited = self.run_options.skip_bad_records
-        return {"skipped_records": self.data.skipped} if limited else {}
-
-    def _train_data(
-        self, state: training_loop.RunState, extent: training_loop.Extent
-    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-        data, options = self.data, self.options
-        return self._distributed(
-            lambda share: input_pipeline.train_dataset(
-                data.data_dir,
-                data.manifest,
-                profile=self.profile,
-                batch_size=options.batch_size,
-                seed=options.seed,
-                first_epoch=state.place.epoch,
-                first_step=state.place.step,
-                epochs=extent.epochs,
-                share=share,
-                cache=self.run_options.cache,
-                quiet_steps=schedules.quiet_steps(options.schedule, data.steps * options.epochs),
-                shard_paths=data.shard_paths,
-            )
-        )
-
-    def _validation_data(self) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-        data = self.data
-
-        def views(share: input_pipeline.Share) -> tf.data.Dataset:
-            stored = input_pipeline.eval_dataset(
-                data.data_dir, data.manifest, batch_size=self.options.batch_size, share=share
-            )
-            batches = input_pipeline.central_views(stored, self.profile)
-            if self.run_options.dry_run:
-                batches = batches.take(_DRY_STEPS * share.replicas // share.workers)
-            return batches
-
-        return self._distributed(views)
-
-    def _distributed(
-        self, make: Callable[[input_pipeline.Share], tf.data.Dataset]
-    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-        share = workers.share_of(self.strategy)
-        if share == input_pipeline.Share():
-            return make(share)
-        return self.strategy.distribute_datasets_from_function(lambda context: make(share))
-
-    def _hooks(
-        self,
-        network: keras.Model,
-        model: keras.Model,
-        plateau: schedules.Plateau | None,
-        writer: RunWriter,
-        extent: training_loop.Extent,
-        state: training_loop.RunState,
-    ) -> training_loop.Hooks:
-        bar = progress.Progress(
-            epochs=extent.epochs,
-            steps=extent.steps,
-            batch_size=extent.batch_size,
-            first_step=state.place.step,
-        )
-        callbacks = [*([plateau] if plateau else []), bar]
-        if self.run_options.dry_run:
-            return training_loop.Hooks(callbacks, save_seconds=float("inf"))
-        if not workers.is_chief(self.strategy):
-            callbacks.remove(bar)
-            return training_loop.Hooks(
-                callbacks, save_seconds=float("inf"), tell_steps=self.run_options.histogram_steps
-            )
-        logs = TensorBoardLogs(os.path.join(self.workdir, workdirs.TENSORBOARD), network)
-
-        def tell_gradients(step: int, gradients: Sequence[tf.Tensor]) -> None:
-            variables = model.trainable_variables
-            logs.log_histograms(step, column_parallel.named_values(network, variables, gradients))
-
-        return training_loop.Hooks(
-            callbacks=[*callbacks, logs],
-            save=writer.write,
-            save_seconds=self.run_options.checkpoint_seconds,
-            tell_gradients=tell_gradients,
-            tell_steps=self.run_options.histogram_steps,
-        )
-
-    @contextlib.contextmanager
-    def _not_finite_is_told(
-        self,
-        network: keras.Model,
-        model: keras.Model,
-        loop: training_loop.TrainingLoop,
-        state: training_loop.RunState,
-    ) -> Iterator[None]:
-        try:
-            yield
-        except tf.errors.InvalidArgumentError as error:
-            if not_finite.MARK not in str(error):
-                raise
-            features = training_loop.first_features(loop.last_features, self.strategy)
-            inputs = preprocessing.NetworkInput(self.profile, self.data.statistics)(
-                features, training=True
-            )
-            raise not_finite.explain(
-                network,
-                inputs,
-                step=state.place.epoch * self.data.steps + state.place.step + 1,
-                learning_rate=float(model.optimizer.learning_rate.numpy()),
-            ) from error
-
-    def _announcement(self, state: training_loop.RunState) -> str:
-        """What the run will do, before it does it."""
-        options, manifest = self.options, self.data.manifest
-        replicas = self.strategy.num_replicas_in_sync
-        places = (
-            f"devices: {replicas}, batch {options.batch_size} "
-            f"({options.batch_size // replicas} each)"
-        )
-        if options.strategy == devices.COLUMN_PARALLEL:
-            places = f"devices: 2, a column each, batch {options.batch_size}"
-        splits = {name: split.records for name, split in manifest.splits.items()}
-        left_out = f" ({self.data.skipped} broken ones left out)" if self.data.skipped else ""
-        epoch, step = state.place
-        return (
-            f"profile {self.profile.name}, {len(manifest.classes)} classes; {splits} photos"
-            f"{left_out}; {places}, {self.data.steps} steps an epoch, epochs {epoch + 1}"
-            f"{f' (from step {step + 1})' if step else ''} to {options.epochs}; "
-            f"{options.optimizer} at {options.learning_rate:g} ({options.schedule}), "
-            f"{options.precision}"
-        )
-
-
-def _describe(
-    data_dir: str, manifest: records.Manifest, profile: Profile, options: TrainingOptions
-) -> dict[str, object]:
-    """All that decides the weights, for run.json; and the code's version."""
-    with tf.io.gfile.GFile(os.path.join(data_dir, records.MANIFEST), "rb") as file:
-        digest = hashlib.sha256(file.read()).hexdigest()
+def _dry_figures(history: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    last = history[-1]
     return {
-        "profile": profile.to_dict(),
-        "options": dataclasses.asdict(options),
-        "classes": [dataclasses.asdict(entry) for entry in manifest.classes],
-        "manifest_sha256": digest,
-        "version": code_version.code_version(),
+        "dry_run": True,
+        "loss": last["loss"],
+        "val_cross_entropy": last["val_cross_entropy"],
     }
 
 
-def _figures(run: _Run, history: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    if run.run_options.dry_run:
-        last = history[-1]
-        return {
-            "dry_run": True,
-            "loss": last["loss"],
-            "val_cross_entropy": last["val_cross_entropy"],
-        }
+def _figures(history: Sequence[Mapping[str, object]], workdir: str) -> dict[str, object]:
     best = checkpoints.best_of(history)
     return {
         "epochs": len(history),
@@ -394,7 +103,7 @@ def _figures(run: _Run, history: Sequence[Mapping[str, object]]) -> dict[str, ob
         "top1": best["val_top1"],
         "top5": best["val_top5"],
         "images": best["val_images"],
-        "workdir": run.workdir,
+        "workdir": workdir,
         **{name: value for name, value in best.items() if name == "skipped_records"},
     }
 

@@ -24,7 +24,7 @@ from train_runs import (
 )
 
 from data_prep.command_line import TryAgain, UserError
-from keras_alexnet import checkpoints, train
+from keras_alexnet import checkpoints, progress
 from keras_alexnet.training_options import RunOptions
 
 EACH_STEP = RunOptions(checkpoint_seconds=0.0)
@@ -124,14 +124,14 @@ def test_sigterm_writes_a_checkpoint_and_the_same_command_goes_on(data_dir, tmp_
 def test_asked_to_end_in_training_or_in_validation(data_dir, tmp_path, monkeypatch, when):
     whole, ended = tmp_path / "whole", tmp_path / "ended"
     run(data_dir, whole, epochs=2, strategy="one_device")
-    original = getattr(train.progress.Progress, when)
+    original = getattr(progress.Progress, when)
 
     def asked_to_end(self, *args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)
         return original(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.progress.Progress, when, asked_to_end)
+        patch.setattr(progress.Progress, when, asked_to_end)
         with pytest.raises(TryAgain, match="asked to end: the checkpoint after 0 epochs and"):
             run(data_dir, ended, epochs=2, strategy="one_device")
     (place,) = places_of(ended)

@@ -1,0 +1,376 @@
+"""One run of training, from its options to its last epoch: which parts it has, and how they fit.
+
+`train` opens it and lets it go. What happens step by step is in training_loop.py.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from data_prep import records
+from keras_alexnet import (
+    broken_records,
+    checkpoints,
+    code_version,
+    column_parallel,
+    devices,
+    input_pipeline,
+    not_finite,
+    preprocessing,
+    progress,
+    schedules,
+    starting_weights,
+    stop_signal,
+    training_loop,
+    training_model,
+    training_steps,
+    workers,
+)
+from keras_alexnet import workdir as workdirs
+from keras_alexnet.profile import Profile
+from keras_alexnet.run_writer import RunWriter
+from keras_alexnet.tensorboard_logs import TensorBoardLogs
+from keras_alexnet.training_options import RunOptions, TrainingOptions
+
+_DRY_STEPS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """What is trained on and validated with.
+
+    Attributes:
+        data_dir: folder that data_prep.prepare wrote.
+        manifest: of it, without the records that were left out.
+        statistics: of its train split.
+        shard_paths: where shards are that are read from elsewhere, by their names.
+        skipped: how many broken records were left out.
+        steps: an epoch.
+        validation_images: records of the validation split.
+    """
+
+    data_dir: str
+    manifest: records.Manifest
+    statistics: records.Statistics
+    shard_paths: Mapping[str, str]
+    skipped: int
+    steps: int
+    validation_images: int
+
+
+def open_run(
+    *,
+    strategy: tf.distribute.Strategy,
+    data_dir: str,
+    workdir: str,
+    profile: Profile,
+    options: TrainingOptions,
+    run_options: RunOptions,
+    flags_text: str,
+) -> RunData:
+    """Reads the data set's description, and makes the workdir the run's.
+
+    Of several processes the chief does it first; a dry run leaves the workdir alone.
+
+    Args:
+        strategy: over the run's devices.
+        data_dir: folder that data_prep.prepare wrote.
+        workdir: the run's folder; one that is there must be of the same run.
+        profile: the network, overrides applied.
+        options: all else that decides what is computed.
+        run_options: how it is fed, kept and shown.
+        flags_text: kept in the workdir for a person.
+
+    Raises:
+        UserError: data or workdir cannot be used.
+    """
+    manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
+    statistics = records.read_statistics(data_dir, tf.io.gfile.GFile)
+    input_pipeline.check_stored_size(manifest, profile)
+    input_pipeline.train_steps(manifest, options.batch_size)  # an error, if there is none
+    if options.init_weights and not workdirs.is_run(workdir):
+        starting_weights.check(options.init_weights)  # before there is a workdir
+    description = _describe(data_dir, manifest, profile, options)
+    found = broken_records.Skipped(manifest, {}, 0)
+    with workers.chief_first(strategy) as is_chief:
+        if is_chief and not run_options.dry_run:
+            workdirs.start(
+                workdir,
+                description,
+                data_dir,
+                allowed=run_options.allow_changed_flags,
+                flags_text=flags_text,
+            )
+        if run_options.skip_bad_records and not run_options.dry_run:
+            folder = os.path.join(workdir, workdirs.SKIPPED)
+            limit = run_options.skip_bad_records
+            found = broken_records.set_aside(data_dir, manifest, folder, limit)
+    return RunData(
+        data_dir=data_dir,
+        manifest=found.manifest,
+        statistics=statistics,
+        shard_paths=found.shard_paths,
+        skipped=found.count,
+        steps=input_pipeline.train_steps(found.manifest, options.batch_size),
+        validation_images=manifest.splits["validation"].records,
+    )
+
+
+class TrainingRun:
+    """A run that `open_run` has opened, to be let go.
+
+    Args:
+        strategy: over the run's devices.
+        workdir: the run's folder; one that is there is gone on with.
+        profile: the network, overrides applied.
+        options: all else that decides what is computed.
+        run_options: how it is fed, kept and shown.
+        data: what `open_run` returned.
+        stop: whether the process was asked to end.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        workdir: str,
+        profile: Profile,
+        options: TrainingOptions,
+        run_options: RunOptions,
+        data: RunData,
+        stop: stop_signal.StopSignal,
+    ) -> None:
+        self.strategy = strategy
+        self.workdir = workdir
+        self.profile = profile
+        self.options = options
+        self.run_options = run_options
+        self.data = data
+        self.stop = stop
+
+    def go(self) -> list[dict]:
+        """Trains from where the workdir says to the end.
+
+        Returns:
+            The metrics of all epochs, those of before included.
+
+        Raises:
+            UserError: a record is broken, the loss is not finite any more, or the disk is full.
+            TryAgain: the process was asked to end.
+        """
+        data, options = self.data, self.options
+        network, model = self._build()
+        plateau = self._plateau()
+        writer = RunWriter(self.workdir, network, model, plateau, self.run_options.keep)
+        checkpoint = None if self.run_options.dry_run else checkpoints.read(self.workdir)
+        if checkpoint:
+            writer.restore(checkpoint)
+        elif options.init_weights:
+            with self.strategy.scope():
+                starting_weights.load(network, options.init_weights)
+        state = training_loop.read_state(checkpoint)
+        if checkpoint and workers.is_chief(self.strategy):
+            # A kill between a checkpoint and its metrics leaves the metrics behind.
+            checkpoints.write_metrics(self.workdir, state.history, state.timings)
+        print(self._announcement(state), file=sys.stderr)
+        if len(state.history) >= options.epochs or (plateau and plateau.is_over):
+            return state.history
+        extent = self._extent()
+        with input_pipeline.broken_data_is_a_user_error(
+            data.data_dir, data.manifest, shard_paths=data.shard_paths
+        ):
+            loop = training_loop.TrainingLoop(
+                model=model,
+                steps=training_steps.TrainingSteps(
+                    model, self.strategy, options.batch_size, options.label_smoothing
+                ),
+                train_data=self._train_data(state, extent),
+                validation_data=self._validation_data(),
+                extent=extent,
+                state=state,
+                hooks=self._hooks(network, model, plateau, writer, extent, state),
+                stop=self.stop,
+            )
+            with self._not_finite_is_told(network, model, loop, state):
+                loop.run()
+        return state.history
+
+    def _build(self) -> tuple[keras.Model, keras.Model]:
+        tf.config.experimental.enable_op_determinism()
+        keras.utils.set_random_seed(self.options.seed)
+        devices.use_precision(self.options.precision)
+        data = self.data
+        with self.strategy.scope():
+            return training_model.build(
+                self.profile,
+                self.options,
+                len(data.manifest.classes),
+                data.statistics,
+                data.steps,
+            )
+
+    def _plateau(self) -> schedules.Plateau | None:
+        if self.options.schedule != "plateau":
+            return None
+        return schedules.Plateau(
+            self.options.patience, self.profile.learning_rate_factor, self.profile.plateau_drops
+        )
+
+    def _extent(self) -> training_loop.Extent:
+        dry = self.run_options.dry_run
+        return training_loop.Extent(
+            epochs=1 if dry else self.options.epochs,
+            steps=min(_DRY_STEPS, self.data.steps) if dry else self.data.steps,
+            batch_size=self.options.batch_size,
+            validation_images=None if dry else self.data.validation_images,
+            notes=self._notes(),
+        )
+
+    def _notes(self) -> dict[str, object]:
+        limited = self.run_options.skip_bad_records
+        return {"skipped_records": self.data.skipped} if limited else {}
+
+    def _train_data(
+        self, state: training_loop.RunState, extent: training_loop.Extent
+    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+        data, options = self.data, self.options
+        return self._distributed(
+            lambda share: input_pipeline.train_dataset(
+                data.data_dir,
+                data.manifest,
+                profile=self.profile,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                first_epoch=state.place.epoch,
+                first_step=state.place.step,
+                epochs=extent.epochs,
+                share=share,
+                cache=self.run_options.cache,
+                quiet_steps=schedules.quiet_steps(options.schedule, data.steps * options.epochs),
+                shard_paths=data.shard_paths,
+            )
+        )
+
+    def _validation_data(self) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+        data = self.data
+
+        def views(share: input_pipeline.Share) -> tf.data.Dataset:
+            stored = input_pipeline.eval_dataset(
+                data.data_dir, data.manifest, batch_size=self.options.batch_size, share=share
+            )
+            batches = input_pipeline.central_views(stored, self.profile)
+            if self.run_options.dry_run:
+                batches = batches.take(_DRY_STEPS * share.replicas // share.workers)
+            return batches
+
+        return self._distributed(views)
+
+    def _distributed(
+        self, make: Callable[[input_pipeline.Share], tf.data.Dataset]
+    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+        share = workers.share_of(self.strategy)
+        if share == input_pipeline.Share():
+            return make(share)
+        return self.strategy.distribute_datasets_from_function(lambda context: make(share))
+
+    def _hooks(
+        self,
+        network: keras.Model,
+        model: keras.Model,
+        plateau: schedules.Plateau | None,
+        writer: RunWriter,
+        extent: training_loop.Extent,
+        state: training_loop.RunState,
+    ) -> training_loop.Hooks:
+        bar = progress.Progress(
+            epochs=extent.epochs,
+            steps=extent.steps,
+            batch_size=extent.batch_size,
+            first_step=state.place.step,
+        )
+        callbacks = [*([plateau] if plateau else []), bar]
+        if self.run_options.dry_run:
+            return training_loop.Hooks(callbacks, save_seconds=float("inf"))
+        if not workers.is_chief(self.strategy):
+            callbacks.remove(bar)
+            return training_loop.Hooks(
+                callbacks, save_seconds=float("inf"), tell_steps=self.run_options.histogram_steps
+            )
+        logs = TensorBoardLogs(os.path.join(self.workdir, workdirs.TENSORBOARD), network)
+
+        def tell_gradients(step: int, gradients: Sequence[tf.Tensor]) -> None:
+            variables = model.trainable_variables
+            logs.log_histograms(step, column_parallel.named_values(network, variables, gradients))
+
+        return training_loop.Hooks(
+            callbacks=[*callbacks, logs],
+            save=writer.write,
+            save_seconds=self.run_options.checkpoint_seconds,
+            tell_gradients=tell_gradients,
+            tell_steps=self.run_options.histogram_steps,
+        )
+
+    @contextlib.contextmanager
+    def _not_finite_is_told(
+        self,
+        network: keras.Model,
+        model: keras.Model,
+        loop: training_loop.TrainingLoop,
+        state: training_loop.RunState,
+    ) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.InvalidArgumentError as error:
+            if not_finite.MARK not in str(error):
+                raise
+            features = training_loop.first_features(loop.last_features, self.strategy)
+            inputs = preprocessing.NetworkInput(self.profile, self.data.statistics)(
+                features, training=True
+            )
+            raise not_finite.explain(
+                network,
+                inputs,
+                step=state.place.epoch * self.data.steps + state.place.step + 1,
+                learning_rate=float(model.optimizer.learning_rate.numpy()),
+            ) from error
+
+    def _announcement(self, state: training_loop.RunState) -> str:
+        """What the run will do, before it does it."""
+        options, manifest = self.options, self.data.manifest
+        replicas = self.strategy.num_replicas_in_sync
+        places = (
+            f"devices: {replicas}, batch {options.batch_size} "
+            f"({options.batch_size // replicas} each)"
+        )
+        if options.strategy == devices.COLUMN_PARALLEL:
+            places = f"devices: 2, a column each, batch {options.batch_size}"
+        splits = {name: split.records for name, split in manifest.splits.items()}
+        left_out = f" ({self.data.skipped} broken ones left out)" if self.data.skipped else ""
+        epoch, step = state.place
+        return (
+            f"profile {self.profile.name}, {len(manifest.classes)} classes; {splits} photos"
+            f"{left_out}; {places}, {self.data.steps} steps an epoch, epochs {epoch + 1}"
+            f"{f' (from step {step + 1})' if step else ''} to {options.epochs}; "
+            f"{options.optimizer} at {options.learning_rate:g} ({options.schedule}), "
+            f"{options.precision}"
+        )
+
+
+def _describe(
+    data_dir: str, manifest: records.Manifest, profile: Profile, options: TrainingOptions
+) -> dict[str, object]:
+    """All that decides the weights, for run.json; and the code's version."""
+    with tf.io.gfile.GFile(os.path.join(data_dir, records.MANIFEST), "rb") as file:
+        digest = hashlib.sha256(file.read()).hexdigest()
+    return {
+        "profile": profile.to_dict(),
+        "options": dataclasses.asdict(options),
+        "classes": [dataclasses.asdict(entry) for entry in manifest.classes],
+        "manifest_sha256": digest,
+        "version": code_version.code_version(),
+    }

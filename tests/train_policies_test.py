@@ -1,0 +1,152 @@
+"""Whole runs under the policies that a flag can choose."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from train_runs import PROFILE, assert_same_run, metrics_of, places_of, run
+
+from data_prep import records
+from keras_alexnet import ablations, checkpoints, evaluate, losses, preprocessing, views, workdir
+from keras_alexnet import input_pipeline as pipeline
+from keras_alexnet.profiles import PROFILES
+from keras_alexnet.training_options import RunOptions
+
+EACH_STEP = RunOptions(checkpoint_seconds=0.0, keep=100)
+PROGRAM = dataclasses.replace(
+    PROFILES["krizhevsky2012"].scaled(0.0625), kernel_init=("he_normal",) * 8, pixel_scale=1 / 60
+)
+# Together, all that has a state or depends on the step.
+RUNS = {
+    "adam": (PROFILE, {"optimizer": "adam", "ema": 0.9, "schedule": "cosine"}, {}),
+    "program": (
+        PROGRAM,
+        {"schedule": "krizhevsky2012", "clip_norm": 5.0, "label_smoothing": 0.1},
+        {"cache": "memory"},
+    ),
+    "float16": (PROFILE, {"precision": "float16", "freeze": ("conv1",)}, {"histogram_steps": 3}),
+    "bfloat16": (
+        PROFILE,
+        {"precision": "bfloat16", "warmup_epochs": 0.5, "schedule": "cosine"},
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_goes_on_from_any_place_bit_for_bit(data_dir, tmp_path, name):
+    profile, changes, run_changes = RUNS[name]
+    changes = {"epochs": 2, "strategy": "one_device", **changes}
+    whole = tmp_path / "whole"
+    run(data_dir, whole, profile, dataclasses.replace(EACH_STEP, **run_changes), **changes)
+    places = places_of(whole)
+    assert places == [
+        (0, 1),
+        (0, 2),
+        (0, 3),
+        (0, 4),
+        (1, 0),
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (1, 4),
+        (2, 0),
+    ]
+    for place in ((0, 3), (0, 4), (1, 0), (1, 2)):
+        again = tmp_path / "again"
+        shutil.copytree(whole, again)
+        for later in places[places.index(place) + 1 :]:
+            step = f"-step-{later.step:06d}" if later.step else ""
+            shutil.rmtree(again / "checkpoints" / f"epoch-{later.epoch:04d}{step}")
+        (again / "metrics.jsonl").unlink()
+        run(data_dir, again, profile, RunOptions(keep=100), **changes)
+        assert_same_run(whole, again)
+        shutil.rmtree(again)
+
+
+def test_the_moving_average_is_what_is_validated_evaluated_and_kept(data_dir, tmp_path):
+    run(data_dir, tmp_path / "run", ema=0.9, epochs=2, strategy="mirrored")
+    last = metrics_of(tmp_path / "run")[-1]
+    trained = workdir.load_run(str(tmp_path / "run"), "last")
+    figures = evaluate.evaluate(trained=trained, data_dir=str(data_dir))
+    assert figures["top1"] == pytest.approx(last["val_top1"])
+    kept = checkpoints.read(str(tmp_path / "run"), "last")
+    kernel = trained.model.get_layer("fc8").get_weights()[0]
+    np.testing.assert_array_equal(kernel, kept.averages["fc8/kernel"])
+    assert not np.array_equal(kernel, kept.weights["fc8/kernel"])
+    # The cross-entropy by hand, of all photos in one batch.
+    manifest = records.read_manifest(data_dir)
+    ((images, labels, _),) = pipeline.eval_dataset(str(data_dir), manifest, batch_size=10)
+    view = views.central_view(trained.profile)
+    inputs = preprocessing.view_input(images, view, trained.profile, trained.statistics)
+    logits = tf.math.log(trained.model(inputs))
+    by_hand = losses.cross_entropy(labels, logits).numpy().mean()
+    assert last["val_cross_entropy"] == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_histograms_and_logs_are_written_and_change_nothing(data_dir, tmp_path):
+    for steps in (0, 2):
+        options = RunOptions(histogram_steps=steps)
+        run(data_dir, tmp_path / str(steps), run_options=options, epochs=2, strategy="mirrored")
+    assert_same_run(tmp_path / "0", tmp_path / "2")
+    logs = EventAccumulator(str(tmp_path / "2" / "tensorboard" / "train"))
+    logs.Reload()
+    tags = logs.Tags()
+    assert {"loss", "top1", "learning_rate", "images_per_second"} <= {*tags["tensors"]} | {
+        *tags["scalars"]
+    }
+    told = {*tags["tensors"], *tags["histograms"]}
+    assert {"conv1/kernel", "conv1/kernel/gradient", "fc8/bias/gradient"} <= told
+
+
+def test_fine_tuning_starts_from_a_run_and_keeps_what_is_frozen(data_dir, tmp_path, capsys):
+    run(data_dir, tmp_path / "first", epochs=1, strategy="one_device")
+    changes = {"init_weights": str(tmp_path / "first"), "freeze": ("conv1", "conv2")}
+    run(data_dir, tmp_path / "second", epochs=1, seed=9, strategy="one_device", **changes)
+    assert "weights of conv1 conv2" in capsys.readouterr().err
+    first, second = (checkpoints.read(str(tmp_path / name)).weights for name in ("first", "second"))
+    for name in ("conv1/kernel", "conv1/bias", "conv2/kernel"):
+        np.testing.assert_array_equal(first[name], second[name])
+    for name in ("conv3/kernel", "fc8/bias"):
+        assert not np.array_equal(first[name], second[name])
+
+
+@pytest.mark.parametrize("names", [("relu", "conv4"), ("columns", "lrn", "overlap", "dropout")])
+def test_an_ablated_network_trains_and_is_evaluated(data_dir, tmp_path, names):
+    profile = ablations.apply(PROFILE, names)
+    figures = run(data_dir, tmp_path / "run", profile, epochs=1, strategy="one_device")
+    trained = workdir.load_run(str(tmp_path / "run"))
+    assert trained.profile == profile
+    assert evaluate.evaluate(trained=trained, data_dir=str(data_dir))["top1"] == figures["top1"]
+
+
+def test_the_programs_log_freezes_conv1_and_switches_the_noise_off(data_dir, tmp_path):
+    """27 steps stand for its 135 epochs: steps 14 to 18 are epochs 72 to 91, with conv1 frozen."""
+    run(
+        data_dir,
+        tmp_path / "run",
+        PROGRAM,
+        EACH_STEP,
+        epochs=9,
+        batch_size=12,
+        schedule="krizhevsky2012",
+        strategy="one_device",
+    )
+    folder = tmp_path / "run" / "checkpoints"
+    names = {place: place for place in places_of(tmp_path / "run")}
+    assert len([place for place in names if place.step]) == 27
+
+    def velocity(step):
+        """Of conv1's kernel after that many steps."""
+        epoch, rest = divmod(step, 3)
+        path = folder / (f"epoch-{epoch:04d}" + (f"-step-{rest:06d}" if rest else ""))
+        with np.load(path / "optimizer.npz") as arrays:
+            return next(arrays[key] for key in sorted(arrays) if arrays[key].shape[:2] == (11, 11))
+
+    for step in range(14, 18):  # nothing but the momentum's 0.9 is left
+        np.testing.assert_allclose(velocity(step + 1), 0.9 * velocity(step), rtol=1e-5, atol=1e-12)
+    for step in (12, 18):
+        assert not np.allclose(velocity(step + 1), 0.9 * velocity(step), rtol=1e-3)
