@@ -55,6 +55,7 @@ class Checkpoint:
         optimizer: the optimizer's variables, in its order.
         schedule: state of the learning-rate policy, or None.
         totals: sums over the steps of the epoch that is not whole yet.
+        learning_rate: that this epoch began with.
         history: a dict of metrics an epoch, the same whenever and wherever the run is made.
         timings: a dict of seconds and rates an epoch, which a clock decides.
     """
@@ -65,6 +66,7 @@ class Checkpoint:
     schedule: Mapping[str, object] | None
     history: Sequence[Mapping[str, object]]
     totals: Sequence[float] = ()
+    learning_rate: float | None = None
     timings: Sequence[Mapping[str, object]] = ()
     averages: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
@@ -97,6 +99,7 @@ def write(workdir: str, checkpoint: Checkpoint, keep: int = 2) -> None:
             **checkpoint.place._asdict(),
             "schedule": checkpoint.schedule,
             "totals": list(checkpoint.totals),
+            "learning_rate": checkpoint.learning_rate,
             "history": list(checkpoint.history),
             "timings": list(checkpoint.timings),
             "sha256": {
@@ -176,6 +179,7 @@ def _read_whole(workdir: str, place: Place) -> Checkpoint | None:
         optimizer=[arrays[_OPTIMIZER][key] for key in sorted(arrays[_OPTIMIZER])],
         schedule=state["schedule"],
         totals=state["totals"],
+        learning_rate=state["learning_rate"],
         history=state["history"],
         timings=state["timings"],
     )

@@ -11,13 +11,13 @@ from keras_alexnet.schedules import Rate
 from keras_alexnet.update_rules import AveragedWeights, ClippedGradients, LayerRate, LayerRates
 
 
-class Decay:
-    """A Keras optimizer to which this is mixed in knows how much of each weight decays.
+class DecayInGradient:
+    """A Keras optimizer to which this is mixed in adds decay * w to the gradient of each w.
 
-    That is the weight decay of the paper, of Caffe and of PyTorch's optimizers, decay * w in the
-    gradient of each w: of the same effect as a penalty decay / 2 * w^2 in the loss, which would
-    take four more passes over all weights. Keras' own `weight_decay=` is another one: it is
-    subtracted from w besides the update, and is ten times weaker at momentum 0.9.
+    That is the weight decay of the paper, of Caffe and of PyTorch's optimizers: of the same effect
+    as a penalty decay / 2 * w^2 in the loss, which would take four more passes over all weights.
+    Keras' own `weight_decay=` is another one: it is subtracted from w besides the update, and is
+    ten times weaker at momentum 0.9.
 
     Args:
         decay: of kernels.
@@ -29,29 +29,21 @@ class Decay:
         self.decay = decay
         self.bias_decay = bias_decay
 
-    def decay_of(self, variable: tf.Variable) -> float:
-        """The decay of a variable."""
-        return self.bias_decay if _is_bias(variable) else self.decay
+    def update_step(self, gradient, variable, *args, **kwargs):
+        """Updates a variable, its decay added to its gradient."""
+        decay = self.bias_decay if _is_bias(variable) else self.decay
+        if decay:
+            with beside(variable):
+                gradient = gradient + decay * tf.convert_to_tensor(variable)
+        return super().update_step(gradient, variable, *args, **kwargs)
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
         return {**super().get_config(), "decay": self.decay, "bias_decay": self.bias_decay}
 
 
-class DecayInGradient(Decay):
-    """The decay as what it is by its name, for any optimizer."""
-
-    def update_step(self, gradient, variable, *args, **kwargs):
-        """Updates a variable, its decay added to its gradient."""
-        decay = self.decay_of(variable)
-        if decay:
-            with beside(variable):
-                gradient = gradient + decay * tf.convert_to_tensor(variable)
-        return super().update_step(gradient, variable, *args, **kwargs)
-
-
-class _FewPassesSGD(Decay, keras.optimizers.SGD):
-    """What `MomentumSGD` says, in two passes over a variable: Keras makes eight."""
+class _OnePassSGD(keras.optimizers.SGD):
+    """Keras' SGD in one pass over a variable instead of five; `MomentumSGD` says what it does."""
 
     def __init__(
         self,
@@ -69,24 +61,14 @@ class _FewPassesSGD(Decay, keras.optimizers.SGD):
     def update_step(self, gradient, variable, learning_rate):
         """Updates a variable, at its own rate."""
         rate = self._bias_rate(learning_rate) if _is_bias(variable) else learning_rate
-        rate = tf.cast(rate, variable.dtype)
-        decay = self.decay_of(variable)
         if not self.momentum:
-            gradient = gradient + decay * tf.convert_to_tensor(variable) if decay else gradient
             super().update_step(gradient, variable, rate)
             return
         velocity = self.momentums[self._get_variable_index(variable)].value
-        if decay:
-            # Before the velocity is multiplied by the momentum; so this is divided by it.
-            tf.raw_ops.ResourceApplyGradientDescent(
-                var=velocity.handle,
-                alpha=rate * (decay / self.momentum),
-                delta=tf.convert_to_tensor(variable),
-            )
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle,
             accum=velocity.handle,
-            lr=rate,
+            lr=tf.cast(rate, variable.dtype),
             grad=tf.cast(gradient, variable.dtype),
             momentum=tf.cast(self.momentum, variable.dtype),
         )
@@ -107,7 +89,7 @@ class _FewPassesSGD(Decay, keras.optimizers.SGD):
 
 
 @keras.saving.register_keras_serializable(package="keras_alexnet")
-class MomentumSGD(LayerRates, AveragedWeights, ClippedGradients, _FewPassesSGD):
+class MomentumSGD(LayerRates, AveragedWeights, ClippedGradients, DecayInGradient, _OnePassSGD):
     """SGD with momentum, weight decay in the gradient, and a learning rate of the biases' own.
 
     The rule of the paper (section 5), with g the gradient and wd the weight decay:

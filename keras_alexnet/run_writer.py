@@ -47,6 +47,7 @@ class RunWriter:
             schedule=self._plateau.state if self._plateau else None,
             history=state.history,
             totals=state.totals.values if state.place.step else (),
+            learning_rate=state.learning_rate if state.place.step else None,
             timings=state.timings,
         )
         try:

@@ -34,12 +34,14 @@ class RunState:
     Attributes:
         place: what is done.
         totals: sums over the steps of the epoch that is not whole yet.
+        learning_rate: that this epoch began with.
         history: metrics an epoch.
         timings: of a clock, an epoch.
     """
 
     place: Place = _START
     totals: Totals = dataclasses.field(default_factory=Totals)
+    learning_rate: float | None = None
     history: list[dict] = dataclasses.field(default_factory=list)
     timings: list[dict] = dataclasses.field(default_factory=list)
 
@@ -140,7 +142,8 @@ class TrainingLoop:
     def _run_epoch(self, batches: Iterator) -> None:
         epoch, first_step = self._state.place
         clock = _Clock()
-        rate = self._learning_rate()
+        if not first_step:
+            self._state.learning_rate = float(self._model.optimizer.learning_rate.numpy())
         self._callbacks.on_epoch_begin(epoch)
         for step in range(first_step, self._extent.steps):
             self._train_step(Place(epoch, step), batches, clock)
@@ -152,7 +155,7 @@ class TrainingLoop:
         self._check(validation)
         images = (self._extent.steps - first_step) * self._extent.batch_size
         logs = {
-            "learning_rate": rate,
+            "learning_rate": self._state.learning_rate,
             **{name: trained[name] for name in ("loss", "cross_entropy", "top1", "top5")},
             **{f"val_{name}": validation[name] for name in _VALIDATION},
         }
@@ -248,9 +251,6 @@ class TrainingLoop:
             f"the same command again to go on"
         )
 
-    def _learning_rate(self) -> float:
-        return float(self._model.optimizer.learning_rate.numpy())
-
 
 @contextlib.contextmanager
 def _averaged(model: keras.Model) -> Iterator[None]:
@@ -292,6 +292,7 @@ def read_state(checkpoint: checkpoints.Checkpoint | None) -> RunState:
     return RunState(
         place=checkpoint.place,
         totals=Totals(checkpoint.totals),
+        learning_rate=checkpoint.learning_rate,
         history=[dict(metrics) for metrics in checkpoint.history],
         timings=[dict(timings) for timings in checkpoint.timings],
     )

@@ -20,6 +20,7 @@ def make_checkpoint(epoch, step=0, top1=0.5, history=None, **changes):
         "schedule": {"wait": 1},
         "history": history,
         "totals": [0.1, 2.0] if step else [],
+        "learning_rate": 0.01 if step else None,
         "timings": [{"epoch": line["epoch"], "seconds": 1.5} for line in history],
     }
     return checkpoints.Checkpoint(**{**fields, **changes})
@@ -31,7 +32,7 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path, step, averages):
     written = make_checkpoint(1, step, averages=averages)
     checkpoints.write(str(tmp_path), written)
     read = checkpoints.read(str(tmp_path))
-    for field in ("place", "schedule", "history", "totals", "timings"):
+    for field in ("place", "schedule", "history", "totals", "learning_rate", "timings"):
         assert getattr(read, field) == getattr(written, field), field
     for one, other in zip(written.optimizer, read.optimizer, strict=True):
         np.testing.assert_array_equal(one, other)
