@@ -187,7 +187,7 @@ def define_run(values: flags.FlagValues) -> None:
         "cache",
         "none",
         ["none", "memory"],
-        "keep the train split's records in memory after the first epoch",
+        "memory: the train split's records are read once, when the run starts, and kept",
         **define,
     )
     flags.DEFINE_integer(

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_alexnet import PROFILES, AlexNet, optimizers, update_rules
+from keras_alexnet import PROFILES, AlexNet, devices, optimizers, update_rules
 
 
 def fit_20_steps(optimizer):
@@ -136,7 +136,7 @@ def test_gradients_that_are_too_long_together_are_shortened():
 
 def test_two_replicas_clip_what_one_device_would():
     """Keras' own global_clipnorm would clip each replica's share before the sum."""
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = devices.make_strategy("mirrored")
     with strategy.scope():
         optimizer = optimizers.MomentumSGD(1.0, 0.9, clip_norm=1.0)
         layer = keras.layers.Dense(2, kernel_initializer="zeros", use_bias=False)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import random
 import shutil
@@ -45,7 +46,9 @@ def processes():
     """Processes that have imported TensorFlow, and not started it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["keras_alexnet.train", "train_runs"])
-    return context
+    yield context
+    # Or it stays, with TensorFlow in its memory, for as long as pytest does.
+    multiprocessing.forkserver._forkserver._stop()
 
 
 def test_twenty_kills_and_the_same_run(data_dir, tmp_path, processes):
