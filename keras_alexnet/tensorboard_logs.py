@@ -5,8 +5,9 @@ FOLDER/train/        a point an epoch of loss, accuracies, rate and speed; the f
 FOLDER/validation/   a point an epoch of cross-entropy and accuracies
 """
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
@@ -14,7 +15,8 @@ import tensorflow as tf
 from tensorboard.backend.event_processing import event_file_loader
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 
-from keras_alexnet import column_parallel
+from data_prep.command_line import UserError
+from keras_alexnet import checkpoints, column_parallel
 
 _SCALARS = {  # of a folder: tag -> name in the logs of an epoch
     "train": {
@@ -73,7 +75,10 @@ class TensorBoardLogs(keras.callbacks.Callback):
         for folder, scalars in _SCALARS.items():
             for tag, name in scalars.items():
                 self._logs[folder].scalar(tag, logs[name], epoch + 1)
-        kernel = column_parallel.read_weights(self._network)["conv1/kernel"]
+        variables = checkpoints.named_variables(self._network).items()
+        # Of all weights, conv1's alone are copied from their device.
+        of_conv1 = {name: v.numpy() for name, v in variables if name.startswith("conv1")}
+        kernel = column_parallel.merge(of_conv1)["conv1/kernel"]
         self._logs["train"].image("conv1/filters", filter_picture(kernel), epoch + 1)
 
     def on_train_end(self, logs: Mapping | None = None) -> None:
@@ -108,7 +113,8 @@ def filter_picture(kernel: np.ndarray) -> np.ndarray:
 class _EventLog:
     """A folder of event files, in which a tag has one point a step, whoever comes to it again.
 
-    A point is in the file at once, for a run may be killed at any moment: `as_default` flushes.
+    A point is in the file at once, for a run may be killed at any moment: `as_default` flushes. If
+    it cannot be, because the disk is full, say, that is a UserError.
     """
 
     def __init__(self, folder: str) -> None:
@@ -118,16 +124,17 @@ class _EventLog:
             for event in event_file_loader.EventFileLoader(path).Load()
             for value in event.summary.value
         }
+        self._folder = folder
         self._writer = tf.summary.create_file_writer(folder)
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         if self._is_new(tag, step):
-            with self._writer.as_default():
+            with self._open():
                 tf.summary.scalar(tag, value, step)
 
     def image(self, tag: str, picture: np.ndarray, step: int) -> None:
         if self._is_new(tag, step):
-            with self._writer.as_default():
+            with self._open():
                 tf.summary.image(tag, picture[np.newaxis], step)
 
     def histogram(self, tag: str, array: np.ndarray, step: int) -> None:
@@ -139,7 +146,7 @@ class _EventLog:
         if self._is_new(tag, step):
             values = np.asarray(array, np.float64)  # float32 cannot part equal biases
             counts, edges = np.histogram(values[np.isfinite(values)], _BUCKETS)
-            with self._writer.as_default():
+            with self._open():
                 tf.summary.write(
                     tag,
                     tf.constant(np.stack([edges[:-1], edges[1:], counts], axis=1), tf.float64),
@@ -151,6 +158,18 @@ class _EventLog:
 
     def close(self) -> None:
         self._writer.close()
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        try:
+            with self._writer.as_default():
+                yield
+        except tf.errors.OpError as error:
+            reason = str(error.message).strip().splitlines()[0]
+            raise UserError(
+                f"logs cannot be written into {self._folder} ({reason}); the last checkpoint is "
+                f"whole: make room and run the same command again"
+            ) from error
 
     def _is_new(self, tag: str, step: int) -> bool:
         is_new = (tag, step) not in self._written

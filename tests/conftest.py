@@ -64,4 +64,5 @@ def small_disk(tmp_path: pathlib.Path):
 
     yield mount
     if disk.exists():
-        subprocess.run(["umount", disk], check=True)
+        # Lazily: TensorFlow may have a file open there for as long as the process runs.
+        subprocess.run(["umount", "--lazy", disk], check=True)

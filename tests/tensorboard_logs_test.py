@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing import event_accumulator
 
+from data_prep.command_line import UserError
 from keras_alexnet import PROFILES, AlexNet, checkpoints
 from keras_alexnet.column_parallel import place_columns
 from keras_alexnet.tensorboard_logs import TensorBoardLogs, filter_picture
@@ -192,3 +193,9 @@ def test_histograms_leave_out_what_is_not_finite(tmp_path):
     TensorBoardLogs(str(tmp_path), alexnet()).log_histograms(1, {"fc8/bias": gradient})
     (histogram,) = read(tmp_path / "train")[0]["fc8/bias/gradient"][1]
     assert (histogram[0, 0], histogram[-1, 1], histogram[:, 2].sum()) == (1, 3, 3)
+
+
+def test_a_full_disk_is_one_line(small_disk):
+    folder, network = small_disk("64k") / "logs", alexnet()
+    with pytest.raises(UserError, match=r"logs cannot be written into .*No space left.*make room"):
+        run(folder, network, range(40))
