@@ -231,7 +231,7 @@ def central_views(dataset: tf.data.Dataset, profile: Profile) -> tf.data.Dataset
 
     Yields:
         ({"image", "offset", "flip", "noise"}, label, weight), with no flip. The noise, which only
-        training looks at, is of zeros: Keras wants one structure of both datasets.
+        training looks at, is of zeros: the model takes one structure of both datasets.
     """
 
     def to_view(image: tf.Tensor, label: tf.Tensor, weight: tf.Tensor) -> tuple:
@@ -307,7 +307,7 @@ def _paths(
 
 
 def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:
-    """Order kept, length known (Keras asks), and the next batch made while this one is used."""
+    """Order kept, length known, and the next batch made while this one is used."""
     options = tf.data.Options()
     options.deterministic = True
     # One folder of shards, read by one process: batches are split among replicas, not files.

@@ -204,7 +204,7 @@ class NetworkInput(keras.layers.Layer):
 
     Input: a dict of "image" (uint8 [B, S, S, 3]), "offset" (int32 [B, 2]), "flip" (uint8 [B], 1 to
     mirror: Keras under MirroredStrategy takes means of a batch, which bool has not) and "noise"
-    (float32 [B, 3]), which is looked at in training alone: evaluation inside `Model.fit` sees
+    (float32 [B, 3]), which is looked at in training alone: validation in a run sees
     neither noise nor its divisor. Output: float32 [B, S, S, 3], under every dtype policy.
 
     Not serializable: it holds a data set's statistics, which an exported graph has as constants.

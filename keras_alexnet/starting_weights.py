@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import h5py
 import keras
@@ -72,9 +72,9 @@ def freeze(network: keras.Model, names: Sequence[str]) -> None:
     Raises:
         UserError: no layer is left that could learn, or there is no such layer.
     """
-    layers = _layers(column_parallel.read_weights(network)) if names else []
+    layers = _layers(checkpoints.named_variables(network))
     unknown = set(names) - set(layers)
-    if unknown or (names and set(names) == set(layers)):
+    if unknown or set(names) == set(layers):
         raise UserError(
             f"some of the layers {', '.join(layers)} can be frozen, not all; "
             f"--freeze has {', '.join(names)}; leave {', '.join(sorted(unknown)) or 'one'} out"
@@ -136,9 +136,14 @@ def _file_weights(file: h5py.File) -> dict[str, h5py.Dataset]:
     return weights
 
 
-def _layers(present: Mapping[str, np.ndarray]) -> list[str]:
-    """Those with weights, of what a network has by "layer/variable"."""
-    return [layer for layer in LAYER_NAMES if f"{layer}/{_KINDS[0]}" in present]
+def _layers(variables: Collection[str]) -> list[str]:
+    """Those with weights, of a network's "layer/variable", in columns or not."""
+    with_weights = {name.split("/")[0] for name in variables}
+    return [
+        layer
+        for layer in LAYER_NAMES
+        if with_weights & {layer, *(name_in(column, layer) for column in COLUMNS)}
+    ]
 
 
 def _misfits(
