@@ -20,19 +20,16 @@ as 8,192 would be most of so small a data set. Seconds depend on what else the m
 are of runs of one round, and those of CPU time suffer less from it.
 """
 
-import json
 import os
 import statistics
-import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 
 import tqdm
 from absl import flags
 
-from benchmarks import input_contestants, machine, prepare_runs
+from benchmarks import input_contestants, machine, prepare_runs, runs
 from benchmarks.input_contestants import CONTESTANTS
 from data_prep import command_line
 from data_prep.command_line import UserError
@@ -64,7 +61,6 @@ WORK_DIR = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SHARDS = 16
 # title: (what is judged, what it is compared with, the ratio that is hoped for)
 RATIOS: Mapping[str, tuple[str, str, float]] = {
@@ -114,12 +110,12 @@ def measure(
         _prepare(folder, photos_dir, photos)
         with tqdm.tqdm(total=repeats * len(only), unit="run", desc="measure") as bar:
             for _ in range(repeats):
-                runs = {}
+                figures = {}
                 for name in only:
                     bar.set_postfix_str(name)
-                    runs[name] = _run(name, folder, batch_size, seconds)
+                    figures[name] = _run(name, folder, batch_size, seconds)
                     bar.update()
-                rounds.append(runs)
+                rounds.append(figures)
     return {
         "contestants": {
             name: {
@@ -141,24 +137,11 @@ def measure(
 
 def _prepare(folder: str, photos_dir: str | None, photos: int) -> None:
     """Fills the folder as `input_contestants` wants it."""
-    if photos_dir is None:
-        originals = prepare_runs.rendered(folder)
-    elif os.path.isfile(photos_dir):
-        unpacked = os.path.join(folder, "unpacked")
-        try:
-            with tarfile.open(photos_dir) as tar:
-                tar.extractall(unpacked, filter="data")
-        except tarfile.TarError as error:
-            raise UserError(
-                f"--photos_dir must be a folder or a tar; {photos_dir} is none ({error})"
-            ) from error
-        originals = prepare_runs.listed(unpacked)
-    else:
-        originals = prepare_runs.listed(photos_dir)
+    originals = prepare_runs.originals(folder, photos_dir)
     # One more: the first is to validate with.
     prepare_runs.link(os.path.join(folder, input_contestants.PHOTOS), originals, photos + 1)
     for storage in ("jpeg", "raw"):
-        _call(
+        runs.call(
             f"data_prep.prepare --storage={storage}",
             "data_prep.prepare",
             f"--storage={storage}",
@@ -176,26 +159,11 @@ Figures = dict[str, float]  # of a run: photos_per_second, cpu_ms_per_photo
 def _run(name: str, folder: str, batch_size: int, seconds: float) -> Figures:
     """One run of a contestant."""
     arguments = (name, folder, f"--batch_size={batch_size}", f"--seconds={seconds}")
-    timed = _call(f"the contestant {name}", "benchmarks.input_contestants", *arguments)
+    timed = runs.call(f"the contestant {name}", "benchmarks.input_contestants", *arguments)
     return {
         "photos_per_second": timed["photos"] / timed["seconds"],
         "cpu_ms_per_photo": 1000 * timed["cpu_seconds"] / timed["photos"],
     }
-
-
-def _call(what: str, module: str, *arguments: str) -> dict[str, float]:
-    """Runs a module of this project in a process of its own; returns the line of JSON."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=_ROOT,
-        check=False,
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"{what} failed: {reason}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _ratios(rounds: list[dict[str, Figures]], only: Sequence[str]) -> dict[str, dict[str, object]]:

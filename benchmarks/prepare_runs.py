@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Sequence
 
@@ -62,6 +63,31 @@ def listed(photos_dir: str) -> list[str]:
     if not found:
         raise UserError(f"--photos_dir must hold photos; {photos_dir} holds none")
     return found
+
+
+def originals(folder: str, photos_dir: str | None) -> list[str]:
+    """The paths of some photos.
+
+    Args:
+        folder: an existing one, for what is rendered or unpacked.
+        photos_dir: a folder of photos, or a tar of them; None renders some.
+
+    Raises:
+        UserError: it is no folder and no tar, or holds no file.
+    """
+    if photos_dir is None:
+        return rendered(folder)
+    if not os.path.isfile(photos_dir):
+        return listed(photos_dir)
+    unpacked = os.path.join(folder, "unpacked")
+    try:
+        with tarfile.open(photos_dir) as tar:
+            tar.extractall(unpacked, filter="data")
+    except tarfile.TarError as error:
+        raise UserError(
+            f"--photos_dir must be a folder or a tar; {photos_dir} is none ({error})"
+        ) from error
+    return listed(unpacked)
 
 
 def rendered(folder: str) -> list[str]:

@@ -18,17 +18,14 @@ it what its data loader does.
 product of two 4096 x 4096 matrices in the same precision, which TensorFlow makes in the same run.
 """
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
 import tqdm
 from absl import flags
 
-from benchmarks import machine, train_contestants
+from benchmarks import machine, runs, train_contestants
 from benchmarks.train_contestants import CONTESTANTS
 from data_prep import command_line
 from data_prep.command_line import UserError
@@ -44,7 +41,6 @@ ONLY = flags.DEFINE_list(
     "only", list(CONTESTANTS), "what to measure, separated by commas", flag_values=FLAGS
 )
 
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # title: (what is judged, what it is compared with, the ratio that is hoped for)
 RATIOS: Mapping[str, tuple[str, str, float]] = {
     "seed / port, float32, SGD": ("seed_sgd", "port_sgd", 1.9),
@@ -98,18 +94,14 @@ def measure(
 def _run(name: str, batch_size: int, steps: int, width: float) -> float:
     """The median seconds of a step."""
     arguments = (f"--batch_size={batch_size}", f"--steps={steps}", f"--width={width}")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.train_contestants", name, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=_ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": str(machine.CORES)},
-        check=False,
+    timed = runs.call(
+        f"the contestant {name}",
+        "benchmarks.train_contestants",
+        name,
+        *arguments,
+        environment={"OMP_NUM_THREADS": str(machine.CORES)},
     )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"the contestant {name} failed: {reason}")
-    return statistics.median(json.loads(done.stdout.splitlines()[-1])["seconds"])
+    return statistics.median(timed["seconds"])
 
 
 Round = dict[str, float]  # milliseconds a step, by contestant

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import train_contestants, train_speed
+from benchmarks import runs, train_contestants, train_speed
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ("--width=0.03", "--batch_size=2", "--steps=2", "--repeats=1")
@@ -72,7 +72,7 @@ def test_an_unknown_contestant_is_one_line():
 
 @needs_two_cores
 def test_a_contestant_that_fails_is_one_line(monkeypatch):
-    monkeypatch.setattr(train_speed.subprocess, "run", failing)
+    monkeypatch.setattr(runs.subprocess, "run", failing)
     with pytest.raises(train_speed.UserError, match="the contestant paper failed: no torch here"):
         train_speed.measure(batch_size=2, steps=1, repeats=1, width=0.03, only=["paper"])
 
