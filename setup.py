@@ -8,6 +8,10 @@ _COMMANDS = {
     "keras_alexnet.serving": ("local_server", "client"),
 }
 _DASK = "apache-beam[dask]>=2.77,<2.78"
+# Two stacks, and nothing between them: TensorFlow 2.21 with Keras 3.15, and, with the extra
+# `addons`, TensorFlow 2.15 with Keras 2.15. The releases between were never tried here.
+_TENSORFLOW = "tensorflow>=2.15.1,<2.22," + ",".join(f"!=2.{n}.*" for n in range(16, 21))
+_KERAS = "keras>=2.15,<3.16," + ",".join(f"!=3.{n}.*" for n in range(15))
 
 setuptools.setup(
     name="keras-alexnet",
@@ -26,24 +30,33 @@ setuptools.setup(
         "keras_alexnet.preflight_checks",
         "keras_alexnet.serving",
     ],
+    package_data={"keras_alexnet.serving": ["page_files/*"]},
     install_requires=[
         "absl-py",
         "apache-beam>=2.77,<2.78",
         "google-crc32c",
         "h5py",  # reads .weights.h5 files layer by layer
-        "keras>=3.15,<3.16",
+        _KERAS,
         "numpy",
         "opencv-python-headless",
         "pillow",
+        "prometheus-client",  # the local server's metrics
         "protobuf",
         "scipy",  # reads meta.mat of the ILSVRC2012 devkit
         "tensorboard",
-        "tensorflow>=2.21,<2.22",
+        _TENSORFLOW,
         "tqdm",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "serving": ["grpcio", "tensorflow-serving-api>=2.21,<2.22"],
+        "serving": ["grpcio", _TENSORFLOW.replace("tensorflow", "tensorflow-serving-api")],
+        # The second stack, on Python 3.11: what still uses TensorFlow Addons.
+        "addons": [
+            "keras==2.15.*",
+            "numpy<2",
+            "tensorflow==2.15.1",
+            "tensorflow-addons==0.23.*",
+        ],
         "dask": [_DASK],
         "torch": ["torch"],  # reads PyTorch's checkpoints; benchmarks run its port
         "dev": [
@@ -52,6 +65,7 @@ setuptools.setup(
             "pytest",
             "pytest-xdist",
             "ruff",
+            "selenium",  # drives Chromium in tests of the server's page
             "setuptools",
             "tensorflow-datasets",
             "tfrecord",  # a reader of the data set that tests try
