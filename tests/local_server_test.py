@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -17,9 +18,12 @@ import numpy as np
 import pytest
 import stand_in
 import tensorflow as tf
+from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
@@ -27,7 +31,8 @@ from tensorflow_serving.apis import (
 
 from data_prep.command_line import UserError
 from keras_alexnet import export
-from keras_alexnet.serving import loaded_model, local_server
+from keras_alexnet.serving import local_server, rest_server
+from keras_alexnet.serving.errors import RequestError
 
 ROOT = pathlib.Path(__file__).parents[1]
 PHOTOS = [stand_in.photo(300, 400, seed=seed) for seed in range(3)]
@@ -58,7 +63,10 @@ def serving(model_dir, **options):
 
     def serve():
         server["result"] = local_server.serve(
-            model_dir=str(model_dir), stop=stop, ready=ready, **options
+            model_dir=str(model_dir),
+            stop=stop,
+            ready=ready,
+            settings=local_server.Settings(**options),
         )
 
     thread = threading.Thread(target=serve)
@@ -205,7 +213,6 @@ PHOTO = b64(b"no photo")
         ("cats/metadata", None, 404, "Servable not found for request: Latest(cats)"),
         ("birds/labels/x:predict", {}, 400, "Unrecognized servable version label: x"),
         ("birds:predict/x", {}, 400, "Malformed request: POST /v1/models/birds:predict/x"),
-        ("birds:classify", {"examples": []}, 501, "classify is not served here"),
         ("birds:predict", b"", 400, "JSON Parse error: The document is empty"),
         ("birds:predict", b"{", 400, "JSON Parse error"),
         ("birds:predict", b"\xff\xfe{}", 400, "JSON Parse error"),
@@ -227,14 +234,14 @@ PHOTO = b64(b"no photo")
         ("birds:predict", {"instances": [PHOTO] * 257}, 400, "1 to 256 photos, received 257"),
         ("birds:predict", {"inputs": PHOTO}, 400, "must be of shape [?], received []"),
         ("birds:predict", {"inputs": {"x": [PHOTO]}}, 400, "Missing named input: image_bytes"),
-        ("birds:predict", {"instances": [{"x": 1}]}, 400, "keys must be equal to: image_bytes"),
-        ("birds:predict", {"instances": [PHOTO, {"x": 1}]}, 400, "process element: 1"),
-        ("birds:predict", {"instances": [3]}, 400, "JSON Value: 3 is not of expected type: string"),
+        ("birds:predict", {"instances": [{"x": 1}]}, 400, "does not have named input: x"),
+        ("birds:predict", {"instances": [PHOTO, {"x": 1}]}, 400, "at item 1 of"),
+        ("birds:predict", {"instances": [3]}, 400, "is not of expected type: string"),
         ("birds:predict", {"instances": [None]}, 400, "is not of expected type: string"),
         ("birds:predict", {"instances": [{"b64": "?"}]}, 400, "Unable to base64 decode"),
         ("birds:predict", {"instances": [{"b64": "abcde"}]}, 400, "Unable to base64 decode"),
         ("birds:predict", b'{"instances": ["\\ud800"]}', 400, "is no Unicode text"),
-        ("birds:predict", {"instances": [["a"], ["a", "b"]]}, 400, "Expecting shape"),
+        ("birds:predict", {"instances": [["a"], ["a", "b"]]}, 400, "Expecting tensor size"),
         ("birds:predict", {"inputs": [["a"], "b"]}, 400, "found at incorrect level: 2"),
         ("birds:predict", {"inputs": ["a", ["b"]]}, 400, "Encountered list at unexpected level"),
         ("birds:predict", {"inputs": [["a"], ["b", "c"]]}, 400, "list at unexpected size: 2"),
@@ -262,7 +269,7 @@ def test_other_methods_and_paths(server):
         assert (code, answer) == (400, {"error": f"Malformed request: {method} /v1/models/birds"})
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(f"{server['http']}/../../etc/passwd")
-    assert error.value.code == 400
+    assert error.value.code == 404
 
 
 def raw(server, request, shut=False):
@@ -388,7 +395,7 @@ def shaped(*sizes):
             'Serving signature key "x" not found.',
         ),
         (predict_request({}), "INVALID_ARGUMENT", "Missing but required: {image_bytes}"),
-        (predict_request({"x": ["y"]}), "INVALID_ARGUMENT", "Sent extra: {x}"),
+        (predict_request({"x": ["y"]}), "INVALID_ARGUMENT", "alias: image_bytes(feed name: "),
         (predict_request({"image_bytes": [1.0]}), "INVALID_ARGUMENT", "must be string"),
         (predict_request({"image_bytes": "x"}), "INVALID_ARGUMENT", "received []"),
         (shaped(1 << 40), "INVALID_ARGUMENT", "1 to 256 photos"),
@@ -430,6 +437,18 @@ def test_grpc_errors_of_the_other_calls(channel):
     assert error.value.code().name == "RESOURCE_EXHAUSTED"
 
 
+def test_calls_that_are_not_served(channel):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    service = model_service_pb2_grpc.ModelServiceStub(channel)
+    for call, request in (
+        (stub.MultiInference, inference_pb2.MultiInferenceRequest()),
+        (service.HandleReloadConfigRequest, model_management_pb2.ReloadConfigRequest()),
+    ):
+        with pytest.raises(grpc.RpcError) as error:
+            call(request)
+        assert error.value.code().name == "UNIMPLEMENTED"
+
+
 def test_many_clients_at_once(run, server):
     def one(number):
         photo = PHOTOS[number % 3]
@@ -441,12 +460,155 @@ def test_many_clients_at_once(run, server):
             assert_right(run, photos, rows)
 
 
-def test_busy_server(model_dir):
-    model = loaded_model.LoadedModel(path=str(model_dir / "7"), name="birds", version=7, parallel=1)
-    model._places.acquire()
-    with pytest.raises(loaded_model.RequestError, match="the server was busy") as error:
-        model.predict("pixels", {"images": np.zeros([1, 256, 256, 3], np.uint8)}, timeout=0.01)
-    assert error.value.code == "DEADLINE_EXCEEDED"
+def metrics(server):
+    """Name and labels of each sample -> its value, by Prometheus' own reader."""
+    with urllib.request.urlopen(f"{server['http']}/monitoring/prometheus/metrics") as response:
+        assert response.headers["Content-Type"].startswith("text/plain")
+        text = response.read().decode()
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_metrics(server, channel):
+    before = metrics(server)
+    body = {"instances": [b64(PHOTOS[0]), b64(PHOTOS[1])]}
+    assert ask(server, "birds:predict", body)[0] == 200
+    assert ask(server, "cats:predict", body)[0] == 404
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    stub.Predict(predict_request({"image_bytes": PHOTOS}))
+    after = metrics(server)
+
+    def grown(*key):
+        return after[key] - before.get(key, 0)
+
+    assert grown("serving_requests_total", "rest", "OK") == 2  # and the first look at these
+    assert grown("serving_requests_total", "rest", "NOT_FOUND") == 1
+    assert grown("serving_requests_total", "grpc", "OK") == 1
+    assert grown("serving_request_seconds_count", "rest") == 3
+    assert grown("serving_batch_photos_count") == 2
+    assert grown("serving_batch_photos_sum") == 5
+    assert after["serving_model_version", "birds"] == 7
+    assert after["process_resident_memory_bytes",] > 1 << 20
+
+
+def test_requests_that_come_at_once_are_computed_together(run, server):
+    before = metrics(server)
+    bodies = [{"instances": [b64(PHOTOS[number % 3])]} for number in range(64)]
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(lambda body: ask(server, "birds:predict", body), bodies))
+    for number, (_, answer) in enumerate(answers):
+        assert_right(run, [PHOTOS[number % 3]], answer["predictions"])
+    after = metrics(server)
+    key = ("serving_batch_photos_count",)
+    assert after[key] - before[key] < 64
+
+
+def test_batches_of_one(model_dir):
+    with serving(model_dir, batch=1, grpc_port=-1) as server:
+        before = metrics(server)
+        bodies = [{"instances": [b64(PHOTOS[0])]}] * 32
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda body: ask(server, "birds:predict", body), bodies))
+        assert {status for status, _ in answers} == {200}
+        key = ("serving_batch_photos_count",)
+        assert metrics(server)[key] - before[key] == 32
+
+
+def test_page_and_what_a_browser_asks_for_besides(server):
+    with urllib.request.urlopen(f"{server['http']}/") as response:
+        assert response.headers["Content-Type"].startswith("text/html")
+        assert "default-src" in response.headers["Content-Security-Policy"]
+        assert b"birds" in response.read()
+    with urllib.request.urlopen(f"{server['http']}/favicon.ico") as response:
+        assert (response.status, response.read()) == (204, b"")
+
+
+def other_weights(run):
+    other = stand_in.trained_run()
+    kernel, bias = other.model.get_layer("fc8").get_weights()
+    other.model.get_layer("fc8").set_weights([-kernel, bias])
+    return other
+
+
+def test_a_new_version_takes_over_and_no_request_is_dropped(run, tmp_path, capfd):
+    folder = tmp_path / "birds"
+    export.export(trained=run, photos=[stand_in.photo()], export_dir=str(folder))
+    other = other_weights(run)
+    end = threading.Event()
+
+    def ask_on(seed):
+        """The versions that answered, one request after the other."""
+        photo, versions = PHOTOS[seed % 3], []
+        first, second = (expected_scores(each, [photo])[0] for each in (run, other))
+        while not end.is_set():
+            status, answer = ask(server, "birds:predict", {"instances": [b64(photo)]})
+            assert status == 200, answer
+            scores = answer["predictions"][0]["scores"]
+            is_first = np.allclose(scores, -np.sort(-first)[:5], atol=1e-3)
+            assert is_first or np.allclose(scores, -np.sort(-second)[:5], atol=1e-3)
+            versions.append(1 if is_first else 2)
+        return versions
+
+    with (
+        serving(folder, poll_seconds=0.05) as server,
+        concurrent.futures.ThreadPoolExecutor(8) as pool,
+    ):
+        clients = [pool.submit(ask_on, seed) for seed in range(8)]
+        (folder / "2").mkdir()  # a version that is no model is no reason to stop
+        export.export(trained=other, photos=[stand_in.photo()], export_dir=str(folder))
+        deadline = time.monotonic() + 120
+        while ask(server, "birds/versions/3")[0] != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        while metrics(server)["serving_model_version", "birds"] != 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.5)
+        end.set()
+        for client in clients:
+            versions = client.result()
+            assert versions == sorted(versions)
+            assert set(versions) == {1, 2}
+        _, answer = ask(server, "birds")
+        states = {entry["version"]: entry["state"] for entry in answer["model_version_status"]}
+        assert states == {"1": "END", "2": "END", "3": "AVAILABLE"}
+        assert ask(server, "birds/versions/1:predict", {"instances": [PHOTO]})[0] == 404
+    assert server["result"]["version"] == 3
+    told = capfd.readouterr().err
+    assert "version 2 cannot be served" in told
+    assert "version 3 is served now" in told
+
+
+def test_a_header_that_comes_too_slowly(model_dir, monkeypatch):
+    monkeypatch.setattr(rest_server, "_IDLE_SECONDS", 1)
+    with serving(model_dir, grpc_port=-1) as server:
+        port = int(server["http"].rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            with contextlib.suppress(ConnectionError):
+                for _ in range(20):  # each byte comes in time, all of them do not
+                    connection.sendall(b"G")
+                    time.sleep(0.2)
+            with contextlib.suppress(ConnectionError):
+                assert connection.recv(100) == b""
+
+
+def test_bodies_of_all_requests_together(model_dir):
+    server = rest_server.Server(
+        "127.0.0.1",
+        0,
+        activity=None,
+        metrics=None,
+        limits=rest_server.Limits(all_bodies_bytes=100),
+    )
+    with server, server.body(60):
+        with pytest.raises(RequestError, match="60 bytes of other") as error, server.body(41):
+            pass
+        assert error.value.code == "RESOURCE_EXHAUSTED"
+        with server.body(40):
+            pass
 
 
 def test_ends_when_what_is_under_way_is_answered(model_dir):
@@ -477,7 +639,10 @@ def test_models_that_cannot_be_served(tmp_path, model_dir):
     def fails(message, folder, **options):
         with pytest.raises(UserError, match=message):
             local_server.serve(
-                model_dir=str(folder), stop=threading.Event(), ready=lambda *_: None, **options
+                model_dir=str(folder),
+                stop=threading.Event(),
+                ready=lambda *_: None,
+                settings=local_server.Settings(**options),
             )
 
     fails("has none; run keras_alexnet.export", tmp_path / "none")

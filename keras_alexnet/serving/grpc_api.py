@@ -1,43 +1,63 @@
-"""TF Serving's gRPC services over a loaded model, on its own protocol buffers.
+"""TF Serving's gRPC services over the versions of a model, on its own protocol buffers.
 
-PredictionService has Predict and GetModelMetadata, ModelService has GetModelStatus; the other
-calls answer UNIMPLEMENTED.
+PredictionService has Predict, Classify, GetModelMetadata, and Regress, for which there are no
+signatures; ModelService has GetModelStatus. MultiInference and a change of the configuration are
+UNIMPLEMENTED. The words of the errors are TF Serving's (predict_util.cc, classifier.cc,
+get_model_metadata_impl.cc, server_core.cc).
 """
 
+# The methods are called by the names that the .proto files give them.
+# ruff: noqa: N802
+
+import collections
 import concurrent.futures
 import contextlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 
 import grpc
 import numpy as np
 import tensorflow as tf
+from google.protobuf import message
+from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import error_codes_pb2, meta_graph_pb2
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
+    input_pb2,
+    model_management_pb2,
     model_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
+    regression_pb2,
 )
 
-from keras_alexnet.serving import rest_api
+from keras_alexnet.serving import classification, rest_api
 from keras_alexnet.serving.activity import Activity
+from keras_alexnet.serving.errors import RequestError
 from keras_alexnet.serving.loaded_model import (
     DEFAULT_SIGNATURE,
     LoadedModel,
-    RequestError,
     require_inputs,
     require_tensor,
     shape_of,
 )
+from keras_alexnet.serving.served_versions import ServedVersions
 
 _THREADS = 16
 _SIGNATURE_DEF = "signature_def"
-# Where a TensorProto keeps its values.
+# Where a TensorProto keeps its values; of a type that is not named here, as bytes.
 _VALUE_FIELDS = {
     tf.float32: "float_val",
+    tf.float64: "double_val",
     tf.int64: "int64_val",
     tf.int32: "int_val",
+    tf.int16: "int_val",
+    tf.int8: "int_val",
+    tf.uint8: "int_val",
     tf.bool: "bool_val",
     tf.string: "string_val",
 }
@@ -47,7 +67,7 @@ class Services(
     prediction_service_pb2_grpc.PredictionServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
 ):
-    """Both services; `model` is to be set before they are called.
+    """Both services; `versions` is to be set before they are called.
 
     Args:
         activity: counts the requests.
@@ -55,104 +75,187 @@ class Services(
     """
 
     def __init__(self, *, activity: Activity, timeout: float) -> None:
-        self.model: LoadedModel | None = None
+        self.versions: ServedVersions | None = None
         self._activity = activity
         self._timeout = timeout
 
-    def Predict(  # noqa: N802 (called by this name)
+    def Predict(
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
         """Runs a signature."""
-        with self._request(context):
-            _require_spec(request)
-            self.model.require(request.model_spec.name, _version(request.model_spec))
+        with self._request(context), self._model(request) as model:
             signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
-            outputs = self.model.predict(
+            outputs = model.predict(
                 signature,
-                self._inputs(signature, request),
-                request.output_filter,
-                min(self._timeout, context.time_remaining() or self._timeout),
+                _inputs(model.signature_inputs(signature), request.inputs),
+                _output_filter(request.output_filter),
+                self._seconds(context),
             )
-            response = predict_pb2.PredictResponse()
-            response.model_spec.CopyFrom(self._own_spec(signature))
+            response = predict_pb2.PredictResponse(model_spec=_own_spec(model, signature))
             for name, array in outputs.items():
                 response.outputs[name].CopyFrom(_to_proto(array))
             return response
 
-    def GetModelMetadata(  # noqa: N802
+    def Classify(
+        self, request: classification_pb2.ClassificationRequest, context: grpc.ServicerContext
+    ) -> classification_pb2.ClassificationResponse:
+        """Runs a signature of classification on tf.train.Examples."""
+        with self._request(context), self._model(request) as model:
+            signature = request.model_spec.signature_name
+            labels, scores = classification.classify(
+                model, signature, _examples(request.input), self._seconds(context)
+            )
+            response = classification_pb2.ClassificationResponse(
+                model_spec=_own_spec(model, signature or DEFAULT_SIGNATURE)
+            )
+            for row in zip(labels.tolist(), scores.tolist(), strict=True):
+                classes = response.result.classifications.add().classes
+                for label, score in zip(*row, strict=True):
+                    classes.add(label=label.decode("utf-8", "replace"), score=score)
+            return response
+
+    def Regress(
+        self, request: regression_pb2.RegressionRequest, context: grpc.ServicerContext
+    ) -> regression_pb2.RegressionResponse:
+        """Always an error: the signatures of an export are not for this."""
+        with self._request(context), self._model(request) as model:
+            classification.refuse_regression(model, request.model_spec.signature_name)
+
+    def MultiInference(
+        self, request: inference_pb2.MultiInferenceRequest, context: grpc.ServicerContext
+    ) -> inference_pb2.MultiInferenceResponse:
+        """Always an error."""
+        with self._request(context):
+            raise RequestError(
+                "UNIMPLEMENTED", "MultiInference is not served here; use Classify or Predict"
+            )
+
+    def GetModelMetadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """The signatures."""
         with self._request(context):
             _require_spec(request)
-            if not request.metadata_field:
-                raise RequestError(
-                    "INVALID_ARGUMENT",
-                    "GetModelMetadataRequest must specify at least one metadata_field",
+            _require_signature_def(request.metadata_field)
+            with self._model(request) as model:
+                signatures = get_model_metadata_pb2.SignatureDefMap()
+                for name, signature in model.signature_defs.items():
+                    signatures.signature_def[name].CopyFrom(signature)
+                response = get_model_metadata_pb2.GetModelMetadataResponse(
+                    model_spec=_own_spec(model)
                 )
-            for field in request.metadata_field:
-                if field != _SIGNATURE_DEF:
-                    raise RequestError(
-                        "INVALID_ARGUMENT", f"Metadata field {field} is not supported"
-                    )
-            self.model.require(request.model_spec.name, _version(request.model_spec))
-            signatures = get_model_metadata_pb2.SignatureDefMap()
-            for name, signature in self.model.signature_defs.items():
-                signatures.signature_def[name].CopyFrom(signature)
-            response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=self._own_spec())
             response.metadata[_SIGNATURE_DEF].Pack(signatures)
             return response
 
-    def GetModelStatus(  # noqa: N802
+    def GetModelStatus(
         self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """That the version is there."""
+        """The states of all versions, or of one; a label is not looked at, as in TF Serving."""
         with self._request(context):
             _require_spec(request)
-            rest_api.require_known(
-                self.model, request.model_spec.name, _version(request.model_spec)
-            )
+            spec = request.model_spec
             response = get_model_status_pb2.GetModelStatusResponse()
-            response.model_version_status.add(
-                version=self.model.version,
-                state=get_model_status_pb2.ModelVersionStatus.AVAILABLE,
-                status={"error_code": 0},
-            )
+            for status in self.versions.statuses(spec.name, _version(spec)):
+                response.model_version_status.add(
+                    version=status.version,
+                    state=status.state,
+                    status={
+                        "error_code": error_codes_pb2.Code.Value(status.error_code),
+                        "error_message": status.error_message,
+                    },
+                )
             return response
+
+    def HandleReloadConfigRequest(
+        self, request: model_management_pb2.ReloadConfigRequest, context: grpc.ServicerContext
+    ) -> model_management_pb2.ReloadConfigResponse:
+        """Always an error: there is one model, from the command line."""
+        with self._request(context):
+            raise RequestError(
+                "UNIMPLEMENTED", "the configuration cannot be changed here; start another server"
+            )
 
     @contextlib.contextmanager
     def _request(self, context: grpc.ServicerContext) -> Iterator[None]:
         """Around a call: counts it, and turns what goes wrong into a status."""
         try:
-            with self._activity.request():
+            with self._activity.request("grpc"):
                 yield
         except RequestError as error:
             context.abort(grpc.StatusCode[error.code], error.message)
         except Exception as error:  # a fault of ours; gRPC would print a traceback and say UNKNOWN
             context.abort(grpc.StatusCode.INTERNAL, repr(error))
 
-    def _own_spec(self, signature: str = "") -> model_pb2.ModelSpec:
-        spec = model_pb2.ModelSpec(name=self.model.name, signature_name=signature)
-        spec.version.value = self.model.version
-        return spec
+    @contextlib.contextmanager
+    def _model(self, request: message.Message) -> Iterator[LoadedModel]:
+        """The version that a request is for."""
+        _require_spec(request)
+        spec = request.model_spec
+        if not spec.name:
+            raise RequestError("INVALID_ARGUMENT", "ModelSpec has no name specified.")
+        rest_api.require_no_label(spec.version_label)
+        with self.versions.use(spec.name, _version(spec)) as model:
+            yield model
 
-    def _inputs(self, signature: str, request: predict_pb2.PredictRequest) -> dict[str, np.ndarray]:
-        declared = self.model.signature_inputs(signature)
-        if declared is None:
-            return {}  # predict says which signature is missing
-        require_inputs(declared, request.inputs)
-        arrays = {}
-        for name, proto in request.inputs.items():
-            dtype = _dtype(proto.dtype)
-            # Before it is unpacked: a shape of a billion with one value is some bytes long.
-            require_tensor(name, declared[name], dtype, shape_of(proto.tensor_shape))
-            try:
-                arrays[name] = tf.make_ndarray(proto)
-            except (ValueError, TypeError) as error:
-                raise RequestError(
-                    "INVALID_ARGUMENT", f"input {name} is a broken TensorProto: {error}"
-                ) from error
-        return arrays
+    def _seconds(self, context: grpc.ServicerContext) -> float:
+        """How long a request may wait for others."""
+        left = context.time_remaining()
+        return self._timeout if left is None else min(self._timeout, max(0.0, left))
+
+
+def _inputs(
+    declared: Mapping[str, meta_graph_pb2.TensorInfo] | None,
+    protos: Mapping[str, tensor_pb2.TensorProto],
+) -> dict[str, np.ndarray]:
+    if declared is None:
+        return {}  # predict says which signature is missing
+    require_inputs(declared, protos)
+    arrays = {}
+    for name, proto in protos.items():
+        # Before it is unpacked: a shape of a billion with one value is some bytes long.
+        require_tensor(name, declared[name], _dtype(proto.dtype), shape_of(proto.tensor_shape))
+        try:
+            arrays[name] = tf.make_ndarray(proto)
+        except (ValueError, TypeError) as error:
+            raise RequestError(
+                "INVALID_ARGUMENT", f"tensor parsing error: {name} ({error})"
+            ) from error
+    return arrays
+
+
+def _output_filter(names: Sequence[str]) -> list[str]:
+    for name, count in collections.Counter(names).items():
+        if count > 1:
+            raise RequestError("INVALID_ARGUMENT", f"duplicate output tensor alias: {name}")
+    return list(names)
+
+
+def _examples(given: input_pb2.Input) -> list[bytes]:
+    """Each example, serialized, and the context in each (servables/tensorflow/util.cc)."""
+    if given.WhichOneof("kind") == "example_list_with_context":
+        examples = given.example_list_with_context.examples
+        context = given.example_list_with_context.context.SerializeToString()
+    else:
+        examples = given.example_list.examples
+        context = b""
+    # One message behind another is their merger, in which the last of a name counts.
+    return [context + example.SerializeToString() for example in examples]
+
+
+def _require_signature_def(fields: Sequence[str]) -> None:
+    if not fields:
+        raise RequestError(
+            "INVALID_ARGUMENT", "GetModelMetadataRequest must specify at least one metadata_field"
+        )
+    for field in fields:
+        if field != _SIGNATURE_DEF:
+            raise RequestError("INVALID_ARGUMENT", f"Metadata field {field} is not supported")
+
+
+def _own_spec(model: LoadedModel, signature: str = "") -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=model.name, signature_name=signature)
+    spec.version.value = model.version
+    return spec
 
 
 def _dtype(number: int) -> tf.DType:
@@ -162,27 +265,25 @@ def _dtype(number: int) -> tf.DType:
         raise RequestError("INVALID_ARGUMENT", f"there is no DataType {number}") from error
 
 
-def _require_spec(request: object) -> None:
+def _require_spec(request: message.Message) -> None:
     if not request.HasField("model_spec"):
         raise RequestError("INVALID_ARGUMENT", "Missing ModelSpec")
-    if request.model_spec.version_label:
-        raise RequestError(
-            "INVALID_ARGUMENT",
-            f"Unrecognized servable version label: {request.model_spec.version_label}",
-        )
 
 
 def _version(spec: model_pb2.ModelSpec) -> int | None:
     return spec.version.value if spec.HasField("version") else None
 
 
-def _to_proto(array: np.ndarray) -> object:
+def _to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
     """A TensorProto with its values in the field of their type, where TF Serving puts them.
 
     tf.make_tensor_proto packs them into tensor_content, which a client that reads float_val does
     not look into.
     """
-    dtype = tf.string if array.dtype == object else tf.as_dtype(array.dtype)
+    # NumPy's array of bytes objects is of dtype object, which TensorFlow calls string.
+    dtype = tf.as_dtype(array.dtype)
+    if dtype not in _VALUE_FIELDS:
+        return tf.make_tensor_proto(array)
     proto = tf.make_tensor_proto([], dtype, [0])
     del proto.tensor_shape.dim[:]
     for size in array.shape:
@@ -197,6 +298,9 @@ def start(host: str, port: int, services: Services, max_body_bytes: int) -> tupl
     Raises:
         RuntimeError: the port cannot be had.
     """
+    # What is no protocol buffer is refused with a status; the traceback that gRPC logs besides
+    # would let any client fill the disk.
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)
     server = grpc.server(
         concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc"),
         options=[

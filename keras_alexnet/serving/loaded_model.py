@@ -4,32 +4,20 @@ Loaded by TensorFlow alone: nothing of this project's network or preprocessing i
 """
 
 import os
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_shape_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from keras_alexnet.serving import batching
+from keras_alexnet.serving.errors import RequestError
+
 DEFAULT_SIGNATURE = "serving_default"
 # Of a request. A body of some megabytes can hold millions of empty photos, each of which becomes
 # 200 kB of pixels.
 MAX_BATCH = 256
-
-
-class RequestError(Exception):
-    """What a client is told.
-
-    Attributes:
-        code: a canonical status of gRPC, such as "INVALID_ARGUMENT".
-        message: for a person.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 class LoadedModel:
@@ -41,14 +29,23 @@ class LoadedModel:
         signature_defs: all that the SavedModel declares, by name.
     """
 
-    def __init__(self, *, path: str, name: str, version: int, parallel: int) -> None:
+    def __init__(
+        self,
+        *,
+        path: str,
+        name: str,
+        version: int,
+        limits: batching.Limits,
+        tell_batch: Callable[[int], None] = lambda rows: None,
+    ) -> None:
         """Loads a SavedModel.
 
         Args:
             path: of the SavedModel's folder.
             name: that requests call it by.
             version: its number.
-            parallel: how many requests may compute at the same time.
+            limits: how much may compute and wait.
+            tell_batch: called with the number of photos of each batch.
 
         Raises:
             OSError, ValueError: the folder holds no SavedModel, or a broken one.
@@ -61,17 +58,7 @@ class LoadedModel:
         self.signature_defs: Mapping[str, meta_graph_pb2.SignatureDef] = saved.meta_graphs[
             0
         ].signature_def
-        self._places = threading.BoundedSemaphore(parallel)
-
-    def require(self, name: str, version: int | None) -> None:
-        """Refuses a request for another model, or another version.
-
-        Raises:
-            RequestError: NOT_FOUND, in TF Serving's words.
-        """
-        if name != self.name or version not in (None, self.version):
-            asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-            raise RequestError("NOT_FOUND", f"Servable not found for request: {asked}")
+        self._batcher = batching.Batcher(self._compute, limits, tell_batch)
 
     def signature_inputs(self, signature: str) -> Mapping[str, meta_graph_pb2.TensorInfo] | None:
         """The declared inputs of a signature that can be called, or None if there is none."""
@@ -96,7 +83,8 @@ class LoadedModel:
 
         Raises:
             RequestError: the request does not fit the signature (INVALID_ARGUMENT), there is no
-                such signature (FAILED_PRECONDITION), no turn came (DEADLINE_EXCEEDED).
+                such signature (FAILED_PRECONDITION), no turn came (DEADLINE_EXCEEDED), too many
+                wait (UNAVAILABLE).
         """
         declared = self.signature_inputs(signature)
         if declared is None:
@@ -107,20 +95,33 @@ class LoadedModel:
         self._require_outputs(signature, output_filter)
         for name, value in inputs.items():
             require_tensor(name, declared[name], tf.as_dtype(value.dtype), value.shape)
+        if self._is_batchable(signature):
+            shapes = tuple(sorted((name, value.shape[1:]) for name, value in inputs.items()))
+            outputs = self._batcher.run((signature, shapes), inputs, timeout)
+        else:
+            outputs = self._compute((signature,), inputs)
+        return {name: outputs[name] for name in output_filter or outputs}
+
+    def _is_batchable(self, signature: str) -> bool:
+        """Whether all that goes in and comes out has a free first dimension."""
+        declared = self.signature_defs[signature]
+        tensors = [*declared.inputs.values(), *declared.outputs.values()]
+        return all(shape_of(tensor.tensor_shape)[:1] == [-1] for tensor in tensors)
+
+    def _compute(
+        self, key: tuple[str, ...], inputs: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        signature = key[0]
+        declared = self.signature_defs[signature].inputs
         tensors = {
             name: tf.constant(value, tf.as_dtype(declared[name].dtype))
             for name, value in inputs.items()
         }
-        if not self._places.acquire(timeout=timeout):
-            raise RequestError("DEADLINE_EXCEEDED", "the server was busy with other requests")
         try:
             outputs = self._loaded.signatures[signature](**tensors)
         except tf.errors.OpError as error:
             raise RequestError(_code_of(error), error.message) from error
-        finally:
-            self._places.release()
-        wanted = output_filter or outputs
-        return {name: outputs[name].numpy() for name in wanted}
+        return {name: value.numpy() for name, value in outputs.items()}
 
     def _require_outputs(self, signature: str, output_filter: Sequence[str]) -> None:
         outputs = self.signature_defs[signature].outputs
@@ -141,8 +142,8 @@ def require_inputs(
     Raises:
         RequestError: INVALID_ARGUMENT, in TF Serving's words.
     """
-    if set(declared) != set(given):
-        sent, needed = sorted(given), sorted(declared)
+    sent, needed = sorted(given), sorted(declared)
+    if len(sent) != len(needed):
         raise RequestError(
             "INVALID_ARGUMENT",
             f"input size does not match signature: {len(sent)}!={len(needed)} "
@@ -150,6 +151,14 @@ def require_inputs(
             f"Sent extra: {{{','.join(sorted(set(sent) - set(needed)))}}}. "
             f"Missing but required: {{{','.join(sorted(set(needed) - set(sent)))}}}.",
         )
+    for name in needed:
+        if name not in given:
+            raise RequestError(
+                "INVALID_ARGUMENT",
+                f"Signature input alias: {name}(feed name: {declared[name].name}) not found in "
+                f"request and no default value provided. Inputs expected to be in the request "
+                f"{{{','.join(sent)}}}, or default input alias set: ",
+            )
 
 
 def require_tensor(
@@ -175,10 +184,20 @@ def require_tensor(
             "INVALID_ARGUMENT",
             f"input {name} must be of shape {_text(dimensions)}, received {_text(shape)}",
         )
-    if len(shape) and not 1 <= shape[0] <= MAX_BATCH:
+    if len(shape):
+        require_batch(shape[0])
+
+
+def require_batch(count: int) -> None:
+    """Refuses a batch of no photo, or of too many.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT.
+    """
+    if not 1 <= count <= MAX_BATCH:
         raise RequestError(
             "INVALID_ARGUMENT",
-            f"a request must have 1 to {MAX_BATCH} photos, received {shape[0]}; send several",
+            f"a request must have 1 to {MAX_BATCH} photos, received {count}; send several",
         )
 
 

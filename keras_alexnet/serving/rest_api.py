@@ -1,44 +1,82 @@
-"""TF Serving's REST API over a loaded model (tensorflow/serving: http_rest_api_handler.cc).
+"""TF Serving's REST API over the versions of a model.
 
-A path begins with /v1/models/NAME or /v1/models/NAME/versions/N. Then
+A path begins with /v1/models/NAME, /v1/models/NAME/versions/N or /v1/models/NAME/labels/LABEL.
+Then
 
     POST ...:predict     runs a signature
-    GET  ...             the status of the version
-    GET  .../metadata    its signatures
+    POST ...:classify    runs a signature of classification on tf.train.Examples
+    POST ...:regress     an error: there are no signatures of regression
+    GET  ...             the states of all versions, or of one
+    GET  .../metadata    the signatures of a version
+
+In tensorflow/serving: http_rest_api_handler.cc and http_rest_api_util.cc, the words of the errors
+included. No version has a label here.
 """
 
+import dataclasses
+import inspect
 import json
 import re
 import urllib.parse
 from collections.abc import Mapping
+from typing import NoReturn
 
 import tensorflow as tf
-from google.protobuf import json_format
+from google.protobuf import json_format, message
 
-from keras_alexnet.serving import rest_json
-from keras_alexnet.serving.loaded_model import DEFAULT_SIGNATURE, LoadedModel, RequestError
+from keras_alexnet.serving import classification, json_examples, rest_json
+from keras_alexnet.serving.errors import RequestError
+from keras_alexnet.serving.loaded_model import DEFAULT_SIGNATURE, LoadedModel
+from keras_alexnet.serving.served_versions import ServedVersions
 
 # http_server.cc, ToHTTPStatusCode
 HTTP_STATUS = {
+    "CANCELLED": 499,
+    "UNKNOWN": 500,
     "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "NOT_FOUND": 404,
-    "RESOURCE_EXHAUSTED": 429,
-    "INTERNAL": 500,
-    "UNIMPLEMENTED": 501,
-    "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "PERMISSION_DENIED": 403,
+    "UNAUTHENTICATED": 401,
+    "RESOURCE_EXHAUSTED": 429,
+    "FAILED_PRECONDITION": 400,
+    "ABORTED": 409,
+    "OUT_OF_RANGE": 400,
+    "UNIMPLEMENTED": 501,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "DATA_LOSS": 500,
 }
-_MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d{1,18})|/labels/([^/:]+))?"
-_POST = re.compile(rf"{_MODEL}:(classify|regress|predict)", re.IGNORECASE)
-_GET = re.compile(rf"{_MODEL}(/metadata)?", re.IGNORECASE)
+_API = re.compile(r"/v1/.*", re.IGNORECASE | re.DOTALL)
+_VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_PATHS = {
+    "POST": re.compile(
+        rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<verb>classify|regress|predict)",
+        re.IGNORECASE,
+    ),
+    "GET": re.compile(
+        rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<verb>metadata))?", re.IGNORECASE
+    ),
+}
+_LARGEST_VERSION = 2**63 - 1
 
 
-def answer(model: LoadedModel, method: str, path: str, body: bytes, timeout: float) -> bytes:
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What a path names."""
+
+    name: str
+    version: int | None
+    label: str | None
+    verb: str | None
+
+
+def answer(versions: ServedVersions, method: str, path: str, body: bytes, timeout: float) -> bytes:
     """The body of the answer to a request.
 
     Args:
-        model: that is served.
+        versions: of the model that is served.
         method: "GET" or "POST"; others are errors.
         path: of the URL, as it came.
         body: of the request.
@@ -47,79 +85,132 @@ def answer(model: LoadedModel, method: str, path: str, body: bytes, timeout: flo
     Raises:
         RequestError: what is to be answered instead.
     """
-    match = {"GET": _GET, "POST": _POST}.get(method, _GET).fullmatch(path)
-    if match is None or method not in ("GET", "POST"):
+    asked = _parse(method, path)
+    if method == "GET":
+        if asked.verb == "metadata":
+            return _metadata(versions, asked)
+        # As in TF Serving, a label does not narrow down which versions are told of.
+        return _status(versions, asked)
+    return _POST_VERBS[asked.verb](versions, asked, rest_json.parse(body), timeout)
+
+
+def _parse(method: str, path: str) -> _Asked:
+    if not _API.fullmatch(path):
+        raise RequestError("NOT_FOUND", f"There is nothing at {path}; the API is below /v1/models")
+    match = _PATHS[method].fullmatch(path) if method in _PATHS else None
+    # The pattern takes ":Predict" too, but no such verb is known: as in TF Serving.
+    if match is None or (method == "POST" and match["verb"] not in _POST_VERBS):
         raise RequestError("INVALID_ARGUMENT", f"Malformed request: {method} {path}")
-    name = urllib.parse.unquote(match[1])
-    version = int(match[2]) if match[2] else None
-    if match[3]:
-        label = urllib.parse.unquote(match[3])
+    if match["name"] is None:
+        raise RequestError("INVALID_ARGUMENT", "Missing model name in request.")
+    # Not made a number before it is known to be one of 64 bits: digits may be many.
+    digits = (match["version"] or "").lstrip("0")
+    if len(digits) > len(str(_LARGEST_VERSION)) or int(digits or 0) > _LARGEST_VERSION:
+        raise RequestError(
+            "INVALID_ARGUMENT", f"Failed to convert version: {match['version']} to numeric."
+        )
+    return _Asked(
+        name=urllib.parse.unquote(match["name"]),
+        version=None if match["version"] is None else int(digits or 0),
+        label=None if match["label"] is None else urllib.parse.unquote(match["label"]),
+        verb=match["verb"],
+    )
+
+
+def require_no_label(label: str | None) -> None:
+    """Refuses a request for the version of a label.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, in TF Serving's words (server_core.cc).
+    """
+    if label:
         raise RequestError("INVALID_ARGUMENT", f"Unrecognized servable version label: {label}")
-    if method == "POST":
-        return _predict(model, name, version, match[4].lower(), body, timeout)
-    if match[4]:
-        model.require(name, version)
-        return _to_json(_metadata(model))
-    return _to_json(_status(model, name, version))
 
 
 def _predict(
-    model: LoadedModel, name: str, version: int | None, verb: str, body: bytes, timeout: float
+    versions: ServedVersions, asked: _Asked, document: Mapping[str, object], timeout: float
 ) -> bytes:
-    if verb != "predict":
-        raise RequestError("UNIMPLEMENTED", f"{verb} is not served here; use predict")
-    document = rest_json.parse(body)
-    model.require(name, version)
-    signature = document.get("signature_name") or DEFAULT_SIGNATURE
+    require_no_label(asked.label)
+    with versions.use(asked.name, asked.version) as model:
+        signature = document.get("signature_name") or DEFAULT_SIGNATURE
+        inputs, as_rows = rest_json.to_tensors(document, _input_types(model, signature))
+        outputs = model.predict(signature, inputs, timeout=timeout)
+    return rest_json.from_tensors(outputs, as_rows=as_rows)
+
+
+def _input_types(model: LoadedModel, signature: str) -> dict[str, tf.DType]:
     declared = model.signature_inputs(signature)
     if declared is None:
         raise RequestError(
             "INVALID_ARGUMENT", f'Serving signature name: "{signature}" not found in signature def'
         )
-    dtypes = {name: tf.as_dtype(info.dtype) for name, info in declared.items()}
-    inputs, as_rows = rest_json.to_tensors(document, dtypes)
-    outputs = model.predict(signature, inputs, timeout=timeout)
-    return rest_json.from_tensors(outputs, as_rows=as_rows)
-
-
-def _status(model: LoadedModel, name: str, version: int | None) -> Mapping[str, object]:
-    require_known(model, name, version)
-    return {
-        "model_version_status": [
-            {
-                "version": str(model.version),
-                "state": "AVAILABLE",
-                "status": {"error_code": "OK", "error_message": ""},
-            }
-        ]
-    }
-
-
-def require_known(model: LoadedModel, name: str, version: int | None) -> None:
-    """Refuses a question for the status of another model or version.
-
-    Raises:
-        RequestError: NOT_FOUND, in TF Serving's words (get_model_status_impl.cc).
-    """
-    if name != model.name:
-        raise RequestError("NOT_FOUND", f"Could not find any versions of model {name}")
-    if version not in (None, model.version):
-        raise RequestError("NOT_FOUND", f"Could not find version {version} of model {name}")
-
-
-def _metadata(model: LoadedModel) -> Mapping[str, object]:
-    signatures = {
-        name: json_format.MessageToDict(
-            signature,
-            preserving_proto_field_name=True,
-            always_print_fields_with_no_presence=True,
+    if not declared:
+        raise RequestError(
+            "INVALID_ARGUMENT", f"Failed to get input map for signature: {signature}"
         )
-        for name, signature in model.signature_defs.items()
-    }
-    return {
-        "model_spec": {"name": model.name, "signature_name": "", "version": str(model.version)},
-        "metadata": {"signature_def": {"signature_def": signatures}},
-    }
+    return {name: tf.as_dtype(info.dtype) for name, info in declared.items()}
+
+
+def _classify(
+    versions: ServedVersions, asked: _Asked, document: Mapping[str, object], timeout: float
+) -> bytes:
+    examples = json_examples.serialized_examples(document)
+    require_no_label(asked.label)
+    with versions.use(asked.name, asked.version) as model:
+        labels, scores = classification.classify(
+            model, document.get("signature_name", ""), examples, timeout
+        )
+    return rest_json.from_classes(labels, scores)
+
+
+def _regress(
+    versions: ServedVersions, asked: _Asked, document: Mapping[str, object], timeout: float
+) -> NoReturn:
+    del timeout
+    json_examples.serialized_examples(document)
+    require_no_label(asked.label)
+    with versions.use(asked.name, asked.version) as model:
+        classification.refuse_regression(model, document.get("signature_name", ""))
+
+
+_POST_VERBS = {"classify": _classify, "regress": _regress, "predict": _predict}
+
+
+def _status(versions: ServedVersions, asked: _Asked) -> bytes:
+    statuses = versions.statuses(asked.name, asked.version)
+    return _to_json(
+        {
+            "model_version_status": [
+                {
+                    "version": str(status.version),
+                    "state": status.state,
+                    "status": {
+                        "error_code": status.error_code,
+                        "error_message": status.error_message,
+                    },
+                }
+                for status in statuses
+            ]
+        }
+    )
+
+
+def _metadata(versions: ServedVersions, asked: _Asked) -> bytes:
+    require_no_label(asked.label)
+    with versions.use(asked.name, asked.version) as model:
+        signatures = {name: _to_dict(proto) for name, proto in model.signature_defs.items()}
+        spec = {"name": model.name, "signature_name": "", "version": str(model.version)}
+    return _to_json(
+        {"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}}
+    )
+
+
+def _to_dict(proto: message.Message) -> dict[str, object]:
+    """A message as JSON has it, by the names in its .proto, with what is zero or empty."""
+    parameters = inspect.signature(json_format.MessageToDict).parameters
+    new, old = "always_print_fields_with_no_presence", "including_default_value_fields"
+    option = new if new in parameters else old  # protobuf 5 renamed it
+    return json_format.MessageToDict(proto, preserving_proto_field_name=True, **{option: True})
 
 
 def _to_json(document: Mapping[str, object]) -> bytes:

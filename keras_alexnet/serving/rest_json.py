@@ -1,23 +1,38 @@
 """JSON <-> tensors, by the rules of TF Serving's REST API (tensorflow/serving: json_tensor.cc).
 
 A row request, {"instances": [...]}, has an entry a photo; a column request, {"inputs": ...}, a
-tensor an input. Bytes are written {"b64": "..."}. The answer has the form of the request.
+tensor an input. Bytes are written {"b64": "..."}. The answer has the form of the request. What
+has other rules than TF Serving's: an integer must fit its type, and a batch has a largest size.
 """
 
 import base64
-import binascii
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.serving.loaded_model import RequestError
+from keras_alexnet.serving.errors import RequestError
+from keras_alexnet.serving.json_values import (
+    dtype_name,
+    invalid,
+    is_base64,
+    is_number,
+    lossless,
+    quote,
+    to_bytes,
+    type_name,
+)
+from keras_alexnet.serving.loaded_model import require_batch
 
 _ROW, _COLUMN = "instances", "inputs"
-# Of a value that is quoted in an error.
-_QUOTED_CHARACTERS = 80
+# Dimensions of a tensor: as many as NumPy 1 has.
+_MOST_LEVELS = 32
+# What a tensor in JSON may be of: no half, no complex number.
+_TYPES = frozenset(
+    {tf.float32, tf.float64, tf.string, tf.bool, tf.int8, tf.int16, tf.int32, tf.int64}
+    | {tf.uint8, tf.uint32, tf.uint64}
+)
 
 
 def parse(body: bytes) -> dict[str, object]:
@@ -27,18 +42,19 @@ def parse(body: bytes) -> dict[str, object]:
         RequestError: INVALID_ARGUMENT, it is none.
     """
     if not body:
-        raise _invalid("JSON Parse error: The document is empty")
+        raise invalid("JSON Parse error: The document is empty")
     try:
-        document = json.loads(body)
+        # Decoded here, as json.loads would also take UTF-16.
+        document = json.loads(body.decode("utf-8-sig"))
     # RecursionError: "[[[[..."; UnicodeDecodeError is a ValueError.
     except (ValueError, RecursionError) as error:
-        raise _invalid(f"JSON Parse error: {error}") from error
+        raise invalid(f"JSON Parse error: {error}") from error
     if not isinstance(document, dict):
-        raise _invalid(f"JSON Value: {_quote(document)} Is not object")
+        raise invalid(f"JSON Value: {quote(document)} Is not object")
     signature = document.get("signature_name", "")
     if not isinstance(signature, str):
-        raise _invalid(
-            f"JSON Value: {_quote(document)} not formatted correctly. "
+        raise invalid(
+            f"JSON Value: {quote(document)} not formatted correctly. "
             "'signature_name' key must be a string value."
         )
     return document
@@ -51,81 +67,109 @@ def to_tensors(
 
     Args:
         document: of `parse`.
-        dtypes: of the signature's inputs, by name.
+        dtypes: of the signature's inputs, at least one, by name.
 
     Returns:
         (an array an input, whether it is a row request).
 
     Raises:
-        RequestError: INVALID_ARGUMENT, the document is not of the form that the API asks for.
+        RequestError: the document is not of the form that the API asks for (INVALID_ARGUMENT), or
+            an input's type cannot be written in JSON (UNIMPLEMENTED).
     """
     if _ROW in document and _COLUMN in document:
-        raise _invalid("Not formatted correctly expecting only one of 'inputs' or 'instances'")
-    try:
-        if _ROW in document:
-            return _from_rows(document[_ROW], dtypes), True
-        if _COLUMN in document:
-            return _from_columns(document[_COLUMN], dtypes), False
-    except RecursionError as error:
-        raise _invalid("JSON Value is nested too deeply") from error
-    raise _invalid("Missing 'inputs' or 'instances' key")
+        raise invalid(
+            f"JSON Value: {quote(document)} Not formatted correctly expecting only one of "
+            f"'{_COLUMN}' or '{_ROW}' keys to exist "
+        )
+    if _ROW in document:
+        return _from_rows(document, dtypes), True
+    if _COLUMN in document:
+        return _from_columns(document[_COLUMN], dtypes), False
+    raise invalid(f"Missing '{_COLUMN}' or '{_ROW}' key")
 
 
-def _from_rows(rows: object, dtypes: Mapping[str, tf.DType]) -> dict[str, np.ndarray]:
+def _from_rows(
+    document: Mapping[str, object], dtypes: Mapping[str, tf.DType]
+) -> dict[str, np.ndarray]:
+    rows = document[_ROW]
     if not isinstance(rows, list):
-        raise _invalid("Expecting 'instances' to be an list/array")
+        raise invalid(f"JSON Value: {quote(document)} Expecting '{_ROW}' to be an list/array")
     if not rows:
-        raise _invalid("No values in 'instances' array")
-    are_named = _is_named(rows[0])
-    if not are_named and len(dtypes) > 1:
-        raise _invalid(
-            "instances is a plain list, but expecting list of objects as multiple input tensors "
+        raise invalid(f"JSON Value: {quote(document)} No values in '{_ROW}' array")
+    require_batch(len(rows))
+    if not isinstance(rows[0], dict) and len(dtypes) > 1:
+        raise invalid(
+            f"{_ROW} is a plain list, but expecting list of objects as multiple input tensors "
             "required as per tensorinfo_map"
         )
+    are_named = _is_named(rows[0])
     columns: dict[str, list[np.ndarray]] = {name: [] for name in dtypes}
     for number, row in enumerate(rows):
-        place = f"Failed to process element: {number} of 'instances' list."
-        if _is_named(row) != are_named:
-            raise _invalid(f"{place} Expecting objects only, or values only")
-        named = row if are_named else {next(iter(dtypes)): row}
-        if set(named) != set(dtypes):
-            raise _invalid(
-                f"{place} JSON object: {_quote(row)} keys must be equal to: "
-                f"{','.join(sorted(dtypes))}"
-            )
-        for name, value in named.items():
-            try:
-                tensor = _tensor(value, dtypes[name])
-            except RequestError as error:
-                raise _invalid(f"{place} Error: {error.message}") from error
-            if columns[name] and columns[name][0].shape != tensor.shape:
-                wanted = list(columns[name][0].shape)
-                raise _invalid(f"{place} Expecting shape {wanted} but got: {list(tensor.shape)}")
-            columns[name].append(tensor)
+        _require_alike(row, are_named, number)
+        _add_row(columns, row, are_named, dtypes, f"Failed to process element: {number}")
     return {name: np.stack(tensors) for name, tensors in columns.items()}
+
+
+def _require_alike(row: object, are_named: bool, number: int) -> None:
+    if _is_named(row) != are_named:
+        wanted, got = ("object", "list") if are_named else ("value/list", "object")
+        raise invalid(f"Expecting {wanted} but got {got} at item {number} of input list")
+
+
+def _add_row(
+    columns: Mapping[str, list[np.ndarray]],
+    row: object,
+    are_named: bool,
+    dtypes: Mapping[str, tf.DType],
+    failed: str,
+) -> None:
+    """Appends a tensor of one row to each input."""
+    named = row if are_named else {next(iter(dtypes)): row}
+    for name, value in named.items():
+        try:
+            if name not in dtypes:
+                raise invalid(f"JSON object: does not have named input: {name}")
+            tensor = _tensor(value, dtypes[name])
+            if columns[name]:
+                _require_same_shape(columns[name][0], tensor)
+        except RequestError as error:
+            key = f" key: {name}" if are_named else ""
+            raise invalid(
+                f"{failed}{key} of '{_ROW}' list. Error: {error.code}: {error.message}"
+            ) from error
+        columns[name].append(tensor)
+    if set(named) != set(dtypes):
+        raise invalid(
+            f"{failed} of '{_ROW}' list. JSON object: {quote(row)} keys must be equal to: "
+            f"{','.join(sorted(dtypes))}"
+        )
+
+
+def _require_same_shape(first: np.ndarray, tensor: np.ndarray) -> None:
+    if tensor.size != first.size:
+        raise invalid(f"Expecting tensor size: {first.size} but got: {tensor.size}")
+    if tensor.shape != first.shape:
+        wanted, got = (",".join(map(str, array.shape)) for array in (first, tensor))
+        raise invalid(f"Expecting shape [{wanted}] but got: [{got}]")
 
 
 def _from_columns(columns: object, dtypes: Mapping[str, tf.DType]) -> dict[str, np.ndarray]:
     if not _is_named(columns):
         if len(dtypes) > 1:
-            raise _invalid(
-                "inputs is a plain value/list, but expecting an object as multiple input tensors "
-                "required as per tensorinfo_map"
+            raise invalid(
+                f"{_COLUMN} is a plain value/list, but expecting an object as multiple input "
+                "tensors required as per tensorinfo_map"
             )
         columns = {next(iter(dtypes)): columns}
     for name in dtypes:
         if name not in columns:
-            raise _invalid(f"Missing named input: {name} in 'inputs' object.")
+            raise invalid(f"Missing named input: {name} in '{_COLUMN}' object.")
     return {name: _tensor(columns[name], dtype) for name, dtype in dtypes.items()}
-
-
-def _is_base64(value: object) -> bool:
-    return isinstance(value, dict) and list(value) == ["b64"] and isinstance(value["b64"], str)
 
 
 def _is_named(value: object) -> bool:
     """Whether a value is an object of inputs by name, and not bytes."""
-    return isinstance(value, dict) and not _is_base64(value)
+    return isinstance(value, dict) and not is_base64(value)
 
 
 def _tensor(value: object, dtype: tf.DType) -> np.ndarray:
@@ -135,75 +179,66 @@ def _tensor(value: object, dtype: tf.DType) -> np.ndarray:
     while isinstance(first, list):
         shape.append(len(first))
         first = first[0] if first else None
-    leaves: list[object] = []
-    _collect(value, shape, 0, dtype, leaves)
-    numpy_type = object if dtype == tf.string else dtype.as_numpy_dtype
-    tensor = np.empty(len(leaves), numpy_type)
-    tensor[:] = leaves
-    return tensor.reshape(shape)
+    if len(shape) > _MOST_LEVELS:
+        raise invalid(f"JSON Value is nested too deeply: {len(shape)} levels")
+    return _converted(_leaves(value, shape), dtype).reshape(shape)
 
 
-def _collect(
-    value: object, shape: Sequence[int], level: int, dtype: tf.DType, leaves: list[object]
-) -> None:
-    if not isinstance(value, list):
-        if level != len(shape):
-            raise _invalid(
-                f"JSON Value: {_quote(value)} found at incorrect level: {level + 1} in the JSON "
-                f"DOM. Expected at level: {len(shape)}"
-            )
-        leaves.append(_leaf(value, dtype))
-        return
-    if level >= len(shape):
-        raise _invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
-    if len(value) != shape[level]:
-        raise _invalid(
-            f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: "
-            f"{shape[level]}"
+def _leaves(value: object, shape: Sequence[int]) -> list[object]:
+    """What is in nested lists of this shape, the last dimension fastest."""
+    values = [value]
+    for level, size in enumerate(shape):
+        below = []
+        for element in values:
+            if not isinstance(element, list):
+                raise invalid(
+                    f"JSON Value: {quote(element)} found at incorrect level: {level + 1} in the "
+                    f"JSON DOM. Expected at level: {len(shape)}"
+                )
+            if len(element) != size:
+                raise invalid(
+                    f"Encountered list at unexpected size: {len(element)} at level: {level} "
+                    f"expected size: {size}"
+                )
+            below += element
+        values = below
+    if any(isinstance(element, list) for element in values):
+        level = len(shape)
+        raise invalid(f"Encountered list at unexpected level: {level} expected < {level}")
+    return values
+
+
+def _converted(values: Sequence[object], dtype: tf.DType) -> np.ndarray:
+    """The values as a type has them: bytes objects for tf.string."""
+    if values and dtype not in _TYPES:
+        raise RequestError(
+            "UNIMPLEMENTED",
+            f"Conversion of JSON Value: {quote(values[0])} to type: {dtype_name(dtype)}",
         )
-    for element in value:
-        _collect(element, shape, level + 1, dtype, leaves)
+    is_right, convert = _rule(dtype)
+    for value in values:
+        if not is_right(value):
+            raise invalid(
+                f"JSON Value: {quote(value)} Type: {type_name(value)} is not of expected type: "
+                f"{dtype_name(dtype)}"
+            )
+    array = np.empty(len(values), dtype.as_numpy_dtype)
+    array[:] = [convert(value) for value in values] if convert else values
+    return array
 
 
-def _leaf(value: object, dtype: tf.DType) -> object:
-    """One value of a tensor: a bytes object for tf.string."""
+def _rule(
+    dtype: tf.DType,
+) -> tuple[Callable[[object], bool], Callable[[object], object] | None]:
+    """Which values are of a type, and what they have to go through then."""
     if dtype == tf.string:
-        if isinstance(value, str):
-            return _utf8(value)
-        if isinstance(value, dict):
-            return _from_base64(value)
-    elif dtype.is_bool:
-        if isinstance(value, bool):
-            return value
-    elif isinstance(value, int) and not isinstance(value, bool):
-        if dtype.min <= value <= dtype.max:
-            return value
-    elif isinstance(value, float) and dtype.is_floating and _fits(value, dtype):
-        return value
-    raise _invalid(f"JSON Value: {_quote(value)} is not of expected type: {dtype.name}")
-
-
-def _fits(value: float, dtype: tf.DType) -> bool:
-    # JSON has no infinity and no NaN, but TF Serving's parser does, as Python's.
-    return not math.isfinite(value) or abs(value) <= dtype.max
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:  # half of a pair, "\ud800"
-        raise _invalid(f"JSON Value: {_quote(text)} is no Unicode text") from error
-
-
-def _from_base64(value: Mapping[str, object]) -> bytes:
-    if not _is_base64(value):
-        raise _invalid(f"JSON Value: {_quote(value)} not formatted correctly for base64 data")
-    text = "".join(value["b64"].split()).rstrip("=")
-    try:
-        # As in TF Serving, the padding may be missing.
-        return base64.b64decode(_utf8(text + "=" * (-len(text) % 4)), validate=True)
-    except binascii.Error as error:
-        raise _invalid("Unable to base64 decode") from error
+        return lambda value: isinstance(value, str | dict), to_bytes
+    if dtype.is_bool:
+        return lambda value: isinstance(value, bool), None
+    if dtype.is_floating:
+        return is_number, lambda value: lossless(value, dtype)
+    low, high = int(dtype.min), int(dtype.max)
+    return lambda value: type(value) is int and low <= value <= high, None
 
 
 def from_tensors(outputs: Mapping[str, np.ndarray], *, as_rows: bool) -> bytes:
@@ -214,47 +249,82 @@ def from_tensors(outputs: Mapping[str, np.ndarray], *, as_rows: bool) -> bytes:
         as_rows: whether the request was one of rows.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, rows are asked for and the outputs differ in their number.
+        RequestError: INVALID_ARGUMENT, rows are asked for and the outputs differ in their number,
+            or an output's type cannot be written in JSON.
     """
+    if as_rows:
+        _require_rows(outputs)
     values = {name: _jsonable(name, array) for name, array in outputs.items()}
     if not as_rows:
-        answer = {"outputs": values if len(values) > 1 else next(iter(values.values()))}
-    else:
-        sizes = {name: array.shape[:1] for name, array in outputs.items()}
-        if len(set(sizes.values())) != 1 or () in sizes.values():
-            raise _invalid(f"outputs have inconsistent batch sizes: {sizes}; use 'inputs'")
-        rows = zip(*values.values(), strict=True)
-        answer = {
+        return _dumps({"outputs": values if len(values) > 1 else next(iter(values.values()))})
+    rows = zip(*values.values(), strict=True)
+    return _dumps(
+        {
             "predictions": [
                 dict(zip(values, row, strict=True)) if len(values) > 1 else row[0] for row in rows
             ]
         }
-    return json.dumps(answer, ensure_ascii=False).encode()
+    )
+
+
+def from_classes(labels: np.ndarray, scores: np.ndarray) -> bytes:
+    """The body of an answer of the Classify API.
+
+    Args:
+        labels: bytes objects [N, K].
+        scores: float32 [N, K].
+    """
+    rows = zip(_texts(labels), _short_floats(scores).tolist(), strict=True)
+    return _dumps({"results": [list(zip(*row, strict=True)) for row in rows]})
+
+
+def _require_rows(outputs: Mapping[str, np.ndarray]) -> None:
+    expected = None
+    for name, array in outputs.items():
+        if not array.ndim:
+            raise invalid(f"Tensor name: {name} has no shape information ")
+        expected = len(array) if expected is None else expected
+        if len(array) != expected:
+            raise invalid(
+                f"Tensor name: {name} has inconsistent batch size: {len(array)} "
+                f"expecting: {expected}"
+            )
 
 
 def _jsonable(name: str, array: np.ndarray) -> object:
     if array.dtype == object:
-        as_bytes = name.endswith("_bytes")
-        convert = np.frompyfunc(_base64_object if as_bytes else _text, 1, 1)
-        return convert(array).tolist()
-    if array.dtype == np.float32:
-        # By way of the shortest text that is this float32: 0.2 instead of 0.20000000298023224.
-        return array.astype("U").astype(np.float64).tolist()
-    return array.tolist()
+        return _base64_objects(array) if name.endswith("_bytes") else _texts(array)
+    dtype = tf.as_dtype(array.dtype)
+    if dtype not in _TYPES:
+        raise invalid(f"Failed to write JSON value for tensor type: {dtype_name(dtype)}")
+    return _short_floats(array).tolist()
 
 
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
+def _short_floats(array: np.ndarray) -> np.ndarray:
+    """The same numbers; those of float32 become the doubles that are written as short as they are.
+
+    0.2 instead of 0.20000000298023224.
+    """
+    if array.dtype != np.float32:
+        return array
+    return array.astype("U").astype(np.float64)
 
 
-def _base64_object(value: bytes) -> dict[str, str]:
-    return {"b64": base64.b64encode(value).decode()}
+def _texts(array: np.ndarray) -> object:
+    """Strings of a model; what is not UTF-8 in them becomes a replacement character."""
+    return _nested(array, lambda value: value.decode("utf-8", "replace"))
 
 
-def _quote(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}..."
+def _base64_objects(array: np.ndarray) -> object:
+    return _nested(array, lambda value: {"b64": base64.b64encode(value).decode()})
 
 
-def _invalid(message: str) -> RequestError:
-    return RequestError("INVALID_ARGUMENT", message)
+def _nested(array: np.ndarray, convert: Callable[[bytes], object]) -> object:
+    """Lists of what becomes of each bytes object."""
+    values = np.empty(array.size, object)
+    values[:] = [convert(value) for value in array.ravel()]
+    return values.reshape(array.shape).tolist()
+
+
+def _dumps(document: Mapping[str, object]) -> bytes:
+    return json.dumps(document, ensure_ascii=False).encode()

@@ -1,0 +1,120 @@
+"""Servers of an exported model, each in a process of its own, and questions to them.
+
+The same questions go to this project's server and to TF Serving's.
+"""
+
+import base64
+import contextlib
+import dataclasses
+import json
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+_START_SECONDS = 180
+_POLL_SECONDS = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """Where to ask: "http://HOST:PORT" and, for gRPC, "HOST:PORT"; and its process."""
+
+    rest: str
+    grpc: str
+    pid: int = 0
+
+
+@contextlib.contextmanager
+def local_server(model_dir: pathlib.Path, log: pathlib.Path, *more: str) -> Iterator[Server]:
+    """keras_alexnet.serving.local_server."""
+    command = [sys.executable, "-m", "keras_alexnet.serving.local_server"]
+    flags = [f"--model_dir={model_dir}", "--rest_port=0", "--grpc_port=0", *more]
+
+    def ready() -> Server | None:
+        match = re.search(r"^ready: .* at (http://\S+) and grpc://(\S+)$", log.read_text(), re.M)
+        return Server(*match.groups()) if match else None
+
+    with _process([*command, *flags], log, ready) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def tensorflow_model_server(model_dir: pathlib.Path, log: pathlib.Path) -> Iterator[Server]:
+    """TF Serving itself; the test is skipped where it is not installed."""
+    program = shutil.which("tensorflow_model_server")
+    if program is None:
+        pytest.skip("tensorflow_model_server is not on the PATH")
+    rest_port, grpc_port = _free_port(), _free_port()
+    flags = [
+        f"--model_name={model_dir.name}",
+        f"--model_base_path={model_dir}",
+        f"--rest_api_port={rest_port}",
+        f"--port={grpc_port}",
+    ]
+    server = Server(f"http://127.0.0.1:{rest_port}", f"127.0.0.1:{grpc_port}")
+
+    def ready() -> Server | None:
+        try:
+            status, body, _ = ask(server, f"/v1/models/{model_dir.name}")
+        except OSError:  # it does not listen yet
+            return None
+        is_loaded = status == 200 and json.loads(body)["model_version_status"][0]["state"]
+        return server if is_loaded == "AVAILABLE" else None
+
+    with _process([program, *flags], log, ready) as started:
+        yield started
+
+
+SERVERS = {server.__name__: server for server in (local_server, tensorflow_model_server)}
+
+
+@contextlib.contextmanager
+def _process(
+    command: Sequence[str], log: pathlib.Path, ready: Callable[[], Server | None]
+) -> Iterator[Server]:
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+        try:
+            end = time.monotonic() + _START_SECONDS
+            while (server := ready()) is None:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < end, log.read_text()
+                time.sleep(_POLL_SECONDS)
+            yield dataclasses.replace(server, pid=process.pid)
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def ask(
+    server: Server, path: str, body: object = None, method: str | None = None
+) -> tuple[int, bytes, str]:
+    """(status, body, content type) of the answer; `body` is JSON, or bytes as they are."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"{server.rest}{path}", data, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, response.read(), response.headers["Content-Type"]
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(), error.headers["Content-Type"]
+
+
+def b64(photo: bytes) -> dict[str, str]:
+    """Bytes as JSON has them."""
+    return {"b64": base64.b64encode(photo).decode()}

@@ -1,0 +1,510 @@
+"""What any client of TF Serving relies on, asked of each server there is.
+
+Only what TF Serving's documentation or source says is here, so that both have to answer alike;
+what is this project's server's alone is in local_server_test.py.
+"""
+
+import json
+
+import grpc
+import numpy as np
+import pytest
+import served
+import stand_in
+import tensorflow as tf
+from served import b64
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+    regression_pb2,
+)
+
+from data_prep import images
+from keras_alexnet import export
+
+PHOTOS = [stand_in.photo(300, 400, seed=seed) for seed in range(3)]
+JUNK = b"no photo"
+
+
+@pytest.fixture(scope="module")
+def run():
+    return stand_in.trained_run()
+
+
+@pytest.fixture(scope="module")
+def model_dir(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serving_contract") / "birds"
+    export.export(trained=run, photos=[stand_in.photo()], export_dir=str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module", params=served.SERVERS)
+def server(request, model_dir, tmp_path_factory):
+    log = tmp_path_factory.mktemp("log") / "server.txt"
+    with served.SERVERS[request.param](model_dir, log) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def channel(server):
+    with grpc.insecure_channel(server.grpc) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="module")
+def prediction(channel):
+    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def expected(run):
+    """(class_ids, classes, scores) of the best five of each photo, by Pillow, OpenCV and NumPy."""
+    stored = [images.resize_and_crop(stand_in.decoded(photo), 256) for photo in PHOTOS]
+    rows = []
+    for scores in stand_in.scores(run, np.stack(stored)):
+        order = np.argsort(-scores)[:5]
+        rows.append((order.tolist(), [run.classes[index].name for index in order], scores[order]))
+    return rows
+
+
+def post(server, path, body):
+    """The answer to a request that is one."""
+    status, content, content_type = served.ask(server, f"/v1/models/{path}", body)
+    assert (status, content_type) == (200, "application/json"), content
+    return json.loads(content)
+
+
+def assert_right(rows, expected):
+    for row, (class_ids, classes, scores) in zip(rows, expected, strict=True):
+        assert row["class_ids"] == class_ids
+        assert row["classes"] == classes
+        np.testing.assert_allclose(row["scores"], scores, atol=1e-3)
+        assert row["valid"] is True
+
+
+def assert_classes(pairs, expected):
+    """Of one photo: (label, score) of each class."""
+    _, classes, scores = expected
+    assert [label for label, _ in pairs] == classes
+    np.testing.assert_allclose([score for _, score in pairs], scores, atol=1e-3)
+
+
+def as_rows(columns):
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def test_rows(server, expected):
+    for instances in (
+        [b64(photo) for photo in PHOTOS],
+        [{"image_bytes": b64(photo)} for photo in PHOTOS],
+    ):
+        answer = post(server, "birds:predict", {"instances": instances})
+        assert list(answer) == ["predictions"]
+        assert_right(answer["predictions"], expected)
+
+
+def test_columns(server, expected):
+    photos = [b64(photo) for photo in PHOTOS]
+    for inputs in (photos, {"image_bytes": photos}):
+        answer = post(server, "birds/versions/1:predict", {"inputs": inputs})
+        assert list(answer) == ["outputs"]
+        assert_right(as_rows(answer["outputs"]), expected)
+
+
+def test_base64_without_padding(server, expected):
+    # As many bytes as need padding: what is behind the end of a JPEG does not count.
+    text = b64(PHOTOS[0] + bytes(-len(PHOTOS[0]) % 3 + 1))["b64"]
+    assert text.endswith("==")
+    answer = post(server, "birds:predict", {"instances": [{"b64": text.rstrip("=")}]})
+    assert_right(answer["predictions"], expected[:1])
+
+
+def test_signature_by_name(server, run):
+    image = stand_in.pixels(256, 256)
+    body = {"signature_name": "pixels", "instances": [image.tolist()]}
+    (row,) = post(server, "birds:predict", body)["predictions"]
+    scores = stand_in.scores(run, image[np.newaxis])[0]
+    np.testing.assert_allclose(row["scores"], -np.sort(-scores)[:5], atol=1e-5)
+
+
+def test_bad_photo_harms_no_other(server, expected):
+    instances = [b64(photo) for photo in (PHOTOS[0], JUNK, PHOTOS[1])]
+    rows = post(server, "birds:predict", {"instances": instances})["predictions"]
+    assert_right([rows[0], rows[2]], expected[:2])
+    assert rows[1]["valid"] is False
+    assert rows[1]["classes"] == [""] * 5
+
+
+def test_paths_are_case_insensitive(server):
+    assert post(server, "birds:predict", {"instances": [b64(JUNK)]})
+    status, _, _ = served.ask(server, "/V1/MODELS/birds:predict", {"instances": [b64(JUNK)]})
+    assert status == 200
+
+
+def test_classify(server, expected):
+    body = {
+        "signature_name": "classify",
+        "examples": [{"image/encoded": b64(photo)} for photo in (*PHOTOS, JUNK)],
+    }
+    answer = post(server, "birds:classify", body)
+    assert list(answer) == ["results"]
+    *rows, bad = answer["results"]
+    for row, best in zip(rows, expected, strict=True):
+        assert_classes(row, best)
+    assert bad == [["", 0.0]] * 5
+
+
+def test_classify_with_a_context(server, expected):
+    body = {
+        "signature_name": "classify",
+        "context": {"image/encoded": [b64(PHOTOS[0])], "image/height": 300},
+        "examples": [{"image/class/text": "is not looked at"}, {}],
+    }
+    rows = post(server, "birds/versions/1:classify", body)["results"]
+    for row in rows:
+        assert_classes(row, expected[0])
+    assert len(rows) == 2
+
+
+def test_status(server):
+    version = {
+        "version": "1",
+        "state": "AVAILABLE",
+        "status": {"error_code": "OK", "error_message": ""},
+    }
+    # Which label is asked for does not count here.
+    for path in ("birds", "birds/versions/1", "birds/labels/x"):
+        assert post(server, path, None) == {"model_version_status": [version]}
+
+
+def test_metadata(server):
+    for path in ("birds/metadata", "birds/versions/1/metadata"):
+        answer = post(server, path, None)
+        assert answer["model_spec"] == {"name": "birds", "signature_name": "", "version": "1"}
+        assert list(answer["metadata"]) == ["signature_def"]
+        signatures = answer["metadata"]["signature_def"]["signature_def"]
+        signature = signatures["serving_default"]
+        assert signature["method_name"] == "tensorflow/serving/predict"
+        assert signatures["classify"]["method_name"] == "tensorflow/serving/classify"
+        assert signature["inputs"] == {
+            "image_bytes": {
+                "dtype": "DT_STRING",
+                "tensor_shape": {"dim": [{"size": "-1", "name": ""}], "unknown_rank": False},
+                "name": "serving_default_image_bytes:0",
+            }
+        }
+        assert signature["outputs"]["scores"]["dtype"] == "DT_FLOAT"
+
+
+PHOTO = b64(JUNK)
+BOTH = "only one of 'inputs' or 'instances'"
+WAS_PREDICT = "Was: tensorflow/serving/predict"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("cats:predict", {"instances": [PHOTO]}, 404, "not found for request: Latest(cats)"),
+        (
+            "birds/versions/6:predict",
+            {"instances": [PHOTO]},
+            404,
+            "Servable not found for request: Specific(birds, 6)",
+        ),
+        ("cats", None, 404, "Could not find any versions of model cats"),
+        ("birds/versions/6", None, 404, "Could not find version 6 of model birds"),
+        ("cats/metadata", None, 404, "Servable not found for request: Latest(cats)"),
+        ("birds/labels/x:predict", {"instances": [PHOTO]}, 400, "servable version label: x"),
+        ("birds/labels/x/metadata", None, 400, "Unrecognized servable version label: x"),
+        ("", None, 400, "Malformed request: GET /v1/models/"),
+        ("birds/", None, 400, "Malformed request: GET /v1/models/birds/"),
+        ("birds/versions/x", None, 400, "Malformed request"),
+        ("birds:predict", None, 400, "Malformed request: GET /v1/models/birds:predict"),
+        ("birds", {}, 400, "Malformed request: POST /v1/models/birds"),
+        ("birds:predict/x", {}, 400, "Malformed request: POST /v1/models/birds:predict/x"),
+        ("birds:Predict", {"instances": [PHOTO]}, 400, "Malformed request"),
+        ("birds/metadata:predict", {}, 400, "Malformed request"),
+        ("birds:predict", b"", 400, "JSON Parse error: The document is empty"),
+        ("birds:predict", b"{", 400, "JSON Parse error"),
+        ("birds:predict", b"instances = [1]", 400, "JSON Parse error"),
+        ("birds:predict", [], 400, "Is not object"),
+        ("birds:predict", {"signature_name": 3}, 400, "'signature_name' key must be a string"),
+        (
+            "birds:predict",
+            {"signature_name": "x", "instances": [PHOTO]},
+            400,
+            'Serving signature name: "x" not found in signature def',
+        ),
+        ("birds:predict", {}, 400, "Missing 'inputs' or 'instances' key"),
+        ("birds:predict", {"inputs": [], "instances": []}, 400, BOTH),
+        ("birds:predict", {"instances": {}}, 400, "'instances' to be an list/array"),
+        ("birds:predict", {"instances": []}, 400, "No values in 'instances' array"),
+        ("birds:predict", {"inputs": {"x": [PHOTO]}}, 400, "Missing named input: image_bytes"),
+        ("birds:predict", {"instances": [{"x": 1}]}, 400, "does not have named input: x"),
+        (
+            "birds:predict",
+            {"instances": [PHOTO, {"x": 1}]},
+            400,
+            "Expecting value/list but got object at item 1 of input list",
+        ),
+        ("birds:predict", {"instances": [3]}, 400, "is not of expected type: string"),
+        ("birds:predict", {"instances": [{"b64": "?"}]}, 400, "Unable to base64 decode"),
+        ("birds:predict", {"instances": [["a"], ["a", "b"]]}, 400, "Expecting tensor size: 1"),
+        ("birds:predict", {"inputs": [["a"], "b"]}, 400, "found at incorrect level: 2"),
+        (
+            "birds:predict",
+            {"signature_name": "pixels", "inputs": [1.5]},
+            400,
+            "is not of expected type: uint8",
+        ),
+        ("cats:classify", {"examples": [{}]}, 404, "Servable not found for request: Latest(cats)"),
+        ("cats:classify", {}, 400, "key 'examples' is expected and was not found"),
+        ("birds:classify", {"examples": {}}, 400, "'examples' value to be an list/array"),
+        ("birds:classify", {"examples": []}, 400, "'examples' value is an empty array"),
+        ("birds:classify", {"examples": [1]}, 400, "Example must be JSON object but got JSON Num"),
+        ("birds:classify", {"examples": [{"x": None}]}, 400, "unexpected JSON type: Null"),
+        ("birds:classify", {"examples": [{"x": [1, "a"]}]}, 400, "feature: x expecting type: int"),
+        ("birds:classify", {"examples": [{}]}, 400, WAS_PREDICT),
+        ("birds:classify", {"signature_name": "features", "examples": [{}]}, 400, WAS_PREDICT),
+        (
+            "birds:classify",
+            {"signature_name": "x", "examples": [{}]},
+            400,
+            "No signature was found with the name: x",
+        ),
+        ("birds:regress", {"examples": [{}]}, 400, "Expected regression signature method_name"),
+        ("birds:regress", {"examples": []}, 400, "'examples' value is an empty array"),
+    ],
+)
+def test_rest_errors(server, path, body, status, words):
+    method = "GET" if body is None else "POST"
+    code, content, content_type = served.ask(server, f"/v1/models/{path}", body, method)
+    assert (code, content_type) == (status, "application/json")
+    answer = json.loads(content)
+    assert list(answer) == ["error"]
+    assert words in answer["error"]
+
+
+def test_paths_and_methods_that_are_no_request(server):
+    for method, path, status in (
+        ("GET", "/v1/models", 400),
+        ("GET", f"/v1/models/birds/versions/{2**63}", 400),
+        ("PUT", "/v1/models/birds", 400),
+        ("DELETE", "/v1/models/birds", 400),
+        ("GET", "/v2/models/birds", 404),
+        ("GET", "/../../etc/passwd", 404),
+    ):
+        assert served.ask(server, path, method=method)[0] == status, (method, path)
+
+
+def predict_request(inputs, signature="", name="birds"):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
+    for key, value in inputs.items():
+        request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+    return request
+
+
+def test_grpc_predict(prediction, expected):
+    request = predict_request({"image_bytes": PHOTOS})
+    response = prediction.Predict(request)
+    assert response.model_spec.name == "birds"
+    assert response.model_spec.version.value == 1
+    assert response.model_spec.signature_name == "serving_default"
+    assert len(response.outputs["scores"].float_val) == 15  # not in tensor_content
+    columns = {name: tf.make_ndarray(proto).tolist() for name, proto in response.outputs.items()}
+    columns["classes"] = [[name.decode() for name in row] for row in columns["classes"]]
+    assert_right(as_rows(columns), expected)
+    request.output_filter.append("valid")
+    request.model_spec.version.value = 1
+    assert list(prediction.Predict(request).outputs) == ["valid"]
+
+
+def classify_request(photos, signature="classify", context=None, name="birds"):
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
+    examples = request.input.example_list.examples
+    if context is not None:
+        given = request.input.example_list_with_context
+        given.context.features.feature["image/encoded"].bytes_list.value.append(context)
+        examples = given.examples
+    for photo in photos:
+        feature = examples.add().features.feature
+        if photo is not None:
+            feature["image/encoded"].bytes_list.value.append(photo)
+    return request
+
+
+def pairs(response):
+    return [
+        [(one.label, one.score) for one in row.classes] for row in response.result.classifications
+    ]
+
+
+def test_grpc_classify(prediction, expected):
+    response = prediction.Classify(classify_request([*PHOTOS, JUNK, None]))
+    assert response.model_spec.name == "birds"
+    assert response.model_spec.version.value == 1
+    assert response.model_spec.signature_name == "classify"
+    *rows, junk, empty = pairs(response)
+    for row, best in zip(rows, expected, strict=True):
+        assert_classes(row, best)
+    assert junk == empty == [("", 0.0)] * 5
+
+
+def test_grpc_classify_with_a_context(prediction, expected):
+    """The photo of the context counts where the example has none."""
+    response = prediction.Classify(classify_request([None, PHOTOS[1]], context=PHOTOS[0]))
+    for row, best in zip(pairs(response), expected[:2], strict=True):
+        assert_classes(row, best)
+
+
+def test_grpc_metadata(prediction):
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = "birds"
+    response = prediction.GetModelMetadata(request)
+    assert response.model_spec.name == "birds"
+    assert response.model_spec.version.value == 1
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    assert response.metadata["signature_def"].Unpack(signatures)
+    assert {"serving_default", "ten_crop", "features", "pixels", "classify"} <= set(
+        signatures.signature_def
+    )
+
+
+def test_grpc_status(channel):
+    stub = model_service_pb2_grpc.ModelServiceStub(channel)
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = "birds"
+    for version in (None, 1):
+        if version:
+            request.model_spec.version.value = version
+        (status,) = stub.GetModelStatus(request).model_version_status
+        assert status.version == 1
+        assert status.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
+        assert (status.status.error_code, status.status.error_message) == (0, "")
+
+
+def changed(request, **fields):
+    """A request with other fields of its model_spec."""
+    for name, value in fields.items():
+        setattr(request.model_spec, name, value)
+    return request
+
+
+def with_version(request, version):
+    request.model_spec.version.value = version
+    return request
+
+
+def filtered(*names):
+    request = predict_request({"image_bytes": ["x"]})
+    request.output_filter.extend(names)
+    return request
+
+
+def about(message, **fields):
+    """A request for the model of this test."""
+    request = message(**fields)
+    request.model_spec.name = "birds"
+    return request
+
+
+ONE = {"image_bytes": ["x"]}
+METADATA = get_model_metadata_pb2.GetModelMetadataRequest
+STATUS = get_model_status_pb2.GetModelStatusRequest
+
+
+@pytest.mark.parametrize(
+    ("call", "request_", "code", "words"),
+    [
+        ("Predict", predict_request(ONE, name="cats"), "NOT_FOUND", "Latest(cats)"),
+        ("Predict", with_version(predict_request(ONE), 6), "NOT_FOUND", "Specific(birds, 6)"),
+        ("Predict", predict_pb2.PredictRequest(), "INVALID_ARGUMENT", "Missing ModelSpec"),
+        ("Predict", predict_request(ONE, name=""), "INVALID_ARGUMENT", "has no name specified"),
+        (
+            "Predict",
+            changed(predict_request(ONE), version_label="x"),
+            "INVALID_ARGUMENT",
+            "Unrecognized servable version label: x",
+        ),
+        (
+            "Predict",
+            predict_request(ONE, "x"),
+            "FAILED_PRECONDITION",
+            'Serving signature key "x" not found.',
+        ),
+        ("Predict", predict_request({}), "INVALID_ARGUMENT", "required: {image_bytes}"),
+        ("Predict", predict_request({**ONE, "x": ["y"]}), "INVALID_ARGUMENT", "extra: {x}"),
+        ("Predict", predict_request({"x": ["y"]}), "INVALID_ARGUMENT", ""),
+        ("Predict", predict_request({"image_bytes": [1.0]}), "INVALID_ARGUMENT", ""),
+        ("Predict", filtered("x"), "INVALID_ARGUMENT", "alias not found in signature: x"),
+        (
+            "Predict",
+            filtered("valid", "scores", "valid"),
+            "INVALID_ARGUMENT",
+            "duplicate output tensor alias: valid",
+        ),
+        (
+            "Classify",
+            classification_pb2.ClassificationRequest(),
+            "INVALID_ARGUMENT",
+            "Missing ModelSpec",
+        ),
+        ("Classify", classify_request(PHOTOS, name="cats"), "NOT_FOUND", "Latest(cats)"),
+        ("Classify", classify_request([]), "INVALID_ARGUMENT", "Input is empty."),
+        ("Classify", classify_request([], context=JUNK), "INVALID_ARGUMENT", "Input is empty."),
+        ("Classify", classify_request(PHOTOS, "x"), "INVALID_ARGUMENT", "found with the name: x"),
+        ("Classify", classify_request(PHOTOS, ""), "INVALID_ARGUMENT", WAS_PREDICT),
+        ("Classify", classify_request(PHOTOS, "features"), "INVALID_ARGUMENT", WAS_PREDICT),
+        (
+            "Regress",
+            about(regression_pb2.RegressionRequest),
+            "INVALID_ARGUMENT",
+            "Expected regression signature method_name to be tensorflow/serving/regress",
+        ),
+        ("GetModelMetadata", METADATA(), "INVALID_ARGUMENT", "Missing ModelSpec"),
+        ("GetModelMetadata", about(METADATA), "INVALID_ARGUMENT", "at least one metadata_field"),
+        (
+            "GetModelMetadata",
+            about(METADATA, metadata_field=["x"]),
+            "INVALID_ARGUMENT",
+            "is not supported",
+        ),
+        (
+            "GetModelMetadata",
+            with_version(about(METADATA, metadata_field=["signature_def"]), 6),
+            "NOT_FOUND",
+            "Servable not found for request: Specific(birds, 6)",
+        ),
+        ("GetModelStatus", STATUS(), "INVALID_ARGUMENT", "Missing ModelSpec"),
+        (
+            "GetModelStatus",
+            with_version(about(STATUS), 6),
+            "NOT_FOUND",
+            "Could not find version 6 of model birds",
+        ),
+        (
+            "GetModelStatus",
+            changed(about(STATUS), name="cats"),
+            "NOT_FOUND",
+            "Could not find any versions of model cats",
+        ),
+    ],
+)
+def test_grpc_errors(channel, call, request_, code, words):
+    stub = (
+        model_service_pb2_grpc.ModelServiceStub
+        if call == "GetModelStatus"
+        else prediction_service_pb2_grpc.PredictionServiceStub
+    )(channel)
+    with pytest.raises(grpc.RpcError) as error:
+        getattr(stub, call)(request_)
+    assert error.value.code().name == code
+    assert words in error.value.details()

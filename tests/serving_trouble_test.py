@@ -1,0 +1,409 @@
+"""What clients may do to a server, on purpose or not. One server bears all of it.
+
+Every answer is right or a proper error, the process is the same at the end, and needs no more
+memory than before.
+"""
+
+import concurrent.futures
+import http.client
+import io
+import json
+import socket
+import struct
+import threading
+import time
+import urllib.parse
+
+import grpc
+import numpy as np
+import psutil
+import pytest
+import served
+import stand_in
+import tensorflow as tf
+from PIL import Image
+from tensorflow_serving.apis import predict_pb2
+
+from data_prep import images
+from keras_alexnet import export
+
+MUTATED = 10_000
+CLIENTS = 64
+SECONDS = 60  # of them all at once
+GOOD = [stand_in.photo(120 + seed, 160, seed=seed) for seed in range(8)]
+NAME = "birds"
+PREDICT = f"/v1/models/{NAME}:predict"
+# Statuses of HTTP that the API has; 500 is a fault of the server's.
+PROPER = {200, 400, 404, 413, 414, 429, 431, 501, 503, 504, 505}
+
+
+@pytest.fixture(scope="module")
+def run():
+    return stand_in.trained_run()
+
+
+@pytest.fixture(scope="module")
+def server(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trouble") / NAME
+    export.export(trained=run, photos=[stand_in.photo()], export_dir=str(folder))
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with served.local_server(folder, log, "--max_body_mb=4", "--timeout=5") as server:
+        yield server
+    text = log.read_text()
+    assert "Traceback" not in text
+    assert json.loads(text.splitlines()[-1])["requests"] > MUTATED / 50
+
+
+@pytest.fixture(scope="module")
+def expected(run):
+    """The best classes of the good photos and their scores, by other means than the server's."""
+    stored = [images.resize_and_crop(stand_in.decoded(photo), 256) for photo in GOOD]
+    scores = stand_in.scores(run, np.stack(stored))
+    return [(np.argsort(-row)[:5].tolist(), -np.sort(-row)[:5]) for row in scores]
+
+
+def assert_right(answer, expected):
+    class_ids, scores = expected
+    assert answer["valid"] is True
+    assert answer["class_ids"] == class_ids
+    np.testing.assert_allclose(answer["scores"], scores, atol=1e-3)
+
+
+def assert_blank_or_sound(answer):
+    """Of bytes that may be a photo or not."""
+    if answer["valid"]:
+        scores = np.array(answer["scores"])
+        assert np.isfinite(scores).all()
+        assert (np.diff(scores) <= 0).all()
+        assert 0 < scores.sum() <= 1.0001
+        assert all(answer["classes"])
+    else:
+        assert answer["classes"] == [""] * 5
+        assert answer["class_ids"] == [-1] * 5
+        assert answer["scores"] == [0.0] * 5
+
+
+class Client:
+    """A connection to the REST API."""
+
+    def __init__(self, server):
+        self.connection = http.client.HTTPConnection(
+            urllib.parse.urlsplit(server.rest).netloc, timeout=60
+        )
+
+    def post(self, body, path=PREDICT):
+        self.connection.request("POST", path, body)
+        response = self.connection.getresponse()
+        return response.status, json.loads(response.read())
+
+    def classify(self, photos):
+        body = json.dumps({"instances": [served.b64(photo) for photo in photos]})
+        status, answer = self.post(body)
+        assert status == 200, answer
+        return answer["predictions"]
+
+
+def assert_alive(server, expected):
+    for answer, wanted in zip(Client(server).classify(GOOD), expected, strict=True):
+        assert_right(answer, wanted)
+
+
+def memory(server):
+    return psutil.Process(server.pid).memory_info().rss
+
+
+def mutated(photo, random):
+    """A JPEG with some bytes changed, taken out, put in or cut off."""
+    data = bytearray(photo)
+    for _ in range(random.integers(1, 12)):
+        # Half of them in the header, where a byte means most.
+        place = int(random.integers(2, 700 if random.random() < 0.5 else len(data)))
+        kind = random.integers(20)
+        if kind < 14:
+            data[place : place + 1] = random.bytes(1)
+        elif kind < 16:
+            del data[place : place + int(random.integers(1, 40))]
+        elif kind < 18:
+            data[place:place] = random.bytes(int(random.integers(1, 40)))
+        elif kind < 19:
+            data[place : place + 2] = b"\xff" + random.bytes(1)  # a marker
+        else:
+            del data[place:]
+            break
+        if len(data) < 800:
+            break
+    return bytes(data)
+
+
+def ask_for(server, expected, seconds, seed):
+    """One client of many; returns how many photos were answered."""
+    random = np.random.default_rng(seed)
+    client, count = Client(server), 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        which = random.integers(len(GOOD), size=random.integers(1, 5))
+        photos = [GOOD[number] for number in which]
+        bad = mutated(GOOD[0], random)[: int(random.integers(600))]
+        *answers, blank = client.classify([*photos, bad])
+        for number, answer in zip(which, answers, strict=True):
+            assert_right(answer, expected[number])
+        assert blank["valid"] is False
+        count += len(photos) + 1
+    client.connection.close()
+    return count
+
+
+def load(server, expected, seconds):
+    with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
+        return sum(pool.map(lambda seed: ask_for(server, expected, seconds, seed), range(CLIENTS)))
+
+
+def send_mutated(server, expected, count, seed):
+    """In requests of 49, each with a good photo that must not notice; how many were valid."""
+    random = np.random.default_rng(seed)
+    sizes = ((64, 90), (90, 64), (260, 300))
+    originals = [stand_in.photo(*size, seed=place) for place, size in enumerate(sizes)]
+    originals.append(stand_in.encoded(stand_in.pixels(80, 80), progressive=True))
+    valid, sent = 0, 0
+    client = Client(server)
+    while sent < count:
+        which = sent % len(GOOD)
+        batch = [
+            mutated(originals[i % len(originals)], random) for i in range(min(49, count - sent))
+        ]
+        *answers, good = client.classify([*batch, GOOD[which]])
+        assert_right(good, expected[which])
+        for answer in answers:
+            assert_blank_or_sound(answer)
+            valid += answer["valid"]
+        sent += len(batch)
+    return valid
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_before(server, expected):
+    """Once it has met every kind of load: what a program has touched, it keeps for the next."""
+    load(server, expected, 10)
+    send_mutated(server, expected, 2000, seed=0)
+    for _ in range(2):
+        assert len(Client(server).classify([GOOD[0]] * 256)) == 256
+    return memory(server)
+
+
+def test_mutated_photos(server, expected):
+    valid = send_mutated(server, expected, MUTATED, seed=2012)
+    print(f"of {MUTATED} mutated photos, {valid} were still photos")
+    assert MUTATED / 20 < valid < MUTATED * 19 / 20
+
+
+def test_mutated_photos_that_are_valid_are_what_pillow_sees(server, run):
+    """Where Pillow, which is stricter, decodes too: the same scores for nearly all."""
+    random = np.random.default_rng(1)
+    photos = [mutated(stand_in.photo(256, 256, seed=5), random) for _ in range(300)]
+    seen, stored = [], []
+    for photo in photos:
+        try:
+            image = Image.open(io.BytesIO(photo))
+            if image.format == "JPEG" and image.size == (256, 256) and not image.getexif():
+                stored.append(np.asarray(image.convert("RGB")))
+                seen.append(photo)
+        except (OSError, ValueError, SyntaxError):
+            continue
+    client = Client(server)
+    answers = [row for i in range(0, len(seen), 50) for row in client.classify(seen[i : i + 50])]
+    wanted = stand_in.scores(run, np.stack(stored))
+    pairs = list(zip(answers, wanted, strict=True))
+    same = [
+        answer["valid"] and np.allclose(answer["scores"], -np.sort(-row)[:5], atol=0.01)
+        for answer, row in pairs
+    ]
+    print(f"{len(seen)} of 300 are photos for Pillow too; {sum(same)} have the same scores")
+    assert len(seen) > 50
+    assert np.mean(same) > 0.9
+
+
+def random_json(random, depth=0):
+    kinds = 8 if depth < 4 else 6
+    kind = random.integers(kinds)
+    if kind == 6:
+        return [random_json(random, depth + 1) for _ in range(random.integers(4))]
+    if kind == 7:
+        keys = ["b64", "instances", "inputs", "image_bytes", "signature_name", "x", "examples"]
+        return {
+            keys[random.integers(len(keys))]: random_json(random, depth + 1)
+            for _ in range(random.integers(4))
+        }
+    scalars = [None, True, int(random.integers(-5, 300)), 1e300, "AAAA", "\ud800 ../../etc/passwd"]
+    return scalars[kind]
+
+
+def test_random_bodies(server, expected):
+    random = np.random.default_rng(3)
+    valid = json.dumps({"instances": [served.b64(GOOD[0])]}).encode()
+    signatures = ["pixels", "classify", "features", "explain", "ten_crop", "no such", 7, None]
+    client = Client(server)
+    statuses = {}
+    for number in range(3000):
+        kind = number % 4
+        if kind == 0:
+            body = random.bytes(int(random.integers(1, 2000)))
+        elif kind == 1:
+            body = bytearray(valid)
+            for _ in range(3):
+                body[random.integers(len(body))] = random.integers(256)
+            body = bytes(body)
+        elif kind == 2:
+            body = json.dumps(random_json(random)).encode()
+        else:
+            body = json.dumps(
+                {
+                    "signature_name": signatures[random.integers(len(signatures))],
+                    ["instances", "inputs", "examples"][random.integers(3)]: random_json(random),
+                }
+            ).encode()
+        verb = ("predict", "classify", "regress")[number % 3]
+        status, answer = client.post(body, f"/v1/models/{NAME}:{verb}")
+        assert status in PROPER, (body[:200], answer)
+        assert (status == 200) != ("error" in answer)
+        statuses[status] = statuses.get(status, 0) + 1
+    print(f"3,000 random bodies: {statuses}")
+    assert_alive(server, expected)
+
+
+def test_random_protocol_buffers(server, expected):
+    random = np.random.default_rng(4)
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = NAME
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([GOOD[0]]))
+    valid = request.SerializeToString()
+    codes = {}
+    with grpc.insecure_channel(server.grpc) as channel:
+        for number in range(2000):
+            # Every fourth is noise; of the others, a byte of the structure in front is changed.
+            data = bytearray(valid if number % 4 else random.bytes(int(random.integers(300))))
+            if number % 4:
+                data[random.integers(100)] = random.integers(256)
+            method = ("Predict", "Classify", "GetModelMetadata", "Regress", "Nothing")[number % 5]
+            call = channel.unary_unary(f"/tensorflow.serving.PredictionService/{method}")
+            try:
+                call(bytes(data), timeout=60)
+                code = "OK"
+            except grpc.RpcError as error:
+                code = error.code().name
+            codes[code] = codes.get(code, 0) + 1
+    print(f"2,000 random protocol buffers: {codes}")
+    # INTERNAL is gRPC's own for what is no protocol buffer: "Exception deserializing request".
+    proper = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED"}
+    assert set(codes) <= proper | {"INTERNAL"}
+    assert len(codes) > 2
+    assert_alive(server, expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"signature_name": "../../etc/passwd", "instances": ["x"]}, 400, "not found"),
+        ({"signature_name": "pixels", "instances": [served.b64(GOOD[0])]}, 400, "expected type"),
+        ({"instances": [{"b64": ""}] * 257}, 400, "1 to 256 photos"),
+        ({"instances": [""] * 200_000}, 400, "1 to 256 photos"),
+        ({"inputs": {"image_bytes": [[[[["x"]]]]]}}, 400, "must be of shape"),
+        ({"inputs": {"image_bytes": "x" * (5 << 20)}}, 400, "at most 4194304 bytes"),
+    ],
+)
+def test_requests_that_do_not_fit(server, expected, body, status, message):
+    code, answer = Client(server).post(json.dumps(body))
+    assert (code, message in answer["error"]) == (status, True), answer
+    assert_alive(server, expected)
+
+
+def test_the_largest_batch(server, expected):
+    answers = Client(server).classify([GOOD[number % len(GOOD)] for number in range(256)])
+    for number, answer in enumerate(answers):
+        assert_right(answer, expected[number % len(GOOD)])
+
+
+def connect(server):
+    address = urllib.parse.urlsplit(server.rest)
+    return socket.create_connection((address.hostname, address.port), timeout=60)
+
+
+def request_bytes(photo):
+    body = json.dumps({"instances": [served.b64(photo)]}).encode()
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def test_connections_cut_half_way(server, expected):
+    """At any byte of the request, or before the answer is read; some with a reset."""
+    random = np.random.default_rng(5)
+    data = request_bytes(GOOD[0])
+    for number in range(300):
+        connection = connect(server)
+        end = int(random.integers(len(data) + 1)) if number % 3 else len(data)
+        connection.sendall(data[:end])
+        if number % 2:
+            # Closing sends a reset, which the server meets wherever it is.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    assert_alive(server, expected)
+
+
+def test_slow_clients(server, expected):
+    """Fifty send a byte now and then; others are served meanwhile, and the slow ones ended."""
+    data = request_bytes(GOOD[0])
+    connections = [connect(server) for _ in range(50)]
+    started = time.monotonic()
+    for connection in connections:
+        connection.sendall(data[:200])  # the header, and some of the body
+    for place in range(200, 208):
+        for connection in connections:
+            connection.sendall(data[place : place + 1])
+        assert_alive(server, expected)
+        time.sleep(0.3)
+    for connection in connections:
+        answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 504 ")
+        while connection.recv(4096):  # until the server closes it
+            pass
+    assert time.monotonic() - started < 60  # --timeout=5 is of the whole body, not of a byte
+
+
+def test_more_connections_than_there_may_be(server, expected):
+    connections = [connect(server) for _ in range(300)]
+    try:
+        for connection in connections:
+            connection.sendall(f"GET /v1/models/{NAME} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        statuses = [connection.recv(4096)[:12] for connection in connections]
+    finally:
+        for connection in connections:
+            connection.close()
+    assert set(statuses) == {b"HTTP/1.1 200", b"HTTP/1.1 503"}
+    assert 200 < statuses.count(b"HTTP/1.1 200") <= 256
+    deadline = time.monotonic() + 30
+    while True:  # until the server has seen that they are gone
+        try:
+            assert_alive(server, expected)
+            return
+        except (OSError, http.client.HTTPException, AssertionError):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_many_clients_for_a_minute_and_no_leak(server, expected, memory_before):
+    """After all the above, which must not have left anything behind either."""
+    count = load(server, expected, SECONDS)
+    after = memory(server)
+    print(f"{count} photos in {SECONDS} s; {memory_before >> 20} MiB before, {after >> 20} after")
+    assert count > CLIENTS
+    assert after < 1.05 * memory_before
+    assert threads_settle(server)
+
+
+def threads_settle(server):
+    """Whether the threads of the connections end, as these have."""
+    deadline = time.monotonic() + 30
+    while psutil.Process(server.pid).num_threads() > CLIENTS + 40:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return threading.active_count() < CLIENTS
