@@ -1,0 +1,559 @@
+import base64
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+import urllib.parse
+import urllib.request
+from html.parser import HTMLParser
+
+import browser
+import cv2
+import numpy as np
+import pytest
+import stand_in
+from local_server_test import serving
+from PIL import Image, ImageCms
+from tensorflow.core.protobuf import saved_model_pb2
+
+from data_prep import images, records
+from keras_alexnet.serving import page, signatures
+
+NAME = """birds & "bees" <b>'é'"""
+LIMIT = 1 << 20
+INPUT_SIZE = stand_in.PROFILE.input_size
+MARGIN = 256 - INPUT_SIZE
+
+
+class Elements(HTMLParser):
+    """Each tag, its attributes, and the text up to the next tag."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self._is_in = False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append([tag, dict(attributes), ""])
+        self._is_in = True
+
+    def handle_endtag(self, tag):
+        self._is_in = False
+
+    def handle_data(self, data):
+        if self._is_in:
+            self.found[-1][2] += data
+
+    def texts(self, tag):
+        return [text for found, _, text in self.found if found == tag]
+
+
+def test_policy_allows_the_inline_script_and_style_alone():
+    elements = Elements(page.content("birds").decode())
+    policy = page.HEADERS["Content-Security-Policy"]
+    for tag in ("script", "style"):
+        (text,) = elements.texts(tag)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy.split("; ")
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    for tag, attributes, _ in elements.found:
+        assert not {name for name in attributes if name.startswith("on") or name == "style"}
+        assert "src" not in attributes
+        assert attributes.get("href", "data:,") == "data:,", tag
+
+
+@pytest.mark.parametrize("name", [NAME, "{{script}}", "</title><script>alert(1)</script>"])
+def test_model_name_is_text(name):
+    elements = Elements(page.content(name).decode())
+    assert elements.found[0][:2] == ["html", {"lang": "en", "data-model": name}]
+    assert elements.texts("h1") == [name]
+    assert len(elements.texts("script")) == 1
+
+
+def test_model_name_that_is_no_unicode():
+    assert "birds?" in page.content("birds\udcff").decode()
+
+
+# ---- in a browser
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Its class names would load a picture, and fail and tell so, if they became markup."""
+    names = (f"<img src=x onerror=alert({i})>, klasse {i}" for i in range(7))
+    classes = tuple(records.ClassName(f"n{i:08d}", name) for i, name in enumerate(names))
+    return dataclasses.replace(stand_in.trained_run(), classes=classes)
+
+
+@pytest.fixture(scope="module")
+def model_dir(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    (folder / records.LABELS).write_text(records.labels_text(run.classes))
+    served = signatures.ServedModel(
+        model=run.model,
+        profile=run.profile,
+        classes=run.classes,
+        statistics=run.statistics,
+        labels_file=str(folder / records.LABELS),
+    )
+    signatures.save(served, str(folder / NAME / "1"))
+    return folder / NAME
+
+
+@pytest.fixture(scope="module")
+def server(model_dir):
+    with serving(model_dir, grpc_port=-1, max_body_bytes=LIMIT) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    with browser.chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+@pytest.fixture
+def opened(driver, server):
+    """The browser, with the page in it, just loaded."""
+    return open_page(driver, server)
+
+
+def open_page(driver, server):
+    browser.resize(driver, 1000, 1600)
+    browser.forget_logs(driver)
+    driver.get(server["http"])
+    wait_for(driver, lambda: text_of(driver, "version").startswith("version"))
+    return driver
+
+
+def wait_for(driver, condition):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(driver, 60).until(lambda _: condition())
+
+
+def by_id(driver, name):
+    return driver.find_element("id", name)
+
+
+def text_of(driver, name):
+    return by_id(driver, name).text
+
+
+def all_of(driver, selector):
+    return driver.find_elements("css selector", selector)
+
+
+def active(driver):
+    return driver.switch_to.active_element
+
+
+def press(driver, *keys):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    ActionChains(driver).send_keys(*(getattr(Keys, key) for key in keys)).perform()
+
+
+def give(driver, *photos, way="drop"):
+    """Drops or pastes (name, bytes) as a person does, in one go; whether the page took them."""
+    files = [(name, base64.b64encode(data).decode()) for name, data in photos]
+    return driver.execute_script(
+        """
+        const [files, way] = arguments;
+        const transfer = new DataTransfer();
+        for (const [name, encoded] of files) {
+          const data = Uint8Array.from(atob(encoded), (letter) => letter.charCodeAt(0));
+          transfer.items.add(new File([data], name));
+        }
+        const event = way === "drop"
+          ? new DragEvent(way, { dataTransfer: transfer, bubbles: true, cancelable: true })
+          : new ClipboardEvent(way, { clipboardData: transfer, bubbles: true, cancelable: true });
+        document.body.dispatchEvent(event);
+        return event.defaultPrevented;
+        """,
+        files,
+        way,
+    )
+
+
+def classified(driver, name, photo):
+    """Drops a photo and waits until its answer is shown."""
+    give(driver, (name, photo))
+    wait_for(driver, lambda: text_of(driver, "status").startswith(f"{name}: "))
+
+
+def alerted(driver, text):
+    return wait_for(driver, lambda: text in text_of(driver, "alert"))
+
+
+def asked(server, photo, signature="explain", name=NAME):
+    """What the REST API answers to a photo, without the page."""
+    path = f"{server['http']}/v1/models/{urllib.parse.quote(name)}:predict"
+    body = {"signature_name": signature, "instances": [{"b64": base64.b64encode(photo).decode()}]}
+    with urllib.request.urlopen(path, json.dumps(body).encode(), timeout=60) as response:
+        return json.loads(response.read())["predictions"][0]
+
+
+def assert_classes_shown(driver, answer):
+    labels = [element.text for element in all_of(driver, "#classes .label")]
+    assert labels == answer["classes"]
+    assert len(labels) == 5
+    scores = [element.text for element in all_of(driver, "#classes .score")]
+    assert scores == [f"{100 * score:.1f}%" for score in answer["scores"]]
+    widths = driver.execute_script(
+        "return Array.from(document.querySelectorAll('#classes .bar'),"
+        " (bar) => bar.offsetWidth / bar.parentElement.clientWidth)"
+    )
+    np.testing.assert_allclose(widths, answer["scores"], atol=0.005)  # whole pixels
+
+
+def ten_crops(square):
+    """The paper's ten views of a stored square, in the order of `view_boxes`."""
+    places = [(0, 0), (0, MARGIN), (MARGIN, 0), (MARGIN, MARGIN), (MARGIN // 2, MARGIN // 2)]
+    five = [square[y : y + INPUT_SIZE, x : x + INPUT_SIZE] for y, x in places]
+    return five + [crop[:, ::-1] for crop in five]
+
+
+def test_dropped_photo(opened, server):
+    photo = stand_in.photo(300, 400, seed=1)
+    assert text_of(opened, "version") == "version 1"
+    assert text_of(opened, "photo-name") == ""
+    classified(opened, "<svg onload=alert(1)>.jpg", photo)
+    answer = asked(server, photo)
+    assert_classes_shown(opened, answer)
+    assert text_of(opened, "photo-name") == "<svg onload=alert(1)>.jpg"
+    assert text_of(opened, "alert") == ""
+    assert answer["classes"][0] in text_of(opened, "status")
+    assert answer["classes"][0] in text_of(opened, "caption")
+    for part, texts in (
+        ("best", answer["view_classes"]),
+        ("score", [f"{100 * score:.1f}%" for score in answer["view_scores"]]),
+    ):
+        assert [element.text for element in all_of(opened, f"#views .{part}")] == texts
+    assert all_of(opened, "img, svg") == []
+    assert browser.console(opened) == []
+
+
+def test_ten_crops_are_those_of_the_network(opened):
+    pixels = stand_in.pixels(256, 256, seed=2)
+    classified(opened, "photo.png", stand_in.encoded(pixels, "PNG"))
+    canvases = all_of(opened, "#views canvas")
+    places = [element.text for element in all_of(opened, "#views .place")]
+    five = ["top left", "top right", "bottom left", "bottom right", "centre"]
+    assert places == five + [f"{place}, mirrored" for place in five]
+    for canvas, crop in zip(canvases, ten_crops(pixels), strict=True):
+        shown = browser.canvas_pixels(opened, canvas)
+        np.testing.assert_array_equal(shown[..., :3], crop)
+        assert (shown[..., 3] == 255).all()
+
+
+def test_stored_square_is_upright_cut_and_on_white(opened):
+    """As the data job makes it, by Pillow and OpenCV, but for the browser's way to shrink."""
+    pixels = stand_in.pixels(600, 801, seed=3)
+    lying = Image.fromarray(pixels)
+    exif = lying.getexif()
+    exif[0x0112] = 6  # to be turned clockwise
+    turned = images.resize_and_crop(np.rot90(pixels, -1).copy(), 256)
+    opacity = np.linspace(0, 255, 801, dtype=np.uint8)
+    opacity = np.broadcast_to(opacity[:, np.newaxis], (600, 801, 1))
+    on_white = (pixels * (opacity / 255) + 255 - opacity).astype(np.uint8)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for old, new in ((b"rXYZ", b"?"), (b"bXYZ", b"rXYZ"), (b"?", b"bXYZ")):
+        profile = profile.replace(old, new, 1)  # red and blue change places, for who heeds it
+    for name, photo, square in (
+        ("turned.jpg", stand_in.encoded(lying, quality=95, exif=exif), turned),
+        (
+            "odd colours.jpg",
+            stand_in.encoded(pixels, quality=95, icc_profile=profile),
+            images.resize_and_crop(pixels, 256),
+        ),
+        (
+            "clear.png",
+            stand_in.encoded(np.concatenate([pixels, opacity], axis=2), "PNG"),
+            images.resize_and_crop(on_white, 256),
+        ),
+    ):
+        classified(opened, name, photo)
+        shown = browser.canvas_pixels(opened, by_id(opened, "square"))[..., :3]
+        assert np.abs(shown.astype(int) - square).mean() < 1.5, name
+
+
+def test_heat_map(opened, server):
+    drawn = []
+    for seed in (1, 2):
+        photo = stand_in.photo(256, 256, seed=seed)
+        classified(opened, f"{seed}.jpg", photo)
+        answer = asked(server, photo)
+        heat = browser.canvas_pixels(opened, by_id(opened, "heat")).astype(float)
+        assert heat.shape[:2] == (INPUT_SIZE, INPUT_SIZE)
+        assert (heat[..., 3] == 255).all()
+        brightness = heat[..., :3] @ [0.299, 0.587, 0.114]
+        expected = cv2.resize(np.array(answer["heat_map"]), (INPUT_SIZE, INPUT_SIZE))
+        assert np.corrcoef(brightness.ravel(), expected.ravel())[0, 1] > 0.98
+        drawn.append(brightness)
+        place = [by_id(opened, "heat").rect[key] for key in ("y", "x", "height", "width")]
+        whole = by_id(opened, "square").rect
+        place = np.subtract(place, [whole["y"], whole["x"], 0, 0]) / whole["width"] * 256
+        np.testing.assert_allclose(place, answer["heat_box"], atol=0.5)
+    assert np.abs(drawn[0] - drawn[1]).max() > 30
+
+
+def test_keyboard_alone(opened, server, tmp_path):
+    photo = stand_in.photo(300, 400, seed=4)
+    (tmp_path / "chosen.jpg").write_bytes(photo)
+    press(opened, "TAB")
+    assert active(opened).accessible_name == "Choose or drop a photo"
+    outline = by_id(opened, "drop").value_of_css_property("outline-style")
+    assert outline == "solid"
+    # Both keys would open the dialog, which has no window here.
+    opened.execute_script(
+        "window.dialogs = 0; document.addEventListener('click', (event) => {"
+        "if (event.target.id === 'file') { dialogs += 1; event.preventDefault(); } })"
+    )
+    press(opened, "ENTER", "SPACE")
+    assert opened.execute_script("return dialogs") == 2
+    active(opened).send_keys(str(tmp_path / "chosen.jpg"))
+    wait_for(opened, lambda: text_of(opened, "status").startswith("chosen.jpg: "))
+    assert_classes_shown(opened, asked(server, photo))
+    names, heat = [], by_id(opened, "heat")
+    for _ in range(3):
+        press(opened, "TAB")
+        names.append(active(opened).accessible_name)
+        if names[-1] == "Heat map":
+            assert heat.value_of_css_property("visibility") == "visible"
+            press(opened, "SPACE")
+            assert heat.value_of_css_property("visibility") == "hidden"
+            press(opened, "SPACE")
+        if names[-1] == "Opacity":
+            assert heat.value_of_css_property("opacity") == "0.6"
+            press(opened, "END")
+            assert heat.value_of_css_property("opacity") == "1"
+    assert names == ["Clear Esc", "Heat map", "Opacity"]
+    press(opened, "ESCAPE")
+    assert not by_id(opened, "result").is_displayed()
+    assert active(opened) == by_id(opened, "file")
+
+
+def test_pasted_photo(opened, server):
+    photo = stand_in.photo(seed=5)
+    give(opened, ("pasted.png", photo), way="paste")
+    wait_for(opened, lambda: text_of(opened, "status").startswith("pasted.png: "))
+    assert_classes_shown(opened, asked(server, photo))
+    give(opened, way="paste")
+    alerted(opened, "That was no file.")
+
+
+def test_last_ten_photos(opened, server):
+    photos = {f"{number}.jpg": stand_in.photo(seed=number) for number in range(11)}
+    assert not by_id(opened, "history-part").is_displayed()
+    assert give(opened, *photos.items())  # or the browser would leave the page for the photo
+    wait_for(opened, lambda: text_of(opened, "status").startswith("10.jpg: "))
+    buttons = all_of(opened, "#history button")
+    assert [button.text for button in buttons] == [f"{number}.jpg" for number in range(10, 0, -1)]
+    opened.execute_script("arguments[0].focus()", buttons[8])
+    press(opened, "TAB", "ENTER")
+    assert text_of(opened, "photo-name") == "1.jpg"
+    assert_classes_shown(opened, asked(server, photos["1.jpg"]))
+    assert active(opened).text == "1.jpg"
+    current = [button.text for button in all_of(opened, "#history button[aria-current]")]
+    assert current == ["1.jpg"]
+    by_id(opened, "clear").click()
+    assert all_of(opened, "#history button") == []
+
+
+def test_cleared_while_under_way(opened):
+    """A photo, Escape, and another photo before the first one can be answered."""
+    opened.execute_script(
+        """
+        const drop = (name) => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File(["no photo"], name));
+          document.body.dispatchEvent(
+            new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
+        };
+        drop("first"); drop("second");
+        document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
+        drop("third");
+        """
+    )
+    alerted(opened, "third: ")
+    assert "first" not in text_of(opened, "alert")
+    assert "second" not in text_of(opened, "alert")
+
+
+def test_what_is_no_photo(opened, server):
+    good = stand_in.photo(seed=6)
+    give(opened, ("junk.jpg", b"no photo"), ("good.jpg", good), ("cut.jpg", good[:200]))
+    alerted(opened, "cut.jpg: ")
+    (alert,) = all_of(opened, "[role=alert]")
+    first, second = alert.text.splitlines()
+    assert first.startswith("junk.jpg: This is no photo that the server can read.")
+    assert second.startswith("cut.jpg: This is no photo that the server can read.")
+    assert alert.aria_role == "alert"
+    assert_classes_shown(opened, asked(server, good))
+    assert browser.console(opened) == []
+    give(opened, ("again.jpg", good))
+    wait_for(opened, lambda: text_of(opened, "status").startswith("again.jpg: "))
+    assert text_of(opened, "alert") == ""
+
+
+def test_photo_that_is_too_large(opened):
+    give(opened, ("large.jpg", bytes(LIMIT)))
+    alerted(opened, f"large.jpg: The server says: a body of at most {LIMIT} bytes is read")
+
+
+def test_nothing_but_the_server_is_asked(opened, server):
+    classified(opened, "photo.jpg", stand_in.photo(seed=7))
+    urls = browser.requested_urls(opened)
+    model = f"{server['http']}/v1/models/{urllib.parse.quote(NAME, safe='''!'()*''')}"
+    network = [url for url in urls if not url.startswith(("data:", "blob:"))]
+    assert network == [
+        f"{server['http']}/",
+        f"{model}/metadata",  # when it was opened
+        f"{model}/metadata",
+        f"{model}/versions/1:predict",
+    ]
+    assert browser.console(opened) == []
+
+
+def test_policy_forbids_the_rest(opened, server):
+    """What a hole in the page would try: another host, a foreign script, text as markup."""
+    elsewhere = server["http"].replace("127.0.0.1", "localhost")
+    refused = opened.execute_async_script(
+        """
+        const [url, done] = arguments;
+        const refused = [];
+        document.addEventListener("securitypolicyviolation", (event) => {
+          refused.push(event.effectiveDirective);
+          if (refused.length === 3) done(refused.sort());
+        });
+        fetch(url).catch(() => {});
+        document.body.append(Object.assign(new Image(), { src: url }));
+        try { document.body.innerHTML = "<b>"; } catch {}
+        setTimeout(() => done(refused), 20000);
+        """,
+        elsewhere,
+    )
+    assert refused == ["connect-src", "img-src", "require-trusted-types-for"]
+
+
+def test_narrow_window(opened):
+    browser.resize(opened, 320, 800)
+    classified(opened, f"{'long' * 40}.jpg", stand_in.photo(seed=8))
+    classified(opened, "short.jpg", stand_in.photo(seed=9))
+    root = "document.documentElement"
+    widths = opened.execute_script(f"return [{root}.scrollWidth, {root}.clientWidth]")
+    assert widths[0] == widths[1] <= 320
+
+
+def test_motion_is_reduced_where_asked(opened):
+    classified(opened, "photo.jpg", stand_in.photo(seed=8))
+    (bar, *_) = all_of(opened, ".bar")
+    assert bar.value_of_css_property("animation-name") == "grow"
+    browser.prefer(opened, prefers_reduced_motion="reduce")
+    assert bar.value_of_css_property("animation-name") == "none"
+    browser.prefer(opened)
+
+
+def test_version_that_is_gone_by_the_time_it_is_asked(opened, server):
+    """The first request goes to a version that is not there; the server's answer is its own."""
+    opened.execute_script(
+        """
+        const fetched = window.fetch;
+        window.fetch = (url, options) => {
+          if (!url.endsWith("/versions/1:predict")) return fetched(url, options);
+          window.fetch = fetched;
+          return fetched(url.replace("/1:", "/99:"), options);
+        };
+        """
+    )
+    photo = stand_in.photo(seed=10)
+    classified(opened, "photo.jpg", photo)
+    assert_classes_shown(opened, asked(server, photo))
+    assert any("/versions/99:predict" in url for url in browser.requested_urls(opened))
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "message"),
+    [
+        ("<html>", 502, "The server's answer cannot be read (HTTP 502)."),
+        ('{"error": "<b>busy</b>"}', 503, "The server says: <b>busy</b>"),
+        ("{}", 200, "The server's answer is not what this page expects."),
+        (
+            '{"model_spec": {}, "metadata": {"signature_def": {"signature_def": {}}}}',
+            200,
+            "The model has no signature explain or serving_default; this page needs one.",
+        ),
+        (None, None, "No answer within 120 seconds."),
+    ],
+)
+def test_answers_that_this_server_does_not_give(driver, server, answer, status, message):
+    """By a server between, for example; None: none within the time."""
+    script = (
+        f"window.fetch = async () => new Response({json.dumps(answer)}, {{status: {status}}});"
+        if status
+        else "AbortSignal.timeout = () => AbortSignal.abort(new DOMException('', 'TimeoutError'));"
+    )
+    added = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+    try:
+        driver.get(server["http"])
+    finally:
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+    wait_for(driver, lambda: text_of(driver, "alert") == message)
+    give(driver, ("photo.jpg", b""))
+    alerted(driver, f"photo.jpg: {message}")
+
+
+def test_next_version_and_end_of_the_server(driver, model_dir, tmp_path):
+    shutil.copytree(model_dir / "1", tmp_path / "birds" / "1")
+    shutil.copytree(model_dir / "1", tmp_path / "next")
+    with serving(tmp_path / "birds", grpc_port=-1, poll_seconds=0.05) as server:
+        open_page(driver, server)
+        (tmp_path / "next").rename(tmp_path / "birds" / "2")
+        wait_until_served(server, "birds", 2)
+        classified(driver, "photo.jpg", stand_in.photo())
+        assert text_of(driver, "version") == "version 2"
+    address = server["http"].removeprefix("http://")
+    told = f"late.jpg: The server at {address} does not answer."
+
+    def is_told():
+        # A thread of the ended server says on each open connection that it is ending.
+        give(driver, ("late.jpg", stand_in.photo()))
+        alerted(driver, "late.jpg: The server ")
+        return told in text_of(driver, "alert")
+
+    wait_for(driver, is_told)
+    assert text_of(driver, "photo-name") == "photo.jpg"
+
+
+def wait_until_served(server, name, version):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{server['http']}/v1/models/{name}/metadata") as response:
+            if json.loads(response.read())["model_spec"]["version"] == str(version):
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"version {version} is not served")
+
+
+def test_export_from_before_there_was_explain(driver, model_dir, tmp_path):
+    old = tmp_path / "old" / "1"
+    shutil.copytree(model_dir / "1", old)
+    saved = saved_model_pb2.SavedModel.FromString((old / "saved_model.pb").read_bytes())
+    del saved.meta_graphs[0].signature_def["explain"]
+    (old / "saved_model.pb").write_bytes(saved.SerializeToString())
+    photo = stand_in.photo(seed=11)
+    with serving(tmp_path / "old", grpc_port=-1) as server:
+        open_page(driver, server)
+        classified(driver, "photo.jpg", photo)
+        assert_classes_shown(driver, asked(server, photo, "serving_default", name="old"))
+    assert "without the signature explain: export the model again" in text_of(driver, "note")
+    assert by_id(driver, "square").is_displayed()
+    for part in ("heat", "heat-controls", "views-part"):
+        assert not by_id(driver, part).is_displayed()
+    assert browser.console(driver) == []
