@@ -1,16 +1,21 @@
+"""The function and the command: against the real local_server, and against servers that fail."""
+
 import contextlib
-import http.server
 import json
 import os
 import pathlib
-import socket
+import pty
+import signal
 import subprocess
 import sys
+import termios
 import threading
 
 import numpy as np
 import pytest
+import serving_answers
 import stand_in
+from serving_answers import Service, error, grpc_server, photo, predicted, rest_server
 
 from data_prep.command_line import UserError
 from keras_alexnet import export
@@ -27,7 +32,7 @@ def run():
 
 @pytest.fixture(scope="module")
 def servers(run, tmp_path_factory):
-    """Addresses of one server: REST, gRPC."""
+    """Addresses of one local_server: REST, gRPC."""
     folder = tmp_path_factory.mktemp("client") / "birds"
     export.export(trained=run, photos=PHOTOS[:1], export_dir=str(folder))
     stop, is_ready, addresses = threading.Event(), threading.Event(), []
@@ -47,24 +52,48 @@ def servers(run, tmp_path_factory):
     thread.join()
 
 
+def expected_scores(run, photos):
+    return stand_in.scores(run, np.stack([stand_in.decoded(photo) for photo in photos]))
+
+
 @pytest.mark.parametrize("protocol", [0, 1])
-@pytest.mark.parametrize("signature", ["serving_default", "ten_crop"])
+@pytest.mark.parametrize("signature", ["serving_default", "ten_crop", "classify"])
 def test_classify(run, servers, protocol, signature):
     answers = client.classify(
         server=servers[protocol],
         model="birds",
         photos=[PHOTOS[0], b"no photo", PHOTOS[1]],
         signature=signature,
+        model_version=1,
     )
     assert answers[1] == client.Answer(valid=False, classes=(), class_ids=(), scores=())
-    images = np.stack([stand_in.decoded(photo) for photo in PHOTOS[:2]])
-    expected = stand_in.scores(run, images)
-    for answer, scores in zip((answers[0], answers[2]), expected, strict=True):
+    names = [name.name for name in run.classes]
+    for answer, scores in zip(answers[::2], expected_scores(run, PHOTOS[:2]), strict=True):
         assert answer.valid
-        assert answer.classes == tuple(run.classes[index].name for index in answer.class_ids)
-        if signature == "serving_default":
-            assert answer.class_ids == tuple(np.argsort(-scores)[:5])
+        ids = tuple(names.index(name) for name in answer.classes)
+        assert answer.class_ids == (() if signature == "classify" else ids)
+        if signature != "ten_crop":
+            assert ids == tuple(np.argsort(-scores)[:5])
             np.testing.assert_allclose(answer.scores, -np.sort(-scores)[:5], atol=1e-5)
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_refusals_of_the_real_server(servers, protocol):
+    server = servers[protocol]
+    with pytest.raises(UserError, match=r"Latest\(a b/c\); check --model"):
+        client.classify(server=server, model="a b/c", photos=PHOTOS)
+    with pytest.raises(UserError, match=r"Specific\(birds, 9\); check --model, --model_version"):
+        client.classify(server=server, model="birds", photos=PHOTOS, model_version=9)
+    with pytest.raises(UserError, match=r"not found.*exported by keras_alexnet\.export, and --sig"):
+        client.classify(server=server, model="birds", photos=PHOTOS, signature="x")
+
+
+def test_the_other_protocols_port(servers):
+    rest, rpc = servers
+    with pytest.raises(UserError, match="check that --server is a REST port"):
+        client.classify(server=rpc.replace("grpc", "http"), photos=PHOTOS, retries=0)
+    with pytest.raises(UserError, match="check that --server is a gRPC port"):
+        client.classify(server=rest.replace("http", "grpc"), photos=PHOTOS, retries=0)
 
 
 def test_no_photos_no_request():
@@ -74,189 +103,453 @@ def test_no_photos_no_request():
 @pytest.mark.parametrize(
     "server",
     ["", "localhost:8501", "ftp://localhost:8501", "http://", "http://h:x", "http://h:99999",
-     "http://h:1/v1/models/x", "http://h:1?x"],
+     "http://h:0", "http://h:1/v1/models/x", "http://h:1?x", "http://h:1#x", "http://u:p@h:1",
+     "grpc://h", "http://a..b:1", "http://[::1:2", "http://h\udcff:1"],
 )  # fmt: skip
 def test_what_is_no_address(server):
     with pytest.raises(UserError, match=r"a server is http://HOST:PORT.*check --server"):
         client.classify(server=server, photos=PHOTOS)
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+def test_other_mistakes_of_arguments():
+    with pytest.raises(UserError, match=r"certificates are for https.*leave --ca_file away"):
+        client.classify(server="http://h:1", photos=PHOTOS, ca_file="x.pem")
+    for server in ("http://h:1", "grpc://h:1"):
+        with pytest.raises(UserError, match=r"the name of a model is text.*check --model"):
+            client.classify(server=server, model="a\udcff", photos=PHOTOS)
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_unreachable_server(scheme):
-    with pytest.raises(UserError, match=r"cannot be reached.*start the server"):
-        client.classify(server=f"{scheme}://127.0.0.1:{free_port()}", photos=PHOTOS, timeout=5)
+    address = f"{scheme}://127.0.0.1:{serving_answers.free_port()}"
+    with pytest.raises(UserError, match=r"cannot be reached.*start the server.*\(2 tries in"):
+        client.classify(server=address, photos=PHOTOS, retries=1)
 
 
-@pytest.mark.parametrize("protocol", [0, 1])
-def test_unknown_model(servers, protocol):
-    message = r"(404|NOT_FOUND): Servable not found for request: Latest\(a b/c\); check --model"
-    with pytest.raises(UserError, match=message):
-        client.classify(server=servers[protocol], model="a b/c", photos=PHOTOS)
+CODE = "from keras_alexnet.serving import client; client.run()"
 
 
-@pytest.mark.parametrize("protocol", [0, 1])
-def test_signature_that_is_not_there(servers, protocol):
-    with pytest.raises(UserError, match=r"not found.*exported by keras_alexnet\.export"):
-        client.classify(server=servers[protocol], model="birds", photos=PHOTOS, signature="x")
-
-
-def test_the_other_protocols_port(servers):
-    rest, rpc = servers
-    with pytest.raises(UserError, match="check that --server is a REST port"):
-        client.classify(server=rpc.replace("grpc", "http"), photos=PHOTOS)
-    with pytest.raises(UserError, match="check that --server is a gRPC port"):
-        client.classify(server=rest.replace("http", "grpc"), photos=PHOTOS, timeout=5)
-
-
-@contextlib.contextmanager
-def answering(status, body):
-    """A server that answers everything alike; `body` None: not at all."""
-    end = threading.Event()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            if body is None:
-                end.wait(60)
-                return
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        end.set()
-        server.shutdown()
-        server.server_close()
-
-
-OUTPUTS = {"classes": [["a"]], "class_ids": [[0]], "scores": [[1]], "valid": [True]}
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "message"),
-    [
-        # As TF Serving writes it.
-        (400, b'{ "error": "Malformed request: POST /x" }', "answers 400: Malformed request"),
-        (503, b'{ "error": "busy" }', "answers 503: busy; try again"),
-        (500, b"<html>oops</html>", "answers 500: <html>oops</html>"),
-        (404, b"", r"answers 404: \(nothing\)"),
-        (200, b"<html>hello</html>", "does not answer as TF Serving does"),
-        (200, b"[]", "does not answer as TF Serving does"),
-        (200, b'{"outputs": [1]}', "does not answer as a model that keras_alexnet.export wrote"),
-        (
-            200,
-            json.dumps({"outputs": {**OUTPUTS, "valid": 3}}).encode(),
-            "does not answer as a mod",
-        ),
-        (
-            200,
-            json.dumps({"outputs": {**OUTPUTS, "scores": []}}).encode(),
-            "does not answer as a m",
-        ),
-        (200, json.dumps({"outputs": OUTPUTS}).encode(), "1 answers to 3 photos"),
-        (200, None, r"did not answer in 0\.2 s; raise --timeout"),
-    ],
-)
-def test_other_answers(status, body, message):
-    with answering(status, body) as server, pytest.raises(UserError, match=message):
-        client.classify(server=server, photos=PHOTOS, timeout=60 if body is not None else 0.2)
-
-
-def test_grpc_timeout():
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        server = f"grpc://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(UserError, match=r"did not answer in 0\.2 s|cannot be reached"):
-            client.classify(server=server, photos=PHOTOS, timeout=0.2)
-
-
-def test_proxies_are_not_asked(servers, monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "grpc_proxy"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
-    for server in servers:
-        assert client.classify(server=server, model="birds", photos=PHOTOS[:1])[0].valid
-
-
-def command(*arguments, code="from keras_alexnet.serving import client; client.run()"):
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
+def start(*arguments, code=CODE, **options):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(os.fsencode, map(str, arguments))],
         cwd=ROOT,
-        capture_output=True,
-        text=True,
         env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
     )
 
 
-@pytest.fixture
-def files(tmp_path):
+def command(*arguments, **options):
+    """(exit status, lines on stdout, lines on stderr)."""
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out.splitlines(), err.splitlines()
+
+
+def figures(line, **expected):
+    """The last line, whose figures have to be the expected ones, others 0."""
+    result = json.loads(line)
+    assert result["seconds"] > 0
+    assert result["images_per_second"] == pytest.approx(
+        result["images"] / result["seconds"], rel=0.1, abs=0.1
+    )
+    names = ("images", "invalid", "failed", "skipped", "retries")
+    assert {name: result[name] for name in names} == {**dict.fromkeys(names, 0), **expected}
+    return result
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_command(run, servers, tmp_path, protocol):
     (tmp_path / "good.jpg").write_bytes(PHOTOS[0])
     (tmp_path / "other.jpg").write_bytes(PHOTOS[1])
-    (tmp_path / "no.txt").write_text("no photo")
-    return tmp_path
-
-
-def test_command(run, servers, files):
     code = (
         "import sys\n"
         "from keras_alexnet.serving import client\n"
         "try: client.run()\n"
         "finally: print({'tensorflow', 'keras', 'numpy'} & set(sys.modules), file=sys.stderr)\n"
     )
-    flags = [f"--server={servers[0]}", "--model=birds"]
-    process = command(*flags, files / "good.jpg", files / "other.jpg", code=code)
-    assert process.returncode == 0, process.stderr
-    assert process.stderr == "set()\n"  # not imported
-    *table, last = process.stdout.splitlines()
-    result = json.loads(last)
-    assert (result["images"], result["invalid"]) == (2, 0)
-    scores = stand_in.scores(run, stand_in.decoded(PHOTOS[0])[np.newaxis])[0]
+    flags = [f"--server={servers[protocol]}", "--model=birds"]
+    status, lines, err = command(*flags, tmp_path / "good.jpg", tmp_path / "other.jpg", code=code)
+    assert (status, err) == (0, ["set()"])  # not imported
+    *table, last = lines
+    result = figures(last, images=2)
+    scores = expected_scores(run, PHOTOS[:1])[0]
     best = run.classes[int(scores.argmax())].name
-    assert result["photos"][0]["photo"] == str(files / "good.jpg")
+    assert result["photos"][0]["photo"] == str(tmp_path / "good.jpg")
     assert result["photos"][0]["classes"][0] == best
     assert table[0].split() == ["photo", "score", "time", "class"]
-    assert table[1].startswith(str(files / "good.jpg"))
+    assert table[1].startswith(str(tmp_path / "good.jpg"))
     assert f"{scores.max():.2%}" in table[1]
     assert table[1].endswith(best)
     assert len(table) == 1 + 2 * 5
 
 
-def test_command_with_a_file_that_is_no_photo(servers, files):
-    flags = [f"--server={servers[0]}", "--model=birds"]
-    process = command(*flags, files / "good.jpg", files / "no.txt", files / "other.jpg")
+@pytest.fixture
+def folder(tmp_path):
+    """Of 40 photos, b"photo 00" to b"photo 39"."""
+    for number in range(40):
+        path = tmp_path / f"folder {number // 10}" / f"{number:02}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(photo(f"{number:02}"))
+    return tmp_path
+
+
+def names(lines):
+    """The best class of each photo, of --json."""
+    return [(json.loads(line)["classes"] or [None])[0] for line in lines]
+
+
+ALL = [f"class of {number:02}" for number in range(40)]
+
+
+def test_a_folder_in_batches_some_at_a_time(folder):
+    at_a_time = threading.Barrier(3)  # the first three requests wait for each other
+    turn = threading.Semaphore(3)
+
+    def answer(asked):
+        if turn.acquire(blocking=False):
+            at_a_time.wait(60)
+        return predicted(asked)
+
+    with rest_server(answer) as server:
+        status, (*lines, last), err = command(
+            f"--server={server.address}", "--json", "--batch_size=7", "--parallel=3", folder
+        )
+    assert (status, err) == (0, [])
+    assert names(lines) == ALL
+    assert "photos" not in figures(last, images=40)
+    assert sorted(len(asked.photos) for asked in server.asked) == [5, 7, 7, 7, 7, 7]
+    assert len({asked.port for asked in server.asked}) == 3
+
+
+def test_a_line_of_json(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(photo("a"))
+    (tmp_path / "b.jpg").write_bytes(b"\xff\xd8")
+    (tmp_path / "c.jpg").symlink_to(tmp_path / "none")
+    with rest_server() as server:
+        status, (*lines, last), err = command(f"--server={server.address}", "--json", tmp_path)
+    a, b, c = map(json.loads, lines)
+    assert a["seconds"] == b["seconds"] > c["seconds"] == 0
+    for entry in (a, b, c):
+        del entry["seconds"]
+    nothing = {"classes": [], "class_ids": [], "scores": []}
+    assert a == {
+        "photo": str(tmp_path / "a.jpg"),
+        "valid": True,
+        "classes": ["class of a", "other"],
+        "class_ids": [1, 3],
+        "scores": [0.75, 0.25],
+        "error": None,
+    }
+    assert b == {"photo": str(tmp_path / "b.jpg"), "valid": False, "error": None, **nothing}
+    reason = "cannot be read: No such file or directory"
+    assert c == {"photo": str(tmp_path / "c.jpg"), "valid": None, "error": reason, **nothing}
+    figures(last, images=2, invalid=1, failed=1)
+    assert status == 1
+    assert err == [
+        f"-c: 1 of 3 could not be asked for: {tmp_path}/c.jpg ({reason}); 1 of 3 is no JPEG or PNG "
+        f"that the server can read: {tmp_path}/b.jpg"
+    ]
+
+
+def test_the_table(tmp_path):
+    """With what a server and a disk may put into names."""
+    odd = os.fsdecode(b"\xff\x1b[31m\n.jpg")
+    (tmp_path / "a.jpg").write_bytes(photo("\x1b[2J\r\n"))
+    (tmp_path / odd).write_bytes(b"no photo")
+    (tmp_path / "long").mkdir()
+    (tmp_path / "long" / ("x" * 100 + ".jpg")).write_bytes(photo("b"))
+    (tmp_path / "z.txt").write_bytes(b"")
+    with rest_server() as server:
+        status, (*table, last), (err,) = command(f"--server={server.address}", tmp_path)
+    figures(last, images=3, invalid=1, skipped=1)
+    assert status == 1
+    assert err.endswith(f"can read: {tmp_path}/\ufffd\ufffd[31m\ufffd.jpg")
+    assert table[0].split() == ["photo", "score", "time", "class"]
+    assert table[1].startswith(f"{tmp_path}/a.jpg ")
+    assert table[1].endswith(" ms  class of \ufffd[2J")  # the stand-in strips the line's end
+    assert table[2].split() == ["25.00%", "other"]
+    assert f"/long/{'x' * 100}.jpg   75.00%" in table[3]
+    assert table[5].startswith(f"{tmp_path}/\ufffd\ufffd[31m\ufffd.jpg")
+    assert table[5].endswith("no photo that the server can read")
+    assert len(table) == 6
+
+
+def test_the_last_line_lists_the_photos_if_they_are_few(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(photo("a"))
+    with rest_server() as server:
+        for count in (100, 101):
+            arguments = [tmp_path / "a.jpg"] * count
+            status, lines, _ = command(f"--server={server.address}", *arguments)
+            result = figures(lines[-1], images=count)
+            assert status == 0
+            assert len(result.get("photos", [])) == (100 if count == 100 else 0)
+
+
+def test_photos_are_read_when_their_turn_comes(folder):
+    """The last one is taken away when the first is asked for: nothing has read it so far."""
+    paths = sorted(folder.glob("*/*.jpg"))
+
+    def answer(asked):
+        paths[-1].unlink(missing_ok=True)
+        return predicted(asked)
+
+    with rest_server(answer) as server:
+        status, (*lines, last), (err,) = command(
+            f"--server={server.address}", "--json", "--batch_size=1", *paths
+        )
+    assert names(lines) == [*ALL[:-1], None]
+    figures(last, images=39, failed=1)
+    assert status == 1
+    assert "39.jpg (cannot be read: No such file or directory)" in err
+
+
+def test_what_cannot_be_read_holds_up_no_other(folder):
+    faulty = "/proc/self/mem"  # opens, and then cannot be read, whoever asks
+    with rest_server() as server:
+        status, (*lines, last), (err,) = command(
+            f"--server={server.address}", "--json", faulty, folder / "folder 0"
+        )
+    assert names(lines) == [None, *ALL[:10]]
+    figures(last, images=10, failed=1)
+    assert status == 1
+    assert "1 of 11 could not be asked for: /proc/self/mem (cannot be read: Input/output" in err
+
+
+def test_many_faults_are_not_all_named(folder):
+    for path in folder.glob("*/*.jpg"):
+        path.write_bytes(b"no photo")
+    with rest_server() as server:
+        status, (*_, last), (err,) = command(f"--server={server.address}", folder)
+    figures(last, images=40, invalid=40)
+    assert status == 1
+    assert "04.jpg; 35 more" in err
+    assert "05.jpg" not in err
+
+
+def test_a_pipe(tmp_path):
+    """As a shell makes one of <(a command)."""
+    os.mkfifo(tmp_path / "pipe")
+    with rest_server() as server:
+        process = start(f"--server={server.address}", "--json", tmp_path / "pipe")
+        (tmp_path / "pipe").write_bytes(photo("a"))
+        out, _ = process.communicate(timeout=60)
+    assert names(out.splitlines()[:1]) == ["class of a"]
+
+
+def test_what_is_too_large_for_the_server(folder):
+    """Batches are halved until they fit; a photo that does not fit alone is named."""
+    (folder / "folder 0" / "03.jpg").write_bytes(photo("03", 3000))
+
+    def answer(asked):
+        size = sum(map(len, asked.photos))
+        return error(413, "too large") if size > 200 else predicted(asked)
+
+    with rest_server(answer) as server:
+        status, (*lines, last), (err,) = command(
+            f"--server={server.address}", "--json", "--batch_size=40", folder
+        )
+    assert names(lines) == [*ALL[:3], None, *ALL[4:]]
+    figures(last, images=39, failed=1)
+    assert status == 1
+    assert "1 of 40 could not be asked for" in err
+    assert "03.jpg (http://127.0.0.1" in err
+    assert "answers 413: too large; raise the limit of the server" in err
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_no_request_is_above_the_limit(tmp_path, protocol):
+    sizes = [100, 30_000, 60_000, 100, 76_000, 105_000, 90_000]
+    for number, size in enumerate(sizes):
+        (tmp_path / f"{number}.jpg").write_bytes(photo(str(number), size))
+    service = Service()
+    limit = [("grpc.max_receive_message_length", 102_400)]
+    server = rest_server() if protocol == "http" else grpc_server(service, options=limit)
+    with server as started:
+        address = started.address if protocol == "http" else started
+        status, (*lines, last), (err,) = command(
+            f"--server={address}", "--json", "--request_mb=0.09765625", tmp_path
+        )
+    # 100 kB. In base64, 76,000 bytes are 101,000, and 90,000 are too many.
+    answered = 5 if protocol == "http" else 6
+    seventh = "class of 6" if protocol == "grpc" else None
+    assert names(lines) == [*(f"class of {n}" for n in range(5)), None, seventh]
+    figures(last, images=answered, failed=7 - answered)
+    assert status == 1
+    assert "more than the 102400 bytes that a request may have; raise --request_mb" in err
+    assert ("6.jpg (a request of 120" in err) == (protocol == "http")
+    if protocol == "http":
+        assert max(len(json.dumps(asked.document)) for asked in started.asked) <= 102_400
+        assert len(started.asked) < 6
+    else:
+        assert max(asked.ByteSize() for asked in service.asked) <= 102_400
+        assert len(service.asked) < 6
+
+
+def test_503_twice(folder):
+    remaining = [error(503, "busy"), error(503, "busy")]
+    lock = threading.Lock()
+
+    def answer(asked):
+        with lock:
+            return remaining.pop() if remaining else predicted(asked)
+
+    with rest_server(answer) as server:
+        status, (*lines, last), err = command(f"--server={server.address}", "--json", folder)
+    assert (status, err) == (0, [])
+    assert names(lines) == ALL
+    figures(last, images=40, retries=2)
+
+
+@contextlib.contextmanager
+def failing_service(protocol, port, allowed):
+    """A stand-in server that counts, and `event` is set when so many requests were answered."""
+    event, count = threading.Event(), []
+
+    def counted():
+        count.append(None)
+        if len(count) == allowed:
+            event.set()
+
+    def rest(asked):
+        counted()
+        return predicted(asked)
+
+    server = (
+        rest_server(rest, port=port)
+        if protocol == "http"
+        else grpc_server(Service(lambda request, context: counted()), port=port)
+    )
+    with server:
+        yield event
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_server_that_dies_and_comes_back(folder, protocol):
+    port = serving_answers.free_port()
+    flags = [f"--server={protocol}://127.0.0.1:{port}", "--json", "--batch_size=1", "--retries=20"]
+    with failing_service(protocol, port, 5) as answered:
+        process = start(*flags, folder)
+        assert answered.wait(60)
+    with failing_service(protocol, port, 0):
+        out, err = process.communicate(timeout=120)
+    *lines, last = out.splitlines()
+    assert (process.returncode, err) == (0, "")
+    assert names(lines) == ALL
+    result = json.loads(last)
+    assert result["images"] == 40
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_server_that_dies_for_good(folder, protocol):
+    port = serving_answers.free_port()
+    flags = [f"--server={protocol}://127.0.0.1:{port}", "--batch_size=1", "--retries=0"]
+    with failing_service(protocol, port, 5) as answered:
+        process = start(*flags, "--parallel=1", folder)
+        assert answered.wait(60)
+    out, err = process.communicate(timeout=60)
+    *_, last = out.splitlines()
+    result = json.loads(last)
     assert process.returncode == 1
-    *table, last = process.stdout.splitlines()
-    assert [photo["valid"] for photo in json.loads(last)["photos"]] == [True, False, True]
-    assert len(table) == 1 + 5 + 1 + 5
-    assert table[6].endswith("no photo that the server can read")
-    (line,) = process.stderr.splitlines()
-    assert line.endswith(f"1 of 3 is no JPEG or PNG that the server can read: {files / 'no.txt'}")
+    assert 4 <= result["images"] < 40
+    assert result["failed"] == 2  # the third in a row ends it
+    (line,) = err.splitlines()
+    assert "cannot be reached" in line
+    assert "2 of" in line
 
 
-def test_mistakes(files):
+def test_a_request_that_fails_costs_its_photos_alone(folder):
+    def answer(asked):
+        return error(500, "oops") if photo("20") in asked.photos else predicted(asked)
+
+    with rest_server(answer) as server:
+        status, (*lines, last), (err,) = command(
+            f"--server={server.address}", "--json", "--batch_size=8", folder
+        )
+    assert names(lines) == [*ALL[:16], *[None] * 8, *ALL[24:]]
+    figures(last, images=32, failed=8)
+    assert status == 1
+    assert "8 of 40 could not be asked for" in err
+    assert "answers 500: oops" in err
+
+
+def test_a_command_that_is_wrong_ends_at_once(folder):
+    with rest_server(lambda asked: error(404, "no such model")) as server:
+        status, out, (err,) = command(f"--server={server.address}", "--parallel=1", folder)
+        assert len(server.asked) <= 2  # the next one may be on its way already
+    assert (status, out) == (1, [])
+    assert err.endswith("answers 404: no such model; check --model, --model_version and --server")
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_ctrl_c(folder, protocol):
+    """While a request is under way that will not be answered."""
+    end = threading.Event()
+
+    def rest(asked):
+        return None if photo("20") in asked.photos else predicted(asked)
+
+    def rpc(request, context):
+        if photo("20") in request.inputs["image_bytes"].string_val:
+            end.wait(60)
+
+    server = rest_server(rest) if protocol == "http" else grpc_server(Service(rpc))
+    with server as started:
+        address = started.address if protocol == "http" else started
+        process = start(f"--server={address}", "--json", "--batch_size=5", folder)
+        lines = [process.stdout.readline() for _ in range(20)]
+        process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=30)
+        finally:
+            end.set()
+    assert names(lines) == ALL[:20]
+    assert (process.returncode, out) == (130, "")
+    assert err == "-c: interrupted; run the same command again to go on\n"
+
+
+def test_a_reader_that_leaves(folder):
+    with rest_server() as server:
+        process = start(f"--server={server.address}", "--json", "--batch_size=1", folder)
+        process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.wait(60) == 1
+    (line,) = err.splitlines()
+    assert "stdout was closed after" in line
+
+
+def test_progress_is_shown_if_the_answers_go_elsewhere(folder, tmp_path):
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (24, 80))
+    with rest_server() as server:
+        process = start(f"--server={server.address}", "--json", folder, stderr=theirs)
+        out, _ = process.communicate(timeout=60)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "classify: 40photo" in shown
+    assert names(out.splitlines()[:-1]) == ALL
+
+
+def test_mistakes(tmp_path):
     """Before anything is sent: there is no server."""
-    server = f"--server=http://127.0.0.1:{free_port()}"
+    (tmp_path / "good.jpg").write_bytes(PHOTOS[0])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no photo")
+    server = f"--server=http://127.0.0.1:{serving_answers.free_port()}"
+    good = tmp_path / "good.jpg"
     for arguments, status, message in (
         ([server], 1, "at least one photo is needed"),
-        ([server, files / "good.jpg", files / "none.jpg"], 1, "No such file"),
-        ([server, files], 1, "Is a directory"),
-        ([server, files / "good.jpg"], 1, "cannot be reached"),
-        (["--server=localhost", files / "good.jpg"], 1, "a server is http://HOST:PORT"),
-        (["--modle=x", files / "good.jpg"], 2, "Unknown command line flag 'modle'"),
+        ([server, good, tmp_path / "none.jpg"], 1, "No such file"),
+        ([server, tmp_path / "empty"], 1, "has none (.jpg .jpeg .jpe .jfif .png; 1 other files)"),
+        ([server, "--retries=1", good], 1, "cannot be reached"),
+        (["--server=localhost", good], 1, "a server is http://HOST:PORT"),
+        (["--server=https://h:1", "--ca_file=/none", good], 1, "check --ca_file"),
+        (["--modle=x", good], 2, "Unknown command line flag 'modle'"),
+        (["--batch_size=0", good], 2, "batch_size"),
+        (["--deadline=0", good], 2, "deadline"),
+        (["--retries=-1", good], 2, "retries"),
     ):
-        process = command(*arguments)
-        assert process.returncode == status
-        assert process.stdout == ""
-        (line,) = process.stderr.splitlines()
+        returned, out, (line,) = command(*arguments)
+        assert (returned, out) == (status, [])
         assert message in line

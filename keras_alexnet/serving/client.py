@@ -1,61 +1,104 @@
 """Asks a server for the classes of photos: TF Serving, or keras_alexnet.serving.local_server.
 
-    python -m keras_alexnet.serving.client --server=http://localhost:8501 a.jpg b.png
+    python -m keras_alexnet.serving.client --server=http://localhost:8501 a.jpg FOLDER
+    python -m keras_alexnet.serving.client --server=grpc://localhost:8500 --json FOLDER > OUT.jsonl
 
---server=grpc://localhost:8500 asks by gRPC (needs the extra `serving`). Prints a table of the
-best classes of each photo. If one of them is no photo that the server can read, the others are
-answered all the same, and the exit status is 1.
+http and https ask by REST, grpc and grpcs by gRPC (needs the extra `serving`); https and grpcs
+check the server's certificate. A folder is walked by name with all that is in it, except hidden
+files and files whose names do not end as those of JPEG and PNG files do. Photos are sent
+--batch_size in a request, --parallel requests at a time, and read when their turn comes.
+
+Prints a table of the best classes of each photo and the time of its request, or with --json a
+line of JSON a photo: photo, valid, classes, class_ids, scores, error, seconds. The last line on
+stdout sums up: images (answered), invalid (of them: no photo that the server can read), failed
+(not answered), skipped (passed over in folders), retries, seconds, images_per_second; and, if
+there are at most 100 and --json does not list them, photos.
+
+What is wrong with one photo, be it unreadable, broken or too large, holds up no other: it is named,
+and the exit status is 1. A path that is not there ends the command before anything is sent. What
+a server may do better a moment later (it restarts, is overloaded, hangs up) is tried again,
+--retries times within --deadline. If the first request fails for good, or three in a row do, the
+command ends. The exit status is 0 if every photo was answered.
 """
 
-import dataclasses
+import contextlib
 import json
 import os
-import time
-import urllib.parse
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 from absl import flags
 
 from data_prep import command_line
 from data_prep.command_line import UserError
-from keras_alexnet.serving import client_grpc, client_rest
+from keras_alexnet.serving import (
+    client_address,
+    client_batches,
+    client_grpc,
+    client_output,
+    client_photos,
+    client_rest,
+)
+from keras_alexnet.serving.client_address import Address
+from keras_alexnet.serving.client_answers import Answer
+from keras_alexnet.serving.client_batches import BatchResult, Limits
+from keras_alexnet.serving.client_calls import CallFailed, Connection, ModelSpec
+from keras_alexnet.serving.client_retries import Retries
+from keras_alexnet.serving.client_summary import Summary
 
 FLAGS = flags.FlagValues()
 _SERVER = flags.DEFINE_string(
     "server",
     "http://localhost:8501",
-    "http://HOST:PORT, https://HOST:PORT or grpc://HOST:PORT",
+    "http://, https://, grpc:// or grpcs://HOST:PORT",
     flag_values=FLAGS,
 )
 _MODEL = flags.DEFINE_string("model", "alexnet", "name of the model", flag_values=FLAGS)
+_MODEL_VERSION = flags.DEFINE_integer(
+    "model_version", None, "of the model; default: the server's choice", 0, flag_values=FLAGS
+)
 _SIGNATURE = flags.DEFINE_enum(
     "signature",
     "serving_default",
-    ["serving_default", "ten_crop"],
-    "ten_crop looks at ten views of a photo: slower, better",
+    ["serving_default", "ten_crop", "classify"],
+    "ten_crop looks at ten views of a photo: slower, better; classify asks through TF Serving's "
+    "Classify API, which gives no class_ids",
     flag_values=FLAGS,
 )
-_TIMEOUT = flags.DEFINE_float("timeout", 60, "seconds a request", 0.01, flag_values=FLAGS)
-
-# By the scheme of --server: (server, model, signature, photos, timeout) -> columns by name.
-_ASK = {"http": client_rest.predict, "https": client_rest.predict, "grpc": client_grpc.predict}
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What the server says of a photo.
-
-    Attributes:
-        valid: whether it could read it; if not, the rest is empty.
-        classes: names, the best first.
-        class_ids: their indices.
-        scores: theirs, 0 to 1.
-    """
-
-    valid: bool
-    classes: tuple[str, ...]
-    class_ids: tuple[int, ...]
-    scores: tuple[float, ...]
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 16, "photos in a request", 1, 1024, flag_values=FLAGS
+)
+_PARALLEL = flags.DEFINE_integer(
+    "parallel", 2, "requests under way at a time", 1, 256, flag_values=FLAGS
+)
+_REQUEST_MB = flags.DEFINE_float(
+    "request_mb",
+    64,
+    "megabytes (2^20 bytes) that a request may have: what the server reads",
+    0.001,
+    1024,
+    flag_values=FLAGS,
+)
+_DEADLINE = flags.DEFINE_float(
+    "deadline", 60, "seconds for a request, all tries together", 0.01, flag_values=FLAGS
+)
+_RETRIES = flags.DEFINE_integer(
+    "retries",
+    4,
+    "how often a request is sent again, after 0.5, 1, 2 ... seconds",
+    0,
+    100,
+    flag_values=FLAGS,
+)
+_CA_FILE = flags.DEFINE_string(
+    "ca_file",
+    None,
+    "PEM file of the authorities that are trusted with https and grpcs; default: the system's",
+    flag_values=FLAGS,
+)
+_JSON = flags.DEFINE_boolean(
+    "json", False, "print a line of JSON a photo instead of the table", flag_values=FLAGS
+)
 
 
 def classify(
@@ -64,18 +107,25 @@ def classify(
     model: str = "alexnet",
     photos: Sequence[bytes],
     signature: str = "serving_default",
-    timeout: float = 60.0,
+    model_version: int | None = None,
+    deadline: float = 60.0,
+    retries: int = 4,
+    ca_file: str | None = None,
 ) -> list[Answer]:
     """Asks for the classes of some photos, in one request.
 
     Proxies that the environment names are not used.
 
     Args:
-        server: "http://HOST:PORT", "https://HOST:PORT" or "grpc://HOST:PORT".
+        server: "http://HOST:PORT", or the same with https, grpc or grpcs.
         model: its name on the server.
         photos: contents of JPEG or PNG files.
-        signature: "serving_default" or "ten_crop".
-        timeout: seconds.
+        signature: "serving_default", "ten_crop" or "classify".
+        model_version: a number; None for the server's choice.
+        deadline: seconds, all tries together.
+        retries: how often the request is sent again if the server cannot be reached, breaks off
+            the connection or is overloaded.
+        ca_file: PEM file of the authorities that are trusted; None for the system's.
 
     Returns:
         An answer a photo.
@@ -84,116 +134,141 @@ def classify(
         UserError: the server cannot be reached in time, refuses, or does not answer as a model
             exported by keras_alexnet.export does.
     """
-    address = urllib.parse.urlsplit(server)
-    try:
-        is_address = address.scheme in _ASK and bool(address.hostname) and not address.query
-        is_address = is_address and address.path in ("", "/") and (address.port or 1) > 0
-    except ValueError:  # a port that is no number
-        is_address = False
-    if not is_address:
-        raise UserError(
-            f"a server is http://HOST:PORT, https://HOST:PORT or grpc://HOST:PORT, received "
-            f"{server!r}; check --server"
-        )
-    if not photos:
-        return []
-    ask = _ASK[address.scheme]
-    columns = ask(server, model, signature, photos, timeout)
-    try:
-        answers = [
-            Answer(
-                valid=bool(valid),
-                classes=tuple(str(name) for name in names) if valid else (),
-                class_ids=tuple(int(index) for index in ids) if valid else (),
-                scores=tuple(float(score) for score in scores) if valid else (),
-            )
-            for names, ids, scores, valid in zip(
-                *(columns[name] for name in ("classes", "class_ids", "scores", "valid")),
-                strict=True,
-            )
-        ]
-        if len(answers) != len(photos):
-            raise ValueError(f"{len(answers)} answers to {len(photos)} photos")
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{server} serves {model!r}, but does not answer as a model that keras_alexnet.export "
-            f"wrote ({error!r}); check --model"
-        ) from error
+    spec = ModelSpec(model, model_version, signature)
+    rule = Retries(limit=retries, deadline=deadline)
+    with contextlib.closing(_connect(client_address.parse(server), spec, ca_file)) as connection:
+        if not photos:
+            return []
+        request = connection.encode(photos)
+        try:
+            answers, _ = rule.run(lambda seconds: connection.ask(request, seconds))
+        except CallFailed as failure:
+            raise UserError(str(failure)) from failure
     return answers
 
 
-def read_photos(paths: Sequence[str]) -> list[bytes]:
-    """The contents of files.
+def classify_files(
+    *,
+    server: str,
+    spec: ModelSpec,
+    paths: Sequence[str],
+    skip: Callable[[str], None],
+    limits: Limits,
+    retries: Retries,
+    ca_file: str | None = None,
+) -> Generator[BatchResult, None, None]:
+    """Asks for the classes of the photos in files and folders.
+
+    Args:
+        server: "http://HOST:PORT", or the same with https, grpc or grpcs.
+        spec: the model to ask.
+        paths: of files and folders.
+        skip: called with the path of each file in a folder that is not sent.
+        limits: how much at once.
+        retries: the rule for a request that failed.
+        ca_file: PEM file of the authorities that are trusted; None for the system's.
+
+    Returns:
+        An iterator over what became of each batch, in the order of the photos; to be closed.
 
     Raises:
-        UserError: one cannot be read.
+        UserError: one of `paths` is not there, or the address is none; and from the iterator,
+            that it is of no use to go on (client_batches.ask_all).
     """
-    photos = []
-    for path in paths:
-        try:
-            with open(path, "rb") as file:
-                photos.append(file.read())
-        except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-            reason = getattr(error, "strerror", None) or str(error)
-            raise UserError(
-                f"{path!r} cannot be read ({reason}); nothing was sent; check the path"
-            ) from error
-    return photos
+    address = client_address.parse(server)
+    files = client_photos.find(paths, skip)
+    return client_batches.ask_all(files, lambda: _connect(address, spec, ca_file), retries, limits)
 
 
-def _print_answer(path: str, answer: Answer, seconds: float, width: int) -> None:
-    """A line a class; the photo and the time stand in the first one."""
-    rows = list(zip(answer.classes, answer.scores, strict=True))
-    if not answer.valid:
-        rows = [("no photo that the server can read", None)]
-    for number, (name, score) in enumerate(rows):
-        first = path if number == 0 else ""
-        points = "" if score is None else f"{score:7.2%}"
-        spent = f"{seconds * 1000:6.0f} ms" if number == 0 else ""
-        print(f"{first:{width}}  {points:7}  {spent:9}  {name}".rstrip())
+def _connect(address: Address, spec: ModelSpec, ca_file: str | None) -> Connection:
+    if ca_file is not None and not address.is_tls:
+        raise UserError(
+            f"certificates are for https:// and grpcs://, received {address.text}; check --server, "
+            f"or leave --ca_file away"
+        )
+    try:
+        spec.name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the name of a model is text, received {spec.name!r}; check --model"
+        ) from error
+    protocol = client_grpc if address.is_grpc else client_rest
+    return protocol.Connection(address, spec, ca_file)
+
+
+def _show(results: Generator[BatchResult, None, None], summary: Summary, *, as_json: bool) -> None:
+    """Prints and counts the results as they come."""
+    table = client_output.Table()
+    with contextlib.closing(results), _progress() as show:
+        for result in results:
+            summary.add(result)
+            if as_json:
+                client_output.print_json(result.outcomes)
+            else:
+                table.print(result.outcomes)
+            show(len(result.outcomes))
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int], object]]:
+    """A bar on the terminal, unless what is printed goes there: that is progress in itself."""
+    if sys.stdout.isatty() or not sys.stderr.isatty():
+        yield lambda photos: None
+        return
+    import tqdm  # here: the others do not need it, and a command should start at once
+
+    with tqdm.tqdm(unit="photo", desc="classify") as bar:
+        yield bar.update
 
 
 def main(arguments: Sequence[str]) -> Mapping[str, object]:
-    """Reads the flags and the photos, asks, prints."""
+    """Reads the flags, asks, prints."""
     if not arguments:
-        raise UserError("at least one photo is needed, none was named; name its file")
-    photos = read_photos(arguments)
-    width = max(len("photo"), *map(len, arguments))
-    started = time.perf_counter()
-    entries = []
-    for path, photo in zip(arguments, photos, strict=True):
-        sent = time.perf_counter()
-        # One at a time: each has its own time, and the first is seen before the last is done.
-        (answer,) = classify(
-            server=_SERVER.value,
-            model=_MODEL.value,
-            photos=[photo],
-            signature=_SIGNATURE.value,
-            timeout=_TIMEOUT.value,
-        )
-        seconds = time.perf_counter() - sent
-        if not entries:
-            print(f"{'photo':{width}}  {'score':>7}  {'time':>9}  class")
-        _print_answer(path, answer, seconds, width)
-        entries.append({"photo": path, **dataclasses.asdict(answer), "seconds": round(seconds, 4)})
-    invalid = [entry["photo"] for entry in entries if not entry["valid"]]
-    result = {
-        "images": len(entries),
-        "invalid": len(invalid),
-        "seconds": round(time.perf_counter() - started, 3),
-        "photos": entries,
-    }
-    if invalid:
-        print(json.dumps(result), flush=True)
+        raise UserError("at least one photo is needed, none was named; name its file or a folder")
+    summary = Summary()
+    results = classify_files(
+        server=_SERVER.value,
+        spec=ModelSpec(_MODEL.value, _MODEL_VERSION.value, _SIGNATURE.value),
+        paths=arguments,
+        skip=summary.skip,
+        limits=Limits(
+            photos=_BATCH_SIZE.value,
+            request_bytes=int(_REQUEST_MB.value * (1 << 20)),
+            requests=_PARALLEL.value,
+        ),
+        retries=Retries(limit=_RETRIES.value, deadline=_DEADLINE.value),
+        ca_file=_CA_FILE.value,
+    )
+    reason = []
+    try:
+        _show(results, summary, as_json=_JSON.value)
+    except BrokenPipeError as error:
+        # Or Python, which writes the rest when it ends, complains in a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise UserError(
-            f"{len(invalid)} of {len(entries)} is no JPEG or PNG that the server can read: "
-            f"{', '.join(map(os.fspath, invalid))}"
+            f"stdout was closed after {summary.photos} photos; the others were not asked for"
+        ) from error
+    except UserError as error:
+        if not summary.photos:
+            raise
+        reason.append(str(error))
+    if not summary.photos:
+        raise UserError(
+            f"a photo is needed, {', '.join(arguments)} has none "
+            f"({' '.join(client_photos.SUFFIXES)}; {summary.skipped} other files); name a file "
+            f"itself to send it whatever its name is"
         )
-    return result
+    figures = summary.figures(with_photos=not _JSON.value)
+    if faults := reason + summary.faults():
+        print(json.dumps(figures), flush=True)
+        raise UserError("; ".join(faults))
+    return figures
 
 
 def run() -> None:
     """The console script."""
+    # A path may hold any bytes, and a terminal's encoding may lack any letter.
+    sys.stdout.reconfigure(errors="backslashreplace")
     command_line.run(main, FLAGS, __doc__, takes_arguments=True)
 
 

@@ -1,80 +1,245 @@
-"""The client's side of TF Serving's REST API, with nothing but Python's own library."""
+"""The client's side of TF Serving's REST API, with nothing but Python's own library.
+
+The paths and the bodies are those of tensorflow/serving: http_rest_api_handler.cc and
+json_tensor.cc.
+"""
 
 import base64
+import contextlib
 import http.client
 import json
-import urllib.error
+import socket
+import ssl
+import threading
+import time
 import urllib.parse
-import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from data_prep.command_line import UserError
+from keras_alexnet.serving import client_tls
+from keras_alexnet.serving.client_address import Address
+from keras_alexnet.serving.client_answers import Answer
+from keras_alexnet.serving.client_calls import (
+    CLASSIFY,
+    MAX_ANSWER_BYTES,
+    PHOTO_FEATURE,
+    PHOTO_INPUT,
+    CallFailed,
+    ModelSpec,
+    Request,
+    read_answers,
+)
 
 # Of an answer that is quoted in an error.
 _QUOTED_CHARACTERS = 200
+# Statuses after which the same request may do better: TF Serving's RESOURCE_EXHAUSTED and
+# UNAVAILABLE (http_server.cc), and what a proxy says while the server behind it starts.
+_TRANSIENT = (
+    http.client.TOO_MANY_REQUESTS,
+    http.client.BAD_GATEWAY,
+    http.client.SERVICE_UNAVAILABLE,
+)
+# local_server's words beside 400; TF Serving has no limit, and a proxy says 413.
+_TOO_LARGE = "a body of at most"
 
 
-def predict(
-    server: str, model: str, signature: str, photos: Sequence[bytes], timeout: float
-) -> Mapping[str, Sequence[object]]:
-    """Sends photos to a signature whose input is `image_bytes`.
+class Connection:
+    """A client_calls.Connection by HTTP/1.1, kept open from request to request.
 
-    Args:
-        server: "http://HOST:PORT" or "https://HOST:PORT".
-        model: its name.
-        signature: its name.
-        photos: contents of files.
-        timeout: seconds.
-
-    Returns:
-        An entry a photo, by the name of the output.
-
-    Raises:
-        UserError: no answer, or an error.
+    Proxies that the environment names are not used: they are for the world, not for a server that
+    was named by its address.
     """
-    url = f"{server.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}:predict"
-    encoded = [{"b64": base64.b64encode(photo).decode()} for photo in photos]
-    body = json.dumps({"signature_name": signature, "inputs": {"image_bytes": encoded}}).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    # A proxy of the environment is for the world, not for a server that was named by address.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def __init__(self, address: Address, spec: ModelSpec, ca_file: str | None) -> None:
+        version = "" if spec.version is None else f"/versions/{spec.version}"
+        verb = "classify" if spec.signature == CLASSIFY else "predict"
+        name = urllib.parse.quote(spec.name, safe="")
+        self._path = f"/v1/models/{name}{version}:{verb}"
+        self._server = address.text
+        self._spec = spec
+        self._is_closed = False
+        self._socket: socket.socket | None = None
+        if address.is_tls:
+            self._http = http.client.HTTPSConnection(
+                address.host, address.port, context=client_tls.context(ca_file)
+            )
+        else:
+            self._http = http.client.HTTPConnection(address.host, address.port)
+
+    def encode(self, photos: Sequence[bytes]) -> Request:
+        """See client_calls.Connection."""
+        encoded = [{"b64": base64.b64encode(photo).decode("ascii")} for photo in photos]
+        if self._spec.signature == CLASSIFY:
+            content = {"examples": [{PHOTO_FEATURE: photo} for photo in encoded]}
+        else:
+            content = {"inputs": {PHOTO_INPUT: encoded}}
+        document = {"signature_name": self._spec.signature, **content}
+        return Request(json.dumps(document).encode(), len(photos))
+
+    def ask(self, request: Request, seconds: float) -> list[Answer]:
+        """See client_calls.Connection."""
+        content = self._exchange(request.content, seconds)
+        try:
+            document = json.loads(content.decode("utf-8", "replace"))
+            outputs = document["results" if self._spec.signature == CLASSIFY else "outputs"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CallFailed(
+                f"{self._server} does not answer as TF Serving does ({_quoted(content)}); check "
+                f"--server"
+            ) from error
+        return read_answers(outputs, request, self._spec, self._server)
+
+    def close(self) -> None:
+        """See client_calls.Connection."""
+        self._is_closed = True
+        self._cut()
+        self._http.close()
+
+    def _exchange(self, request: bytes, seconds: float) -> bytes:
+        """Sends a request and reads its answer's body."""
+        deadline = time.monotonic() + seconds
+        try:
+            with self._cut_after(seconds):
+                was_open = self._http.sock is not None
+                try:
+                    response, content = self._send(request, seconds)
+                except ConnectionError:
+                    if not was_open or self._is_closed or time.monotonic() >= deadline:
+                        raise
+                    # The server closed it while it was idle, as it may at any time (RFC 9112,
+                    # 9.3.1): no reason to wait, and no failure yet.
+                    self._http.close()
+                    response, content = self._send(request, deadline - time.monotonic())
+                # To http.client, a header that was cut off is one that has ended.
+                if time.monotonic() >= deadline:
+                    raise TimeoutError
+                if response.status == http.client.OK and not content:
+                    raise http.client.IncompleteRead(content)
+        except (OSError, http.client.HTTPException) as error:
+            self._http.close()
+            raise self._failure(error, seconds, time.monotonic() >= deadline) from error
+        if response.status != http.client.OK:
+            raise self._refusal(response, content)
+        return content
+
+    def _send(self, request: bytes, seconds: float) -> tuple[http.client.HTTPResponse, bytes]:
+        self._http.timeout = seconds  # of a connection to be made
+        if self._http.sock is not None:
+            self._http.sock.settimeout(seconds)
+        try:
+            self._http.request("POST", self._path, request, {"Content-Type": "application/json"})
+        except ConnectionError as error:
+            return self._answer_before_the_end(error)
+        # http.client lets go of it as soon as it knows that the answer ends with the connection.
+        self._socket = self._http.sock
+        response = self._http.getresponse()
+        return response, self._read(response)
+
+    def _answer_before_the_end(
+        self, error: ConnectionError
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """Of a server that hung up before it had all: there may be one that says why."""
+        if self._http.sock is None:  # it was never reached
+            raise error
+        try:
+            response = self._http.getresponse()
+            return response, self._read(response)
+        except (OSError, http.client.HTTPException):
+            raise error from None
+        finally:
+            self._http.close()  # what it makes of the rest of the request, no one knows
+
+    def _read(self, response: http.client.HTTPResponse) -> bytes:
+        length = response.length  # None: in chunks, or until the connection ends
+        if length is not None and length <= MAX_ANSWER_BYTES:
+            return response.read()
+        content = b"" if length is not None else response.read(MAX_ANSWER_BYTES + 1)
+        if length is not None or len(content) > MAX_ANSWER_BYTES:
+            self._http.close()
+            raise CallFailed(
+                f"{self._server} sends more than {MAX_ANSWER_BYTES >> 20} MB for an answer; check "
+                f"--server"
+            )
+        return content
+
+    @contextlib.contextmanager
+    def _cut_after(self, seconds: float) -> Iterator[None]:
+        """Ends the connection when the time is over.
+
+        A socket's own timeout is for each piece that arrives: an answer that drips in would take
+        as long as it likes.
+        """
+        timer = threading.Timer(seconds, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        """Ends the connection for whoever reads or writes there, in another thread."""
+        for sock in (self._http.sock, self._socket):
+            if sock is not None:
+                with contextlib.suppress(OSError):  # it is closed already
+                    # Not SSLSocket's own, which forgets its state while the other thread reads.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def _failure(self, error: Exception, seconds: float, is_late: bool) -> CallFailed:
+        """Of a request without an answer."""
+        if is_late or isinstance(error, TimeoutError):
+            return CallFailed(f"{self._server} did not answer in {seconds:.3g} s; raise --deadline")
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            return CallFailed(
+                f"{self._server} cannot be trusted ({reason}); check --ca_file, and that --server "
+                f"speaks TLS"
+            )
+        if isinstance(error, socket.gaierror):
+            return CallFailed(f"{self._server} cannot be found ({reason}); check --server")
+        if isinstance(error, http.client.HTTPException | ConnectionResetError | BrokenPipeError):
+            # What speaks another language than HTTP will do so the next time, too.
+            is_connection = isinstance(error, http.client.IncompleteRead | ConnectionError)
+            return CallFailed(
+                f"{self._server} broke off the connection ({type(error).__name__}); check that "
+                f"--server is a REST port",
+                is_transient=is_connection,
+            )
+        return CallFailed(
+            f"{self._server} cannot be reached ({reason}); start the server, or check --server",
+            is_transient=True,
+        )
+
+    def _refusal(self, response: http.client.HTTPResponse, content: bytes) -> CallFailed:
+        """Of a request that was answered by an error."""
+        message, status = _message(content), response.status
+        is_too_large = status == http.client.REQUEST_ENTITY_TOO_LARGE or _TOO_LARGE in message
+        retry_after = response.getheader("Retry-After", "")
+        return CallFailed(
+            f"{self._server} answers {status}: {message}; {_advice(status, is_too_large)}",
+            is_transient=status in _TRANSIENT,
+            is_too_large=is_too_large,
+            # The other form, a date, would need the two clocks to agree.
+            retry_after=float(retry_after) if retry_after.isdecimal() else 0.0,
+        )
+
+
+def _message(content: bytes) -> str:
+    """The error that TF Serving wrote (MakeJsonFromStatus), or what else there is."""
     try:
-        with opener.open(request, timeout=timeout) as response:
-            return json.loads(response.read())["outputs"]
-    except urllib.error.HTTPError as error:
-        raise UserError(
-            f"{server} answers {error.code}: {_message(error.read())}; {_advice(error.code)}"
-        ) from error
-    except TimeoutError as error:
-        raise UserError(f"{server} did not answer in {timeout:g} s; raise --timeout") from error
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, TimeoutError):
-            raise UserError(f"{server} did not answer in {timeout:g} s; raise --timeout") from error
-        raise UserError(
-            f"{server} cannot be reached ({error.reason}); start the server, or check --server"
-        ) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(
-            f"{server} broke off the connection ({type(error).__name__}); check that --server "
-            f"is a REST port"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{server} does not answer as TF Serving does ({error!r}); check --server"
-        ) from error
+        return str(json.loads(content.decode("utf-8", "replace"))["error"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return _quoted(content)
 
 
-def _message(body: bytes) -> str:
-    """The error that TF Serving wrote, or what else there is."""
-    try:
-        return str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
-        return body[:_QUOTED_CHARACTERS].decode("utf-8", "replace") or "(nothing)"
+def _quoted(content: bytes) -> str:
+    return content[:_QUOTED_CHARACTERS].decode("utf-8", "replace") or "(nothing)"
 
 
-def _advice(status: int) -> str:
+def _advice(status: int, is_too_large: bool) -> str:
+    if is_too_large:
+        return "raise the limit of the server, or send a smaller photo"
     if status == http.client.NOT_FOUND:
-        return "check --model"
-    if status >= http.client.INTERNAL_SERVER_ERROR:
+        return "check --model, --model_version and --server"
+    if status >= http.client.INTERNAL_SERVER_ERROR or status in _TRANSIENT:
         return "try again, or look into the server's log"
-    return "check that the model was exported by keras_alexnet.export"
+    return "check that the model was exported by keras_alexnet.export, and --signature"

@@ -1,0 +1,272 @@
+"""Many photos, asked for in batches, some requests at a time; the answers in the photos' order."""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from data_prep.command_line import UserError
+from keras_alexnet.serving import client_photos
+from keras_alexnet.serving.client_answers import Answer
+from keras_alexnet.serving.client_calls import CallFailed, Connection
+from keras_alexnet.serving.client_photos import PhotoFile
+from keras_alexnet.serving.client_retries import Retries
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# So many requests may fail in a row; then it is not their photos that are at fault.
+_FAILURES = 3
+# Batches that may be done, or wait for a connection, while the first one is under way: of each,
+# the paths or the answers are in memory, never the photos.
+_WINDOW_PER_CONNECTION = 4
+_WAIT_SECONDS = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How much at once.
+
+    Attributes:
+        photos: in a request.
+        request_bytes: of a request, as it is sent.
+        requests: under way.
+    """
+
+    photos: int = 16
+    request_bytes: int = 64 << 20
+    requests: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a photo.
+
+    Attributes:
+        path: of its file.
+        answer: the server's; None if there is none.
+        error: why there is none; else empty.
+        seconds: that its request took, all tries together.
+    """
+
+    path: str
+    answer: Answer | None
+    error: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchResult:
+    """What became of a batch.
+
+    Attributes:
+        outcomes: one a photo.
+        retries: how many requests were sent again.
+        failure: of a request that got no answer for another reason than its size.
+    """
+
+    outcomes: tuple[Outcome, ...] = ()
+    retries: int = 0
+    failure: CallFailed | None = None
+
+    def __add__(self, other: "BatchResult") -> "BatchResult":
+        return BatchResult(
+            self.outcomes + other.outcomes,
+            self.retries + other.retries,
+            self.failure or other.failure,
+        )
+
+
+def ask_all(
+    photos: Iterable[PhotoFile],
+    connect: Callable[[], Connection],
+    retries: Retries,
+    limits: Limits,
+) -> Generator[BatchResult, None, None]:
+    """Asks for the classes of many photos.
+
+    Args:
+        photos: their files; read when their turn comes.
+        connect: makes a connection; called once for each request under way.
+        retries: the rule for a request that failed; its `sleep` is replaced.
+        limits: how much at once.
+
+    Yields:
+        The results, in the order of `photos`.
+
+    Raises:
+        UserError: the first request failed, or several in a row; the results before it came.
+    """
+    stop = threading.Event()
+    retries = dataclasses.replace(retries, sleep=stop.wait)
+    connections: list[Connection] = []
+
+    def worker() -> Callable[[Sequence[PhotoFile]], BatchResult]:
+        connection = connect()
+        connections.append(connection)
+        return lambda batch: ask_batch(batch, connection, retries, limits.request_bytes)
+
+    workers = [worker() for _ in range(limits.requests)]
+    try:
+        yield from _until_it_is_hopeless(in_order(batches(photos, limits), workers))
+    finally:
+        stop.set()
+        for connection in connections:
+            connection.close()
+
+
+def _until_it_is_hopeless(results: Iterable[BatchResult]) -> Iterator[BatchResult]:
+    allowed = 0  # failures, before one request is answered
+    for result in results:
+        if result.failure is None:
+            is_answered = any(outcome.answer for outcome in result.outcomes)
+            allowed = _FAILURES - 1 if is_answered else allowed
+        elif allowed == 0:
+            raise UserError(str(result.failure)) from result.failure
+        else:
+            allowed -= 1
+        yield result
+
+
+def batches(photos: Iterable[PhotoFile], limits: Limits) -> Iterator[list[PhotoFile]]:
+    """Neighbours, as many as fit into a request; at least one.
+
+    Args:
+        photos: the files.
+        limits: of a request. Base64, in which REST sends a photo, makes four bytes of three.
+    """
+    batch: list[PhotoFile] = []
+    size = 0
+    for photo in photos:
+        is_full = len(batch) == limits.photos or 4 * (size + photo.size) > 3 * limits.request_bytes
+        if batch and is_full:
+            yield batch
+            batch, size = [], 0
+        batch.append(photo)
+        size += photo.size
+    if batch:
+        yield batch
+
+
+def ask_batch(
+    batch: Sequence[PhotoFile], connection: Connection, retries: Retries, request_bytes: int
+) -> BatchResult:
+    """Reads and asks for the photos of a batch; what cannot be read does not hold up the others.
+
+    Args:
+        batch: the files.
+        connection: to ask by.
+        retries: the rule for a request that failed.
+        request_bytes: that a request may have.
+    """
+    contents: dict[int, bytes] = {}
+    faults: dict[int, Outcome] = {}
+    for number, photo in enumerate(batch):
+        try:
+            contents[number] = client_photos.read(photo, request_bytes)
+        except ValueError as error:
+            faults[number] = Outcome(photo.path, None, str(error), 0.0)
+    paths = [batch[number].path for number in contents]
+    asked = _ask(paths, list(contents.values()), connection, retries, request_bytes)
+    answered = dict(zip(contents, asked.outcomes, strict=True))
+    outcomes = {**answered, **faults}
+    return dataclasses.replace(
+        asked, outcomes=tuple(outcomes[number] for number in range(len(batch)))
+    )
+
+
+def _ask(
+    paths: Sequence[str],
+    photos: Sequence[bytes],
+    connection: Connection,
+    retries: Retries,
+    request_bytes: int,
+) -> BatchResult:
+    """One request; two, and so on, if it is too large."""
+    if not photos:
+        return BatchResult()
+    started = retries.clock()
+    try:
+        request = connection.encode(photos)
+        if len(request.content) > request_bytes:
+            raise CallFailed(
+                f"a request of {len(request.content)} bytes is larger than {request_bytes}; raise "
+                f"--request_mb if the server reads more, or send a smaller photo",
+                is_too_large=True,
+            )
+        answers, repeated = retries.run(lambda seconds: connection.ask(request, seconds))
+    except CallFailed as failure:
+        if failure.is_too_large and len(photos) > 1:
+            half = len(photos) // 2
+            parts = (slice(None, half), slice(half, None))
+            first, second = (
+                _ask(paths[part], photos[part], connection, retries, request_bytes)
+                for part in parts
+            )
+            return first + second
+        return BatchResult(
+            tuple(Outcome(path, None, str(failure), failure.seconds) for path in paths),
+            failure.tries - 1,
+            None if failure.is_too_large else failure,
+        )
+    seconds = retries.clock() - started
+    outcomes = zip(paths, answers, strict=True)
+    return BatchResult(
+        tuple(Outcome(path, answer, "", seconds) for path, answer in outcomes), repeated
+    )
+
+
+def in_order(
+    items: Iterable[Item], workers: Sequence[Callable[[Item], Result]]
+) -> Iterator[Result]:
+    """The results of some workers, each in a thread of its own, in the order of the items.
+
+    Items are taken as they are needed, a few ahead. The threads do not outlive the process (those
+    of concurrent.futures would, after Ctrl-C, until the last answer came).
+
+    Args:
+        items: for the workers.
+        workers: functions that do the same.
+
+    Raises:
+        Exception: whatever a worker raises.
+    """
+    todo: queue.SimpleQueue = queue.SimpleQueue()
+    waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+
+    def work(worker: Callable[[Item], Result]) -> None:
+        while (job := todo.get()) is not None:
+            item, future = job
+            try:
+                future.set_result(worker(item))
+            except Exception as error:  # it is raised where the result is asked for
+                future.set_exception(error)
+
+    for worker in workers:
+        threading.Thread(target=work, args=(worker,), daemon=True).start()
+    try:
+        for item in items:
+            future: concurrent.futures.Future = concurrent.futures.Future()
+            waiting.append(future)
+            todo.put((item, future))
+            if len(waiting) >= _WINDOW_PER_CONNECTION * len(workers) or waiting[0].done():
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+    finally:
+        with contextlib.suppress(queue.Empty):
+            while True:  # what nobody will ask for
+                todo.get_nowait()
+        for _ in workers:
+            todo.put(None)
+
+
+def _result(future: concurrent.futures.Future) -> object:
+    """In short waits: Python sees a Ctrl-C that comes just before a wait only after it."""
+    while not concurrent.futures.wait([future], _WAIT_SECONDS).done:
+        pass
+    return future.result()
