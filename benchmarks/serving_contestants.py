@@ -5,7 +5,8 @@ prints one line of JSON: the milliseconds of photos sent one after another (p50_
 photos_per_second when all clients ask at once.
 
 FOLDER holds `photos` and `alexnet`, an exported model. The server is a process beside this one;
-both, as the clients, run on the same two cores.
+both run on the same two cores. The clients stand for other machines: what they send is encoded
+beforehand, and of an answer they look at the status alone.
 """
 
 import base64
@@ -37,8 +38,8 @@ _SIGNATURE = "serving_default"
 _WARM_UP = 8
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-# (photos) -> asks for their classes; made once a client.
-Ask = Callable[[Sequence[bytes]], None]
+# Asks for the classes of the photos of a request; made once a client.
+Ask = Callable[[object], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Contestant:
 
     Attributes:
         asking: (contestant, folder) -> a context with a function that makes an `Ask`.
+        request: photos -> what an `Ask` takes.
         protocol: of the server, "" without one.
         server_flags: of keras_alexnet.serving.local_server.
         photos: of each call when all ask at once.
@@ -54,6 +56,7 @@ class Contestant:
     """
 
     asking: Callable[["Contestant", str], contextlib.AbstractContextManager[Callable[[], Ask]]]
+    request: Callable[[Sequence[bytes]], object]
     protocol: str = ""
     server_flags: Sequence[str] = ()
     photos: int = 1
@@ -70,7 +73,7 @@ def _in_process(contestant: Contestant, folder: str) -> Iterator[Callable[[], As
     signature = loaded.signatures[_SIGNATURE]
 
     def ask(photos: Sequence[bytes]) -> None:
-        answer = signature(image_bytes=tf.constant(list(photos)))
+        answer = signature(image_bytes=tf.constant(photos))
         if not all(value.numpy() is not None for value in answer.values()):
             raise AssertionError("unreachable: every output was fetched")
 
@@ -103,37 +106,44 @@ def _over_the_net(contestant: Contestant, folder: str) -> Iterator[Callable[[], 
         process.wait()
 
 
+def _rest_request(photos: Sequence[bytes]) -> bytes:
+    rows = [{"b64": base64.b64encode(photo).decode()} for photo in photos]
+    return json.dumps({"signature_name": _SIGNATURE, "inputs": {"image_bytes": rows}}).encode()
+
+
 def _ask_rest(address: str) -> Ask:
     connection = http.client.HTTPConnection(address)
 
-    def ask(photos: Sequence[bytes]) -> None:
-        rows = [{"b64": base64.b64encode(photo).decode()} for photo in photos]
-        body = json.dumps({"signature_name": _SIGNATURE, "inputs": {"image_bytes": rows}})
-        connection.request("POST", f"/v1/models/{MODEL}:predict", body)
+    def ask(request: bytes) -> None:
+        connection.request("POST", f"/v1/models/{MODEL}:predict", request)
         response = connection.getresponse()
-        answer = json.loads(response.read())
+        answer = response.read()
         if response.status != http.client.OK:
             raise UserError(f"the server answers {response.status}: {answer}")
 
     return ask
 
 
+def _grpc_request(photos: Sequence[bytes]) -> bytes:
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = MODEL
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(list(photos)))
+    return request.SerializeToString()
+
+
 def _ask_grpc(address: str) -> Ask:
     import grpc
-    import tensorflow as tf
-    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
     # A connection a client, as over REST: otherwise all would share one.
     options = [("grpc.use_local_subchannel_pool", 1)]
-    stub = prediction_service_pb2_grpc.PredictionServiceStub(
-        grpc.insecure_channel(address, options=options)
-    )
+    channel = grpc.insecure_channel(address, options=options)
+    predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
 
-    def ask(photos: Sequence[bytes]) -> None:
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = MODEL
-        request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(list(photos)))
-        stub.Predict(request)
+    def ask(request: bytes) -> None:
+        predict(request)
 
     return ask
 
@@ -141,42 +151,42 @@ def _ask_grpc(address: str) -> Ask:
 _ASK = {"http": _ask_rest, "grpc": _ask_grpc}
 
 CONTESTANTS: Mapping[str, Contestant] = {
-    "in_process": Contestant(_in_process),
-    "in_process_16": Contestant(_in_process, photos=16, one_caller=True),
-    "rest": Contestant(_over_the_net, "http"),
-    "grpc": Contestant(_over_the_net, "grpc"),
-    "rest_alone": Contestant(_over_the_net, "http", ("--batch=1",)),
+    "in_process": Contestant(_in_process, list),
+    "in_process_16": Contestant(_in_process, list, photos=16, one_caller=True),
+    "rest": Contestant(_over_the_net, _rest_request, "http"),
+    "grpc": Contestant(_over_the_net, _grpc_request, "grpc"),
+    "rest_alone": Contestant(_over_the_net, _rest_request, "http", ("--batch=1",)),
 }
 
 
-def _one_after_another(ask: Ask, photos: Sequence[bytes], seconds: float) -> list[float]:
+def _one_after_another(ask: Ask, requests: Sequence[object], seconds: float) -> list[float]:
     """Milliseconds of each of the calls that begin within some seconds."""
     milliseconds = []
     end = time.perf_counter() + seconds
-    for photo in itertools.cycle(photos):
+    for request in itertools.cycle(requests):
         started = time.perf_counter()
         if started >= end:
             return milliseconds
-        ask([photo])
+        ask(request)
         milliseconds.append(1000 * (time.perf_counter() - started))
-    raise AssertionError("unreachable: the photos have no end")
+    raise AssertionError("unreachable: the requests have no end")
 
 
-def _at_once(asks: Sequence[Ask], photos: Sequence[bytes], per_call: int, seconds: float) -> float:
-    """Photos a second of callers that each go on as long as the time lasts."""
+def _at_once(asks: Sequence[Ask], requests: Sequence[object], seconds: float) -> float:
+    """Requests a second of callers that each go on as long as the time lasts."""
     end = time.perf_counter() + seconds
 
     def caller(ask: Ask, first: int) -> int:
         done = 0
         while time.perf_counter() < end:
-            ask([photos[(first + done + i) % len(photos)] for i in range(per_call)])
-            done += per_call
+            ask(requests[(first + done) % len(requests)])
+            done += 1
         return done
 
     started = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(len(asks)) as pool:
         # Each from another place, so that not all send the largest photo at once.
-        firsts = [number * len(photos) // len(asks) for number in range(len(asks))]
+        firsts = [number * len(requests) // len(asks) for number in range(len(asks))]
         done = sum(pool.map(caller, asks, firsts))
     return done / (time.perf_counter() - started)
 
@@ -195,12 +205,17 @@ def main(arguments: list[str]) -> dict[str, object]:
     name, folder = arguments
     contestant = CONTESTANTS[name]
     photos = _read(os.path.join(folder, PHOTOS))
+    count = contestant.photos
+    single = [contestant.request([photo]) for photo in photos]
+    several = [
+        contestant.request((photos[i:] + photos)[:count]) for i in range(0, len(photos), count)
+    ]
     with contestant.asking(contestant, folder) as make_ask:
         asks = [make_ask() for _ in range(1 if contestant.one_caller else CLIENTS.value)]
-        _one_after_another(asks[0], photos[:_WARM_UP], 1.0)
-        milliseconds = _one_after_another(asks[0], photos, SECONDS.value)
-        _at_once(asks, photos, contestant.photos, 1.0)
-        rate = _at_once(asks, photos, contestant.photos, SECONDS.value)
+        _one_after_another(asks[0], single[:_WARM_UP], 1.0)
+        milliseconds = _one_after_another(asks[0], single, SECONDS.value)
+        _at_once(asks, several, 1.0)
+        rate = count * _at_once(asks, several, SECONDS.value)
     return {
         "p50_ms": float(np.percentile(milliseconds, 50)),
         "p99_ms": float(np.percentile(milliseconds, 99)),

@@ -160,3 +160,41 @@ def test_many_threads():
             assert isinstance(error_or_outputs, RequestError)
         else:
             assert error_or_outputs["twice"].tolist() == [2 * number, 2 * number + 200]
+
+
+def test_after_a_batch_of_several_the_next_waits_for_as_many():
+    doubler = Doubler()
+    batcher = batching.Batcher(doubler, batching.Limits(parallel=1, linger=30))
+    doubler.gate.clear()
+    first = run(batcher, "a", [0])
+    assert doubler.entered.wait(30)
+    threads = [first[0]]
+    for number in (1, 2, 3):
+        threads.append(run(batcher, "a", [number])[0])
+        waiting(batcher, number)
+    doubler.gate.set()
+    for thread in threads:
+        thread.join(30)
+    threads = []
+    for number in (4, 5, 6):  # the gate is open: each could be computed at once
+        threads.append(run(batcher, "a", [number])[0])
+        if number < 6:
+            waiting(batcher, number - 3)
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert doubler.calls[1:] == [("a", [1, 2, 3]), ("a", [4, 5, 6])]
+
+
+def test_it_does_not_wait_longer_than_it_may():
+    doubler = Doubler()
+    batcher = batching.Batcher(doubler, batching.Limits(parallel=1, linger=0.05))
+    batcher._expected = 9
+    batcher._patience = time.monotonic() + 0.05
+    assert batcher.run("a", {"x": np.array([1])})["twice"].tolist() == [2]
+
+
+def test_one_after_another_nothing_waits():
+    batcher = batching.Batcher(Doubler(), batching.Limits(linger=60))
+    for number in range(5):
+        assert batcher.run("a", {"x": np.array([number])}, timeout=30)["twice"] == 2 * number

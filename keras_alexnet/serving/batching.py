@@ -1,8 +1,9 @@
 """Several requests that wait at the same time become one call of the model.
 
-A batch costs less than its photos one by one, as the weights travel from memory once. Nothing
-waits for a batch to fill: a request that finds a free place is computed at once, and those that
-come in the meantime are the next batch.
+A batch costs less than its photos one by one, as the weights travel from memory once. A request
+that comes alone is computed at once, and those that come in the meantime are the next batch. Where
+the last batch was of several requests, the next one waits a moment for as many: clients that were
+answered together ask again together, and the first of them would else be a batch of its own.
 """
 
 import collections
@@ -26,11 +27,13 @@ class Limits:
         parallel: batches that are computed at the same time.
         batch_rows: photos of a batch that is merged; a request with more is a batch of its own.
         waiting_rows: photos of all requests that wait; what comes on top is refused.
+        linger: seconds that a batch waits, at most, to become as large as the last one.
     """
 
-    parallel: int = 2
+    parallel: int = 1
     batch_rows: int = 32
     waiting_rows: int = 4096
+    linger: float = 0.02
 
 
 @dataclasses.dataclass(eq=False)
@@ -71,6 +74,9 @@ class Batcher:
         self._free = limits.parallel
         self._waiting: collections.deque[_Request] = collections.deque()
         self._waiting_rows = 0
+        # How many requests the last batch had, and until when the next waits to have as many.
+        self._expected = 1
+        self._patience = 0.0
         self._changed = threading.Condition()
 
     def run(
@@ -94,13 +100,18 @@ class Batcher:
         with self._changed:
             self._enqueue(request)
             while not request.done:
-                if self._free and not request.taken:
+                patience = self._patience_left()
+                if request.taken:
+                    self._changed.wait()
+                elif self._free and patience <= 0:
                     self._lead()
-                elif not self._changed.wait(_left(deadline, request)) and not request.taken:
+                elif deadline is not None and time.monotonic() >= deadline:
                     self._drop(request)
                     raise RequestError(
                         "DEADLINE_EXCEEDED", "the server was busy with other requests"
                     )
+                else:
+                    self._changed.wait(_soonest(deadline, patience if self._free else None))
         if request.error is not None:
             raise request.error
         return request.outputs
@@ -114,6 +125,14 @@ class Batcher:
             )
         self._waiting.append(request)
         self._waiting_rows += request.rows
+        if self._free and len(self._waiting) >= self._expected:
+            self._changed.notify_all()  # it is what the others waited for
+
+    def _patience_left(self) -> float:
+        """Seconds that the next batch may still wait for more requests."""
+        if len(self._waiting) >= self._expected:
+            return 0.0
+        return self._patience - time.monotonic()
 
     def _drop(self, request: _Request) -> None:
         self._waiting.remove(request)
@@ -129,6 +148,8 @@ class Batcher:
         finally:
             self._changed.acquire()
             self._free += 1
+            self._expected = len(batch)
+            self._patience = time.monotonic() + self._limits.linger
             self._changed.notify_all()
 
     def _take(self) -> list[_Request]:
@@ -177,8 +198,8 @@ class Batcher:
         ]
 
 
-def _left(deadline: float | None, request: _Request) -> float | None:
-    """Seconds that a request may still wait; None: as long as it takes."""
-    if deadline is None or request.taken:
-        return None
-    return max(0.0, deadline - time.monotonic())
+def _soonest(deadline: float | None, patience: float | None) -> float | None:
+    """Seconds until the first of two events; None: neither will come by itself."""
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    times = [seconds for seconds in (left, patience) if seconds is not None]
+    return min(times, default=None)
