@@ -5,28 +5,40 @@
 Makes MODELS/alexnet/1, or the next number: a version appears when it is whole, and TF Serving
 picks it up by itself. Before that, the written model is loaded again and has to answer as the
 trained network does. Try it with keras_alexnet.serving.local_server.
+
+Beside the versions, in MODELS/alexnet/serving, lie files to start TF Serving with.
+
+With --format=tflite, files for phones are written instead, MODELS/alexnet/tflite/alexnet-*.tflite,
+and how accurate they are on the validation photos is told beside the network and the newest version.
+
+With --verify nothing is written: the newest version, or the one of --version, is compared with its
+checksums.json, loaded in a process without this project by both of TensorFlow's loaders, TF
+Serving's and tf.saved_model.load, and has to answer as the run's network does.
 """
 
-import hashlib
-import io
-import json
 import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import tensorflow as tf
 from absl import flags
-from PIL import Image
 
-from data_prep import command_line, files, records, tfrecord
+from data_prep import command_line, files, records
 from data_prep.command_line import UserError
-from keras_alexnet import evaluate
 from keras_alexnet import flags as training_flags
 from keras_alexnet import workdir as workdirs
-from keras_alexnet.serving import signatures, versions, warmup
-from keras_alexnet.stored_photos import to_photo_file
+from keras_alexnet.serving import (
+    agreement,
+    checksums,
+    comparison_photos,
+    fresh_process,
+    readme,
+    signatures,
+    tf_serving_files,
+    verification,
+    versions,
+    warmup,
+)
 
 FLAGS = flags.FlagValues()
 _WORKDIR = training_flags.workdir(FLAGS)
@@ -39,15 +51,41 @@ _EXPORT_DIR = flags.DEFINE_string(
     required=True,
     flag_values=FLAGS,
 )
-
-_COMPARED_PHOTOS = 8
-# Of scores between 0 and 1. The graph fuses operations that run one by one in training, so the
-# last bits differ; a wrong mean image or a swapped channel differs by far more.
-_TOLERANCE = 1e-3
+_KEEP_VERSIONS = flags.DEFINE_integer(
+    "keep_versions",
+    0,
+    "once the new version is there, delete the oldest beyond so many; 0: keep all",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
+_FORMAT = flags.DEFINE_enum(
+    "format",
+    "saved_model",
+    ["saved_model", "tflite"],
+    "what to write; tflite: TensorFlow Lite files, for phones",
+    flag_values=FLAGS,
+)
+_TFLITE_KINDS = flags.DEFINE_list(
+    "tflite_kinds",
+    ["float32", "float16", "int8"],
+    "numbers of the TensorFlow Lite files; int8 is calibrated with training photos",
+    flag_values=FLAGS,
+)
+_VERIFY = flags.DEFINE_bool(
+    "verify", False, "check a version that is already there, instead", flag_values=FLAGS
+)
+_VERSION = flags.DEFINE_integer(
+    "version", None, "with --verify: which; default: the newest", 0, flag_values=FLAGS
+)
 
 
 def export(
-    *, trained: workdirs.TrainedRun, photos: Sequence[bytes], export_dir: str
+    *,
+    trained: workdirs.TrainedRun,
+    photos: Sequence[bytes],
+    export_dir: str,
+    fit: str = "short_side",
+    keep_versions: int = 0,
 ) -> dict[str, object]:
     """Publishes a network as the next version of a model.
 
@@ -56,10 +94,13 @@ def export(
         photos: some photos as the data set stores them, JPEG or PNG files, on which the written
             model is compared with the network, and which become TF Serving's warm-up requests.
         export_dir: local folder of the model, made if absent.
+        fit: how the data set's squares were made of photos, see `data_prep.conversion_rule.Rule`.
+        keep_versions: how many versions to keep, the new one among them; 0 for all.
 
     Returns:
-        version, path, max_difference (of a score, between the written model and the network),
-        photos (how many were compared), warmup_requests, seconds.
+        version, path, max_difference (of a score, a feature or a heat map, between the written
+        model and the network), photos (how many were compared), warmup_requests, removed (the
+        versions that were), seconds.
 
     Raises:
         UserError: the folder cannot be written, or the written model answers otherwise than the
@@ -68,19 +109,27 @@ def export(
     started = time.perf_counter()
     version = 1 + max(versions.published(_base_folder(export_dir)), default=0)
     path = os.path.join(export_dir, str(version))
-    images = _decode(photos, trained.statistics.mean_image.shape)
+    images = comparison_photos.squares(photos, trained.statistics.mean_image.shape)
+    known = agreement.reference(trained, photos, images)
+    model_name = os.path.basename(os.path.abspath(export_dir))
     try:
         with files.new_folder(path) as folder:
-            served = _save(trained, folder)
+            served = _save(trained, fit, folder)
+            values = signatures.inputs_of(photos, images)
             warmup_requests = warmup.write(
                 folder,
-                inputs=served.inputs,
-                model_name=os.path.basename(os.path.abspath(export_dir)),
-                photos=photos,
-                images=tf.constant(images),
+                inputs={
+                    name: {signatures.INPUT_NAMES[name]: value} for name, value in values.items()
+                },
+                model_name=model_name,
+                classify=[signatures.CLASSIFY],
             )
-            files.write_file(os.path.join(folder, "README.txt"), _readme(trained, served))
-            difference = _compare(folder, trained, photos, images)
+            text = readme.text(trained, inputs=served.inputs, model_name=model_name, fit=fit)
+            files.write_file(os.path.join(folder, readme.FILE_NAME), text)
+            difference = _compare(folder, known)
+            checksums.write(folder)
+        tf_serving_files.write(export_dir, model_name)
+        removed = versions.remove_oldest(export_dir, keep_versions) if keep_versions else []
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror or error}); check --export_dir, or run "
@@ -92,6 +141,59 @@ def export(
         "max_difference": difference,
         "photos": len(photos),
         "warmup_requests": warmup_requests,
+        "removed": removed,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def export_tflite(
+    *, trained: workdirs.TrainedRun, data_dir: str, export_dir: str, kinds: Sequence[str]
+) -> dict[str, object]:
+    """Writes a network as TensorFlow Lite files, and measures them.
+
+    Args:
+        trained: the network and what it was trained with.
+        data_dir: the data set that it was trained on: of its train split come the photos that int8
+            is calibrated with, of its validation split those that accuracy is measured on.
+        export_dir: local folder of the model; the files come into its folder tflite.
+        kinds: of `tflite.KINDS`.
+
+    Returns:
+        files: by kind, see `tflite.export`; accuracy: see `tflite.measure`, with the newest version
+        in the folder, if there is one, as saved_model; seconds.
+
+    Raises:
+        UserError: no such kind, the folder cannot be written, or a file answers otherwise than
+            the network.
+    """
+    from keras_alexnet.serving import tflite  # imports what a SavedModel does not need
+
+    if unknown := sorted(set(kinds) - set(tflite.KINDS)):
+        raise UserError(
+            f"--tflite_kinds are some of {', '.join(tflite.KINDS)}, but {unknown[0]} was asked for"
+        )
+    started = time.perf_counter()
+    published = versions.published(_base_folder(export_dir))
+    name = os.path.basename(os.path.abspath(export_dir))
+    calibration = tflite.calibration_photos(data_dir)
+    written = {
+        kind: tflite.export(
+            trained=trained,
+            kind=kind,
+            calibration=calibration,
+            path=os.path.join(export_dir, "tflite", f"{name}-{kind}{tflite.SUFFIX}"),
+        )
+        for kind in kinds
+    }
+    accuracy = tflite.measure(
+        trained=trained,
+        data_dir=data_dir,
+        paths={kind: file["path"] for kind, file in written.items()},
+        saved_model=published[max(published)] if published else None,
+    )
+    return {
+        "files": written,
+        "accuracy": accuracy,
         "seconds": round(time.perf_counter() - started, 1),
     }
 
@@ -114,26 +216,7 @@ def _base_folder(export_dir: str) -> str:
     return export_dir
 
 
-def _decode(photos: Sequence[bytes], shape: tuple[int, ...]) -> np.ndarray:
-    """The squares in the middle, uint8 [N, size, size, 3], by another decoder than the graph's."""
-    size = shape[0]
-    images = []
-    for photo in photos:
-        try:
-            pixels = np.asarray(Image.open(io.BytesIO(photo)))
-        except OSError as error:
-            raise UserError(f"a stored photo is broken ({error}); run data_prep.verify") from error
-        if pixels.ndim != 3 or min(pixels.shape[:2]) != size:
-            raise UserError(
-                f"stored photos of shape {shape}, as the mean image, or longer are needed; one has "
-                f"{pixels.shape}; run data_prep.verify"
-            )
-        top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
-        images.append(pixels[top : top + size, left : left + size])
-    return np.stack(images)
-
-
-def _save(trained: workdirs.TrainedRun, folder: str) -> signatures.ServedModel:
+def _save(trained: workdirs.TrainedRun, fit: str, folder: str) -> signatures.ServedModel:
     # Under this name the label file becomes assets/labels.txt.
     with tempfile.TemporaryDirectory() as aside:
         labels_file = os.path.join(aside, records.LABELS)
@@ -144,121 +227,57 @@ def _save(trained: workdirs.TrainedRun, folder: str) -> signatures.ServedModel:
             classes=trained.classes,
             statistics=trained.statistics,
             labels_file=labels_file,
+            fit=fit,
         )
         signatures.save(served, folder)
     return served
 
 
-def _compare(
-    folder: str, trained: workdirs.TrainedRun, photos: Sequence[bytes], images: np.ndarray
-) -> float:
-    """The largest difference of a score between what was written and the network in memory.
+def _compare(folder: str, known: agreement.Reference) -> float:
+    """The largest difference between what was written, loaded again, and the network.
+
+    In this process, by one of the loaders; `verification.verify` takes a new process and both.
 
     Raises:
-        UserError: it is above the tolerance, or a score is no number, or a class has another
-            name.
+        UserError: it is too large.
     """
-    loaded = tf.saved_model.load(folder)
-    largest = 0.0
-    for signature, views in (("serving_default", 1), ("ten_crop", 10)):
-        answer = loaded.signatures[signature](image_bytes=tf.constant(list(photos)))
-        ids = answer["class_ids"].numpy()
-        expected = evaluate.make_predict(trained, views)(tf.constant(images)).numpy()
-        # Scores in falling order: another class of the same score is no mistake.
-        best = -np.sort(-expected, axis=1)[:, : ids.shape[1]]
-        own = np.take_along_axis(expected, ids, axis=1)
-        scores = answer["scores"].numpy()
-        difference = float(max(np.abs(scores - best).max(), np.abs(scores - own).max()))
-        names = [[trained.classes[index].name.encode() for index in row] for row in ids]
-        # Written so that NaN, which compares false with everything, fails.
-        same = difference <= _TOLERANCE and answer["valid"].numpy().all()
-        if not same or names != answer["classes"].numpy().tolist():
-            raise UserError(
-                f"the written model has to answer as the network does on {len(photos)} photos, "
-                f"but {signature} differs by {difference:.3g} (allowed: {_TOLERANCE:g}) or in "
-                f"its names; nothing was published; if the run's metrics hold NaN, choose "
-                f"another --checkpoint"
-            )
-        largest = max(largest, difference)
-    return largest
-
-
-def _readme(trained: workdirs.TrainedRun, served: signatures.ServedModel) -> str:
-    """What a person who finds the folder wants to know."""
-    facts = trained.description
-    profile = trained.profile
-    lines = [
-        f"AlexNet, profile {profile.name}, {len(trained.classes)} classes, as a SavedModel for",
-        "TF Serving. The class names are in assets/labels.txt: wnid, tab, name.",
-        "",
-        "Signatures and their inputs:",
-        *(
-            f"    {name}: {spec.name}, {spec.dtype.name} {list(spec.shape)}"
-            for name, spec in sorted(served.inputs.items())
-        ),
-        "",
-        "How it came to be:",
-        *(f"    {key}: {value}" for key, value in {**facts, "profile": profile.name}.items()),
-        f"    tensorflow: {tf.__version__}",
-        "",
-        "The whole profile:",
-        f"    {json.dumps(profile.to_dict())}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def stored_photos(
-    data_dir: str, manifest_sha256: str, count: int = _COMPARED_PHOTOS
-) -> list[bytes]:
-    """The first photos of a data set's validation split (of train, if that is empty), as files.
-
-    Args:
-        data_dir: folder that data_prep.prepare wrote.
-        manifest_sha256: of the manifest.json of the data set that is expected there.
-        count: at most so many.
-
-    Raises:
-        UserError: it is another data set, a broken one, or one without photos.
-    """
-    manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
-    with tf.io.gfile.GFile(os.path.join(data_dir, records.MANIFEST), "rb") as file:
-        found = hashlib.sha256(file.read()).hexdigest()
-    if found != manifest_sha256:
-        raise UserError(
-            f"the data set that the network was trained on is needed (manifest.json of sha256 "
-            f"{manifest_sha256[:12]}...), {data_dir} is another ({found[:12]}...); "
-            f"check --data_dir"
-        )
-    photos: list[bytes] = []
-    for split in ("validation", "train"):
-        for shard in manifest.splits[split].shards if split in manifest.splits else ():
-            photos += _photos_of_shard(os.path.join(data_dir, shard.name), count - len(photos))
-            if len(photos) == count:
-                return photos
-        if photos:
-            return photos
-    raise UserError(f"a data set with photos is needed, {data_dir} has none; check --data_dir")
-
-
-def _photos_of_shard(path: str, count: int) -> list[bytes]:
-    photos = []
+    requests = agreement.requests_for(known, folder)
+    answers = fresh_process.by_saved_model(folder, requests)
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            for record in tfrecord.read_records(file):
-                if len(photos) == count:
-                    break
-                photos.append(to_photo_file(tfrecord.decode_example(record)))
-    except (tf.errors.OpError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run data_prep.verify") from error
-    return photos
+        return agreement.largest_difference(known, requests, answers)
+    except agreement.DifferenceError as error:
+        raise UserError(
+            f"the written model has to answer as the network does on {len(known.photos)} photos, "
+            f"but {error}; nothing was published; if the run's metrics hold NaN, choose another "
+            f"--checkpoint"
+        ) from error
 
 
 def main(arguments: Sequence[str]) -> Mapping[str, object]:
-    """Reads the flags and exports."""
+    """Reads the flags and exports, or verifies."""
     del arguments
     trained = workdirs.load_run(_WORKDIR.value, _CHECKPOINT.value)
-    photos = stored_photos(_DATA_DIR.value, trained.description["manifest_sha256"])
-    return export(trained=trained, photos=photos, export_dir=_EXPORT_DIR.value)
+    data_dir = _DATA_DIR.value
+    manifest = comparison_photos.manifest_of(data_dir, trained.description["manifest_sha256"])
+    photos = comparison_photos.stored_photos(data_dir, manifest)
+    if _VERIFY.value:
+        return verification.verify(
+            trained=trained, photos=photos, export_dir=_EXPORT_DIR.value, version=_VERSION.value
+        )
+    if _FORMAT.value == "tflite":
+        return export_tflite(
+            trained=trained,
+            data_dir=data_dir,
+            export_dir=_EXPORT_DIR.value,
+            kinds=_TFLITE_KINDS.value,
+        )
+    return export(
+        trained=trained,
+        photos=photos,
+        export_dir=_EXPORT_DIR.value,
+        fit=manifest.recipe.get("fit", "short_side"),
+        keep_versions=_KEEP_VERSIONS.value,
+    )
 
 
 def run() -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import os
@@ -5,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import stand_in
@@ -14,7 +16,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from data_prep import files, records
 from data_prep.command_line import UserError
 from keras_alexnet import checkpoints, export, workdir
-from keras_alexnet.serving import versions, warmup
+from keras_alexnet.serving import checksums, comparison_photos, signatures, versions, warmup
 
 ROOT = pathlib.Path(__file__).parents[1]
 PHOTOS = [stand_in.photo(seed=seed) for seed in range(5)]
@@ -44,35 +46,58 @@ def test_result(exported):
     assert result["photos"] == 5
     assert result["max_difference"] < 1e-5
     assert result["seconds"] > 0
+    assert result["removed"] == []
     json.dumps(result)
 
 
 def test_what_is_in_a_version(exported, run):
     base, _ = exported
-    assert os.listdir(base) == ["1"]  # nothing is left over
+    assert sorted(os.listdir(base)) == ["1", "serving"]  # nothing is left over
     assert (base / "1").stat().st_mode & 0o777 == 0o755  # TF Serving runs as another user
     names = (base / "1" / "assets" / "labels.txt").read_text()
     assert names == records.labels_text(run.classes)
     readme = (base / "1" / "README.txt").read_text()
-    for fact in ("/runs/stand_in", run.description["manifest_sha256"], "paper", "0.5", "0.75"):
-        assert fact in readme
-    assert "serving_default: image_bytes, string [None]" in readme
+    one_line = " ".join(readme.replace("\\\n", " ").split())
+    for fact in (
+        "/runs/stand_in",
+        run.description["manifest_sha256"],
+        "profile paper",
+        "top1: 0.5\n",
+        "top5: 0.75\n",
+        "epoch 3",
+        "models/birds -e MODEL_NAME=birds tensorflow/serving",
+        "short_side",
+    ):
+        assert " ".join(fact.split()) in one_line
+    for name, key in signatures.INPUT_NAMES.items():
+        assert f"{name}: {key}, " in readme
+    assert checksums.check(str(base / "1")) == 6
 
 
 def test_warmup_requests_can_be_answered(exported, run):
     base, result = exported
     loaded = tf.saved_model.load(str(base / "1"))
-    seen = set()
+    seen = []
     for record in tf.data.TFRecordDataset(str(base / "1" / warmup.PATH)):
-        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        kind = log.WhichOneof("log_type")
+        request = getattr(log, kind).request
         assert request.model_spec.name == "birds"
         signature = request.model_spec.signature_name
-        inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
+        if kind == "classify_log":
+            examples = request.input.example_list.examples
+            inputs = {"inputs": [example.SerializeToString() for example in examples]}
+        else:
+            inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
         answer = loaded.signatures[signature](**{k: tf.constant(v) for k, v in inputs.items()})
         assert bool(tf.reduce_all(answer.get("valid", True)))
-        seen.add((signature, len(next(iter(inputs.values())))))
-    assert len(seen) == result["warmup_requests"] == 8
-    assert {name for name, _ in seen} == set(loaded.signatures)
+        assert all(name for name in answer.get("classes", tf.constant(["any"])).numpy().ravel())
+        seen.append((kind, signature, len(next(iter(inputs.values())))))
+    kinds = [("predict_log", name) for name in loaded.signatures] + [("classify_log", "classify")]
+    assert sorted(seen) == sorted((*kind, size) for kind in kinds for size in (1, 4))
+    assert len(seen) == result["warmup_requests"]
+    assert warmup.read(str(base / "1"))[0][0] == "classify"
+    assert len(warmup.read(str(base / "1"))) == len(seen)
 
 
 # Runs where the project cannot be imported, as in TF Serving: no layer of ours, no Keras.
@@ -82,21 +107,32 @@ sys.path = [entry for entry in sys.path if entry not in ("", {root!r})]
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
 import numpy as np, tensorflow as tf
 photos = np.load({photos!r}, allow_pickle=True).tolist()
-v2 = tf.saved_model.load({path!r}).signatures["serving_default"](image_bytes=tf.constant(photos))
+images = np.zeros([2, 256, 256, 3], np.uint8)
+example = tf.train.Example()
+example.features.feature["image/encoded"].bytes_list.value.append(photos[0])
+sent = {{"images": images, "image_bytes": photos, "inputs": [example.SerializeToString(), b""]}}
+v2 = tf.saved_model.load({path!r})
+answers = {{}}
 with tf.compat.v1.Session(graph=tf.Graph()) as session:
     graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], {path!r})
-    signature = graph.signature_def["serving_default"]
-    v1 = session.run(
-        {{name: info.name for name, info in signature.outputs.items()}},
-        {{signature.inputs["image_bytes"].name: photos}},
-    )
+    for name in v2.signatures:
+        signature = graph.signature_def[name]
+        (key,) = signature.inputs
+        answers[name] = session.run(
+            {{name: info.name for name, info in signature.outputs.items()}},
+            {{signature.inputs[key].name: sent[key]}},
+        )
+for name, function in v2.signatures.items():
+    (key,) = function.structured_input_signature[1]
+    for output, value in function(**{{key: tf.constant(sent[key])}}).items():
+        np.testing.assert_array_equal(answers[name][output], value.numpy())
+assert len(answers) == 6
+v1 = answers["serving_default"]
 try:
     import keras_alexnet
     raise SystemExit("the project can be imported")
 except ImportError:
     pass
-for name in v1:
-    np.testing.assert_array_equal(v1[name], v2[name].numpy())
 np.savez({output!r}, **{{name: v1[name] for name in ("class_ids", "scores", "valid")}})
 """
 
@@ -123,7 +159,7 @@ def test_loads_without_this_project_by_both_loaders(exported, run, tmp_path):
 
 
 def test_versions_are_numbered_on_and_appear_whole(run, tmp_path, monkeypatch):
-    for name in ("3", "12", ".13.x.tmp", "draft", "14.old"):
+    for name in ("3", "5", "12", ".13.x.tmp", "draft", "14.old"):
         (tmp_path / "birds" / name).mkdir(parents=True)
     (tmp_path / "birds" / "99").write_text("no folder")
     while_writing = []
@@ -134,10 +170,14 @@ def test_versions_are_numbered_on_and_appear_whole(run, tmp_path, monkeypatch):
         return write(folder, **arguments)
 
     monkeypatch.setattr(warmup, "write", listing)
-    result = export.export(trained=run, photos=ODD_PHOTOS, export_dir=str(tmp_path / "birds"))
-    assert while_writing == [[3, 12]]
+    result = export.export(
+        trained=run, photos=ODD_PHOTOS, export_dir=str(tmp_path / "birds"), keep_versions=2
+    )
+    assert while_writing == [[3, 5, 12]]
     assert result["version"] == 13
-    assert list(versions.published(str(tmp_path / "birds"))) == [3, 12, 13]
+    assert result["removed"] == [3, 5]
+    assert list(versions.published(str(tmp_path / "birds"))) == [12, 13]
+    assert len(os.listdir(tmp_path / "birds")) == 7  # and what is no version
 
 
 def spoilt(run, value):
@@ -148,12 +188,15 @@ def spoilt(run, value):
 
 
 def test_model_that_answers_otherwise_is_not_published(run, tmp_path, monkeypatch):
+    (tmp_path / "birds" / "1").mkdir(parents=True)
     other = spoilt(run, 1.5)
     save = export._save
-    monkeypatch.setattr(export, "_save", lambda _, folder: save(other, folder))
-    with pytest.raises(UserError, match=r"serving_default differs by 0\.\d+ .*nothing was publ"):
-        export.export(trained=run, photos=PHOTOS, export_dir=str(tmp_path / "birds"))
-    assert os.listdir(tmp_path / "birds") == []
+    monkeypatch.setattr(export, "_save", lambda _, fit, folder: save(other, fit, folder))
+    with pytest.raises(UserError, match=r"differs by 0\.\d+ in scores .*nothing was published"):
+        export.export(
+            trained=run, photos=PHOTOS, export_dir=str(tmp_path / "birds"), keep_versions=1
+        )
+    assert os.listdir(tmp_path / "birds") == ["1"]
 
 
 def test_model_of_nan_is_not_published(run, tmp_path):
@@ -162,6 +205,19 @@ def test_model_of_nan_is_not_published(run, tmp_path):
             trained=spoilt(run, np.nan), photos=PHOTOS, export_dir=str(tmp_path / "birds")
         )
     assert os.listdir(tmp_path / "birds") == []
+
+
+def test_photos_of_a_warped_data_set_are_warped(run, tmp_path):
+    base = str(tmp_path / "birds")
+    result = export.export(trained=run, photos=PHOTOS, export_dir=base, fit="warp")
+    photo = stand_in.photo(300, 500)
+    answer = tf.saved_model.load(result["path"]).signatures["serving_default"](
+        image_bytes=tf.constant([photo])
+    )
+    warped = cv2.resize(stand_in.decoded(photo), (256, 256), interpolation=cv2.INTER_LINEAR)
+    expected = stand_in.scores(run, warped[np.newaxis])
+    np.testing.assert_allclose(answer["scores"], -np.sort(-expected, 1)[:, :5], atol=5e-3)
+    assert "(warp)" in (tmp_path / "birds" / "1" / "README.txt").read_text()
 
 
 def test_folders_that_cannot_be_used(run, tmp_path):
@@ -186,44 +242,44 @@ def test_photos_that_cannot_be_used(run, tmp_path):
 
 
 def test_stored_photos(data_dir):
-    manifest = (data_dir / records.MANIFEST).read_bytes()
-    digest = hashlib.sha256(manifest).hexdigest()
-    first = records.read_manifest(str(data_dir)).splits["validation"].shards[0].name
+    digest = hashlib.sha256((data_dir / records.MANIFEST).read_bytes()).hexdigest()
+    manifest = comparison_photos.manifest_of(str(data_dir), digest)
+    assert manifest == records.read_manifest(str(data_dir))
     expected = [
         records.parse(record)["image/encoded"].numpy()
-        for record in tf.data.TFRecordDataset(str(data_dir / first))
+        for record in tf.data.TFRecordDataset(
+            str(data_dir / manifest.splits["validation"].shards[0].name)
+        )
     ]
-    photos = export.stored_photos(str(data_dir), digest, count=len(expected) + 1)
+    photos = comparison_photos.stored_photos(str(data_dir), manifest, count=len(expected) + 1)
     assert photos[:-1] == expected
     assert len(photos) == len(expected) + 1  # the last one is of the next shard
-    assert export.stored_photos(str(data_dir), digest, count=2) == expected[:2]
+    assert comparison_photos.stored_photos(str(data_dir), manifest, count=2) == expected[:2]
     with pytest.raises(UserError, match=r"the network was trained on is needed .*is another"):
-        export.stored_photos(str(data_dir), "0" * 64)
+        comparison_photos.manifest_of(str(data_dir), "0" * 64)
 
 
 def write_data_set(folder, shards):
-    """A folder with a manifest of these validation shards; returns the manifest's hash."""
+    """Fills a folder with these validation shards; returns their manifest."""
     splits = {
         "validation": records.Split(
             tuple(records.Shard(name, 1, len(data), "") for name, data in shards.items()), 0
         )
     }
-    manifest = records.Manifest({}, stand_in.class_names(2), splits, {}, {}).to_json()
     for name, data in shards.items():
         (folder / name).write_bytes(data)
-    (folder / records.MANIFEST).write_text(manifest)
-    return hashlib.sha256(manifest.encode()).hexdigest()
+    return records.Manifest({}, stand_in.class_names(2), splits, {}, {})
 
 
 def test_data_sets_that_cannot_be_used(tmp_path):
     with pytest.raises(UserError, match="has none"):
-        export.stored_photos(str(tmp_path), write_data_set(tmp_path, {}))
-    digest = write_data_set(tmp_path, {"validation-00000-of-00001": b"cut"})
+        comparison_photos.stored_photos(str(tmp_path), write_data_set(tmp_path, {}))
+    manifest = write_data_set(tmp_path, {"validation-00000-of-00001": b"cut"})
     with pytest.raises(UserError, match=r"record 0: its header is cut short.*data_prep\.verify"):
-        export.stored_photos(str(tmp_path), digest)
+        comparison_photos.stored_photos(str(tmp_path), manifest)
     (tmp_path / "validation-00000-of-00001").unlink()
     with pytest.raises(UserError, match=r"cannot be read .*data_prep\.verify"):
-        export.stored_photos(str(tmp_path), digest)
+        comparison_photos.stored_photos(str(tmp_path), manifest)
 
 
 def test_photos_of_another_size_than_the_mean_image_are_refused(run, tmp_path):
@@ -272,9 +328,16 @@ def test_command(data_dir, tmp_path):
     assert result["version"] == 1
     assert "top1: 0.25" in (tmp_path / "birds" / "1" / "README.txt").read_text()
 
+    process = command(*flags, f"--data_dir={data_dir}", "--verify", "--version=1")
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout.splitlines()[-1])
+    assert (result["version"], result["files"]) == (1, 6)
+    assert len(result["loaders"]) == 2
+
     files.write_file(str(tmp_path / "manifest.json"), "{}")
     for wrong in (
         [*flags, f"--data_dir={tmp_path}"],
+        [*flags, f"--data_dir={data_dir}", "--verify", "--version=2"],
         [flags[1], f"--data_dir={data_dir}", f"--workdir={tmp_path / 'none'}"],
     ):
         process = command(*wrong)
@@ -283,3 +346,28 @@ def test_command(data_dir, tmp_path):
         assert process.stderr.splitlines()[-1].startswith("export.py: ")
         assert "Traceback" not in process.stderr
     assert list(versions.published(str(tmp_path / "birds"))) == [1]
+
+
+def test_tflite(data_dir, tmp_path):
+    run = stand_in.trained_run(classes=2)
+    classes = records.read_manifest(str(data_dir)).classes
+    write_run(tmp_path / "run", dataclasses.replace(run, classes=classes), data_dir)
+    flags = [
+        f"--workdir={tmp_path / 'run'}",
+        f"--export_dir={tmp_path / 'birds'}",
+        f"--data_dir={data_dir}",
+    ]
+    assert command(*flags).returncode == 0
+    process = command(*flags, "--format=tflite", "--tflite_kinds=float32,float16")
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout.splitlines()[-1])
+    for kind in ("float32", "float16"):
+        file = tmp_path / "birds" / "tflite" / f"birds-{kind}.tflite"
+        assert result["files"][kind]["path"] == str(file)
+        assert result["accuracy"][kind]["bytes"] == file.stat().st_size
+        assert result["accuracy"][kind]["agreement"] == 1.0
+    assert result["accuracy"]["saved_model"]["top1"] == result["accuracy"]["network"]["top1"]
+    assert list(versions.published(str(tmp_path / "birds"))) == [1]
+    process = command(*flags, "--format=tflite", "--tflite_kinds=float8")
+    assert process.returncode == 1
+    assert "float8 was asked for" in process.stderr.splitlines()[-1]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import stand_in
 import tensorflow as tf
+from bad_photos import BAD, GOOD, PNG
 from PIL import Image, ImageOps
 
 from keras_alexnet.serving import photos
@@ -153,6 +154,38 @@ def test_exif_orientation(orientation, order):
     assert_stored(photo)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_exif_orientation_of_png(orientation, place):
+    """Before the picture, as most programs write it, or behind it."""
+    exif = tiff(orientation)
+    chunk = struct.pack(">I", len(exif)) + b"eXIf" + exif
+    chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
+    plain = stand_in.encoded(stand_in.pixels(300, 401), "PNG")
+    at = plain.index(b"IDAT") - 4 if place == "before" else plain.index(b"IEND") - 4
+    photo = plain[:at] + chunk + plain[at:]
+    image = Image.open(io.BytesIO(photo))
+    image.load()
+    assert image.getexif()[0x0112] == orientation
+    assert_stored(photo)
+
+
+def test_files_made_of_headers_alone_are_given_up_on():
+    """An orientation behind more segments than a photo has is not looked for."""
+    plain = stand_in.photo(300, 401)
+    png = stand_in.encoded(stand_in.pixels(300, 401), "PNG")
+    fillers = plain[:2] + b"\xff" * 200_000 + with_exif(plain, tiff(6))[2:]
+    empty = struct.pack(">I", 0) + b"teSt" + struct.pack(">I", zlib.crc32(b"teSt"))
+    exif = struct.pack(">I", len(tiff(6))) + b"eXIf" + tiff(6)
+    exif += struct.pack(">I", zlib.crc32(exif[4:]))
+    at = png.index(b"IDAT") - 4
+    chunks = png[:at] + empty * 100_000 + exif + png[at:]
+    images, valid = stored_images([plain, fillers, png, chunks])
+    assert valid.numpy().all()
+    np.testing.assert_array_equal(images[0], images[1])
+    np.testing.assert_array_equal(images[2], images[3])
+
+
 @pytest.mark.parametrize(
     "exif",
     [b"", b"II*\0", b"II*\0\xff\xff\xff\xff", tiff(0), tiff(9), tiff(6)[:12], b"\xff" * 400],
@@ -162,26 +195,6 @@ def test_broken_exif_means_upright(exif):
     images, valid = stored_images([plain, with_exif(plain, exif)])
     assert valid.numpy().all()
     np.testing.assert_array_equal(images[0], images[1])
-
-
-GOOD = stand_in.photo(300, 260)
-PNG = stand_in.encoded(stand_in.pixels(300, 260), "PNG")
-BAD = {
-    "empty": b"",
-    "text": b"hello",
-    "start_of_jpeg": b"\xff\xd8\xff",
-    "header_of_jpeg": GOOD[:300],
-    "truncated_jpeg": GOOD[: len(GOOD) // 2],
-    "junk_after_header": GOOD[:700] + np.random.default_rng(0).bytes(20000),
-    "start_of_png": PNG[:8],
-    "truncated_png": PNG[: len(PNG) // 2],
-    "gif": stand_in.encoded(stand_in.pixels(300, 260), "GIF"),
-    "bmp": stand_in.encoded(stand_in.pixels(300, 260), "BMP"),
-    "png_of_no_pixels": PNG[:16] + bytes(8) + PNG[24:],
-    "png_bomb": PNG[:16] + struct.pack(">II", 60000, 60000) + PNG[24:],
-    "png_of_2_to_64_pixels": PNG[:16] + b"\xff" * 8 + PNG[24:],
-    "line_of_pixels": stand_in.encoded(np.zeros([1, 60000], np.uint8), "JPEG"),
-}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -199,11 +212,23 @@ def test_limit_on_pixels():
 
 
 def test_limit_is_checked_before_decoding():
-    # Its height says 65,500 pixels: 170 million of them. It would decode, to 510 MB.
-    frame = GOOD.index(b"\xff\xc0") + 5
-    bomb = GOOD[:frame] + struct.pack(">HH", 65500, 2600) + GOOD[frame + 4 :]
+    bomb = BAD["jpeg_bomb"]  # it would decode
     assert tf.io.extract_jpeg_shape(bomb).numpy().tolist() == [65500, 2600, 3]
     assert photos.stored_image(bomb)[1].numpy() == False  # noqa: E712
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(300, 400), (640, 512), (100, 150), (256, 256), (1000, 90), (1, 60000)]
+)
+def test_warps_as_opencv_does(height, width):
+    pixels = stand_in.pixels(height, width) if height > 1 else np.full([1, width, 3], 7, np.uint8)
+    photo = stand_in.encoded(pixels, "PNG")
+    image, valid = photos.stored_image(tf.constant(photo), fit="warp")
+    assert bool(valid)
+    expected = cv2.resize(pixels, (256, 256), interpolation=cv2.INTER_LINEAR)
+    difference = np.abs(image.numpy().astype(int) - expected)
+    assert difference.max() <= 1  # OpenCV computes in whole numbers, and rounds down between steps
+    assert difference.mean() < 0.2
 
 
 def test_no_photos():

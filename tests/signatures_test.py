@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import stand_in
 import tensorflow as tf
+from bad_photos import BAD, GOOD, PNG
+from tensorflow.core.protobuf import saved_model_pb2
 
 from data_prep import records
 from keras_alexnet import evaluate
@@ -32,10 +34,15 @@ def run():
 
 
 @pytest.fixture(scope="module")
-def loaded(run, tmp_path_factory):
+def folder(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("signatures")
     signatures.save(serve(run, folder), str(folder / "model"))
     (folder / records.LABELS).unlink()  # what is served is the copy
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
     return tf.saved_model.load(str(folder / "model"))
 
 
@@ -43,17 +50,16 @@ def call(loaded, name, **inputs):
     return {key: value.numpy() for key, value in loaded.signatures[name](**inputs).items()}
 
 
-def test_shapes_and_types(loaded):
-    photos = tf.constant([stand_in.photo(), JUNK])
-    shapes = {
-        name: {key: (value.dtype.name, value.shape) for key, value in answer.items()}
-        for name, answer in {
-            "serving_default": loaded.signatures["serving_default"](image_bytes=photos),
-            "ten_crop": loaded.signatures["ten_crop"](image_bytes=photos),
-            "features": loaded.signatures["features"](image_bytes=photos),
-            "pixels": loaded.signatures["pixels"](images=tf.zeros([2, 256, 256, 3], tf.uint8)),
-        }.items()
+def everything(photos):
+    """The inputs of each signature that ask about the same photos."""
+    images = np.zeros([len(photos), 256, 256, 3], np.uint8)
+    values = signatures.inputs_of(photos, images)
+    return {
+        name: {signatures.INPUT_NAMES[name]: tf.constant(value)} for name, value in values.items()
     }
+
+
+def test_shapes_and_types(loaded):
     named = {
         "classes": ("string", (2, 5)),
         "class_ids": ("int64", (2, 5)),
@@ -61,13 +67,54 @@ def test_shapes_and_types(loaded):
     }
     valid = {"valid": ("bool", (2,))}
     units = stand_in.PROFILE.fc_units[1]
-    assert shapes == {
+    assert {
+        name: {key: (value.dtype.name, value.shape) for key, value in answer.items()}
+        for name, inputs in everything([stand_in.photo(), JUNK]).items()
+        for answer in [loaded.signatures[name](**inputs)]
+    } == {
         "serving_default": named | valid,
         "ten_crop": named | valid,
         "features": {"features": ("float32", (2, units))} | valid,
+        "explain": named
+        | valid
+        | {
+            "heat_map": ("float32", (2, 13, 13)),
+            "heat_box": ("int64", (2, 4)),
+            "view_classes": ("string", (2, 10)),
+            "view_scores": ("float32", (2, 10)),
+            "view_boxes": ("int64", (2, 10, 5)),
+            "stored_size": ("int64", (2,)),
+        },
         "pixels": named,
+        "classify": {name: named[name] for name in ("classes", "scores")},
     }
-    assert set(loaded.signatures) == set(shapes)
+    assert set(loaded.signatures) == set(signatures.INPUT_NAMES)
+
+
+def test_no_photos(loaded):
+    for name, inputs in everything([JUNK]).items():
+        (key,) = inputs
+        for output in call(loaded, name, **{key: inputs[key][:0]}).values():
+            assert output.shape[0] == 0
+
+
+def test_declared_as_tf_serving_wants_it(loaded, folder):
+    with open(folder / "model" / "saved_model.pb", "rb") as file:
+        declared = saved_model_pb2.SavedModel.FromString(file.read()).meta_graphs[0].signature_def
+    for name, key in signatures.INPUT_NAMES.items():
+        assert list(declared[name].inputs) == [key]
+        for tensor in [*declared[name].inputs.values(), *declared[name].outputs.values()]:
+            # A row request is split, and requests are merged, along the first dimension.
+            assert tensor.tensor_shape.dim[0].size == -1
+            assert all(dimension.size > 0 for dimension in tensor.tensor_shape.dim[1:])
+    # classifier.cc: one input called inputs, no output but classes and scores
+    assert set(declared["classify"].outputs) == {"classes", "scores"}
+    assert {name: declared[name].method_name.split("/")[-1] for name in signatures.INPUT_NAMES} == {
+        **dict.fromkeys(signatures.INPUT_NAMES, "predict"),
+        "classify": "classify",
+    }
+    # Its hashes were those of the declaration before the method's name was put right.
+    assert not (folder / "model" / "fingerprint.pb").exists()
 
 
 def test_answers_are_the_networks(run, loaded):
@@ -176,6 +223,57 @@ def test_invalid_photo_is_blank_and_harms_no_other(loaded):
     assert features["features"][1].any()
 
 
+@pytest.mark.parametrize("signature", ["serving_default", "ten_crop", "features", "explain"])
+def test_no_bad_photo_harms_a_good_one(loaded, signature):
+    sent = [GOOD, *BAD.values(), PNG]
+    answer = call(loaded, signature, image_bytes=tf.constant(sent))
+    alone = call(loaded, signature, image_bytes=tf.constant([GOOD, PNG]))
+    assert answer["valid"].tolist() == [True] + [False] * len(BAD) + [True]
+    for name, output in answer.items():
+        if output.dtype == np.float32:
+            np.testing.assert_allclose(output[[0, -1]], alone[name], atol=1e-6)
+            assert not output[1:-1].any()
+        else:
+            np.testing.assert_array_equal(output[[0, -1]], alone[name])
+    for name in {"classes", "view_classes"} & set(answer):
+        assert not any(answer[name][1:-1].ravel())  # empty names
+
+
+def example(**features):
+    """A serialized tf.train.Example by TensorFlow's own protocol buffer; "__" stands for "/"."""
+    made = tf.train.Example()
+    for name, values in features.items():
+        feature = made.features.feature[name.replace("__", "/")]
+        kind = feature.bytes_list if isinstance(values[0], bytes) else feature.int64_list
+        kind.value.extend(values)
+    return made.SerializeToString()
+
+
+def test_classify_takes_examples_of_any_kind(loaded):
+    photo = stand_in.photo(300, 280, seed=6)
+    record = records.encode(
+        image=photo, height=300, width=280, filename="a.jpg", label=1, wnid="n1", text="one"
+    )
+    good = {"alone": example(image__encoded=[photo]), "record": record}
+    bad = {
+        "empty": b"",
+        "no_example": b"\xff\xff\xff\xff\xff no protocol buffer",
+        "cut": record[: len(record) // 2],
+        "no_photo": example(image__format=[b"JPEG"]),
+        "number": example(image__encoded=[7]),
+        "two": example(image__encoded=[photo, photo]),
+        "none": example(image__encoded=[b""]),
+        "gif": example(image__encoded=[BAD["gif"]]),
+    }
+    answer = call(loaded, "classify", inputs=tf.constant([*good.values(), *bad.values()]))
+    expected = call(loaded, "serving_default", image_bytes=tf.constant([photo]))
+    for row in range(len(good)):
+        np.testing.assert_array_equal(answer["classes"][row], expected["classes"][0])
+        np.testing.assert_allclose(answer["scores"][row], expected["scores"][0], atol=1e-6)
+    assert not any(answer["classes"][len(good) :].ravel())
+    assert not answer["scores"][len(good) :].any()
+
+
 def test_fewer_than_five_classes(tmp_path):
     served = serve(stand_in.trained_run(classes=3), tmp_path)
     answer = served.functions["serving_default"](tf.constant([stand_in.photo(), JUNK]))
@@ -192,8 +290,9 @@ def test_float32_whatever_the_precision(tmp_path):
     assert run.model.get_layer("conv1").compute_dtype == "bfloat16"
     served = serve(run, tmp_path)
     photos = tf.constant([stand_in.photo()])
-    for name, output in (("serving_default", "scores"), ("features", "features")):
-        assert served.functions[name](photos)[output].dtype == tf.float32
+    for name in ("serving_default", "ten_crop", "features", "explain"):
+        for output in served.functions[name](photos).values():
+            assert output.dtype in (tf.float32, tf.int64, tf.string, tf.bool)
 
 
 def test_nothing_is_compiled_and_no_name_means_bytes(loaded):
@@ -202,6 +301,31 @@ def test_nothing_is_compiled_and_no_name_means_bytes(loaded):
         functions = [function.attr for function in graph.library.function]
         assert not any(attr["_XlaMustCompile"].b for attr in functions)
         assert not any(name.endswith("_bytes") for name in signature.structured_outputs)
+
+
+def test_explanation_is_of_the_ten_views(run, loaded):
+    photos = [stand_in.photo(seed=seed) for seed in (3, 4)]
+    images = np.stack([stand_in.decoded(photo) for photo in photos])
+    answer = call(loaded, "explain", image_bytes=tf.constant(photos))
+    default = call(loaded, "serving_default", image_bytes=tf.constant(photos))
+    for name, output in default.items():
+        np.testing.assert_allclose(
+            *(x if x.dtype != object else x == output for x in (answer[name], output)), atol=1e-6
+        )
+    assert answer["stored_size"].tolist() == [256, 256]
+    corners = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
+    boxes = [[y, x, 224, 224, mirrored] for mirrored in (0, 1) for y, x in corners]
+    assert answer["view_boxes"].tolist() == [boxes] * 2
+    assert answer["heat_box"].tolist() == [[16, 16, 224, 224]] * 2
+    network_input = images.astype(np.float32) - run.statistics.mean_image
+    for place, (y, x, height, width, mirrored) in enumerate(boxes):
+        crop = network_input[:, y : y + height, x : x + width] * run.profile.pixel_scale
+        crop = crop[:, :, ::-1] if mirrored else crop
+        scores = run.model(crop, training=False).numpy()
+        np.testing.assert_allclose(answer["view_scores"][:, place], scores.max(1), atol=1e-5)
+        names = [run.classes[index].name.encode() for index in scores.argmax(1)]
+        assert answer["view_classes"][:, place].tolist() == names
+    assert len(set(answer["view_classes"].ravel())) > 1
 
 
 def test_wrong_number_of_classes(run, tmp_path):

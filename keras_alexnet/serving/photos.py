@@ -2,9 +2,13 @@
 
 The same steps as the data job's, so that a photo is served as it would have been trained on:
 decode, turn upright, short side to 256 by area averaging (or bicubic when it grows), central
-square. Area averaging here and in OpenCV differ in rounding alone; TensorFlow's bicubic is
-another curve than OpenCV's, so that step is written out.
+square; or both sides to 256, where the data set was prepared with --fit=warp. Area averaging here
+and in OpenCV differ in rounding alone; TensorFlow's bicubic is another curve than OpenCV's, so that
+step is written out.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -22,13 +26,18 @@ _OPENCV_CUBIC = -0.75  # the free parameter of Keys' kernel; TensorFlow has -0.5
 
 
 def stored_images(
-    photos: tf.Tensor, *, size: int = STORED_SIZE, max_pixels: int = MAX_PIXELS
+    photos: tf.Tensor,
+    *,
+    size: int = STORED_SIZE,
+    fit: str = "short_side",
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """What the data job would store of each photo.
 
     Args:
         photos: string [N]; JPEG (grey, RGB or CMYK, baseline or progressive) or PNG files.
         size: of the square, pixels.
+        fit: "short_side" or "warp", see `data_prep.conversion_rule.Rule`.
         max_pixels: a photo with more is refused before it is decoded.
 
     Returns:
@@ -36,7 +45,7 @@ def stored_images(
         and not valid, and no other photo notices.
     """
     return tf.map_fn(
-        lambda photo: stored_image(photo, size=size, max_pixels=max_pixels),
+        lambda photo: stored_image(photo, size=size, fit=fit, max_pixels=max_pixels),
         photos,
         fn_output_signature=(
             tf.TensorSpec([size, size, 3], tf.uint8),
@@ -47,7 +56,11 @@ def stored_images(
 
 
 def stored_image(
-    photo: tf.Tensor, *, size: int = STORED_SIZE, max_pixels: int = MAX_PIXELS
+    photo: tf.Tensor,
+    *,
+    size: int = STORED_SIZE,
+    fit: str = "short_side",
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """What the data job would store of one photo: see `stored_images`, without the N.
 
@@ -57,13 +70,13 @@ def stored_image(
 
     def convert(photo: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = exif.upright(_decode(photo), exif.orientation(photo))
-        return short_side_crop(image, size), tf.constant(True)
+        return _FITS[fit].square(image, size), tf.constant(True)
 
     fallback = (tf.zeros([1, size, size, 3], tf.uint8), tf.constant([False]))
     return (
         tf.data.Dataset.from_tensors(photo)
         .filter(lambda photo: _is_jpeg(photo) | _is_png(photo))
-        .filter(lambda photo: _is_affordable(_header_shape(photo), size, max_pixels))
+        .filter(lambda photo: _is_affordable(_header_shape(photo), size, fit, max_pixels))
         .map(convert)
         .ignore_errors()
         .concatenate(tf.data.Dataset.from_tensor_slices(fallback))
@@ -95,7 +108,7 @@ def _header_shape(photo: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(tf.cond(_is_jpeg(photo), jpeg_shape, png_shape), [2])
 
 
-def _is_affordable(shape: tf.Tensor, size: int, max_pixels: int) -> tf.Tensor:
+def _is_affordable(shape: tf.Tensor, size: int, fit: str, max_pixels: int) -> tf.Tensor:
     """Whether neither the photo nor what it is resized to has too many pixels.
 
     A line of pixels grows by a factor of `size` squared.
@@ -105,11 +118,11 @@ def _is_affordable(shape: tf.Tensor, size: int, max_pixels: int) -> tf.Tensor:
         # By a division, as a product of two lengths of 32 bits does not fit into an int64.
         return (tf.reduce_min(shape) > 0) & (shape[0] <= max_pixels // tf.maximum(shape[1], 1))
 
-    # Also not when a length is 0, by which _resized_shape would divide.
-    return tf.cond(fits(shape), lambda: fits(_resized_shape(shape, size)), lambda: False)
+    # Also not when a length is 0, by which _short_side_shape would divide.
+    return tf.cond(fits(shape), lambda: fits(_FITS[fit].shape(shape, size)), lambda: False)
 
 
-def _resized_shape(shape: tf.Tensor, size: int) -> tf.Tensor:
+def _short_side_shape(shape: tf.Tensor, size: int) -> tf.Tensor:
     """Height and width with a short side of `size`, int64 [2]; rounded half up."""
     short = tf.reduce_min(shape)
     return (2 * shape * size + short) // (2 * short)
@@ -154,7 +167,7 @@ def short_side_crop(image: tf.Tensor, size: int) -> tf.Tensor:
         uint8 [size, size, 3].
     """
     shape = tf.shape(image)[:2]
-    resized = tf.cast(_resized_shape(tf.cast(shape, tf.int64), size), tf.int32)
+    resized = tf.cast(_short_side_shape(tf.cast(shape, tf.int64), size), tf.int32)
     top_left = (resized - size) // 2
     crop = tf.cond(
         tf.reduce_min(shape) < size,
@@ -218,3 +231,37 @@ def _cubic_taps(
     weights = tf.stack([outer(near + 1), inner(near), inner(1 - near), outer(2 - near)], 1)
     taps = tf.cast(whole, tf.int32)[:, tf.newaxis] + tf.constant([-1, 0, 1, 2])
     return tf.clip_by_value(taps, 0, length - 1), tf.cast(weights, tf.float32)
+
+
+def _warp_shape(shape: tf.Tensor, size: int) -> tf.Tensor:
+    """Height and width with both sides of `size`, int64 [2]."""
+    del shape  # whatever it is
+    return tf.constant([size, size], tf.int64)
+
+
+def warp(image: tf.Tensor, size: int) -> tf.Tensor:
+    """Both sides to `size`: Caffe's rule, between the four nearest pixels also to shrink.
+
+    Args:
+        image: uint8 [H, W, 3], of any size.
+        size: pixels.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    resized = tf.image.resize(image, [size, size], method="bilinear", antialias=False)
+    return tf.saturate_cast(tf.floor(resized + 0.5), tf.uint8)
+
+
+class _Fit(NamedTuple):
+    """A way to make a square of a photo: the shape it is resized to, and the square itself."""
+
+    shape: Callable[[tf.Tensor, int], tf.Tensor]
+    square: Callable[[tf.Tensor, int], tf.Tensor]
+
+
+# By `data_prep.conversion_rule.Rule.fit`.
+_FITS = {
+    "short_side": _Fit(_short_side_shape, short_side_crop),
+    "warp": _Fit(_warp_shape, warp),
+}

@@ -7,25 +7,45 @@
     ten_crop         the same                               the same, from the paper's ten views
     features         the same                               features float32 [N, units of fc7],
                                                             valid bool [N]
+    explain          the same                               those of serving_default, and what
+                                                            explanation.py tells of them
     pixels           images uint8 [N, size, size, 3], RGB   classes, class_ids, scores
+    classify         inputs string [N], tf.train.Examples   classes, scores; for the Classify API,
+                     with the photo in image/encoded        which wants no other output
 
-What is no photo gets valid=false, empty class names, class_ids of -1 and scores (features) of 0.
-Every output has the batch as its first dimension and no name ends in "_bytes": TF Serving's REST
-API asks for both. The class names are read from the asset labels.txt when the model is loaded.
+What is no photo gets valid=false, empty class names, class_ids of -1 and scores (features, heat
+map) of 0. Every output has the batch as its first dimension and no name ends in "_bytes": TF
+Serving's REST API asks for both. The class names are read from the asset labels.txt when the model
+is loaded.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from data_prep import records
 from keras_alexnet import preprocessing
 from keras_alexnet.profiles import Profile
-from keras_alexnet.serving import photos
+from keras_alexnet.serving import examples, photos
+from keras_alexnet.serving.explanation import explanation
+from keras_alexnet.serving.grad_cam import with_heat_maps
 from keras_alexnet.views import View, central_view, ten_views
 
 TOP = 5
+CLASSIFY = "classify"
+# The one input of each signature. "inputs" is TF Serving's (signature_constants.h), as are the
+# names of what `classify` returns.
+INPUT_NAMES: Mapping[str, str] = {
+    "serving_default": "image_bytes",
+    "ten_crop": "image_bytes",
+    "features": "image_bytes",
+    "explain": "image_bytes",
+    "pixels": "images",
+    CLASSIFY: "inputs",
+}
 _FEATURES = "fc7"  # behind its activation: what Caffe and DeCAF call the features fc7
 
 Outputs = dict[str, tf.Tensor]
@@ -47,6 +67,7 @@ class ServedModel(tf.Module):
         classes: Sequence[records.ClassName],
         statistics: records.Statistics,
         labels_file: str,
+        fit: str = "short_side",
     ) -> None:
         """Traces the signatures.
 
@@ -57,6 +78,8 @@ class ServedModel(tf.Module):
             statistics: of the data set that the model was trained on.
             labels_file: path of a labels.txt of these classes (see `records.labels_text`). It is
                 copied when the module is saved.
+            fit: how the data set's squares were made of photos: "short_side" or "warp", see
+                `data_prep.conversion_rule.Rule`.
 
         Raises:
             ValueError: the model has another number of outputs than there are classes.
@@ -68,13 +91,11 @@ class ServedModel(tf.Module):
                 f"{len(classes)} classes. Give the classes that the model was trained on."
             )
         stored_size = statistics.mean_image.shape[0]
-        image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
-        images = tf.TensorSpec([None, stored_size, stored_size, 3], tf.uint8, name="images")
+        photo_files = tf.TensorSpec([None], tf.string)
+        images = tf.TensorSpec([None, stored_size, stored_size, 3], tf.uint8)
         self.inputs: Mapping[str, tf.TensorSpec] = {
-            "serving_default": image_bytes,
-            "ten_crop": image_bytes,
-            "features": image_bytes,
-            "pixels": images,
+            signature: tf.TensorSpec.from_spec(images if name == "images" else photo_files, name)
+            for signature, name in INPUT_NAMES.items()
         }
         self._top = min(TOP, len(classes))
         # What a module holds on to is restored when it is loaded: the weights and the table. Of
@@ -85,35 +106,58 @@ class ServedModel(tf.Module):
             for variable in model.variables
         ]
         self._class_names = _class_name_table(labels_file)
-        layer = model.get_layer(profile.activation_name(_FEATURES))
-        features = keras.Model(model.inputs, layer.output)
+        features = features_of(model, profile)
 
-        def on_views(
-            network: keras.Model, views: Sequence[View]
-        ) -> Callable[[tf.Tensor], tf.Tensor]:
-            def scores(images: tf.Tensor) -> tf.Tensor:
-                return preprocessing.mean_over_views(network, images, views, profile, statistics)
+        def on_view(network: Callable, view: View) -> Callable[[tf.Tensor], tf.Tensor]:
+            def outputs(images: tf.Tensor) -> tf.Tensor:
+                return preprocessing.mean_over_views(network, images, [view], profile, statistics)
 
-            # A function of its own: two signatures that call it share its constants.
-            return tf.function(scores)
+            # A function of its own: the signatures that call it share its constants.
+            return tf.function(outputs)
 
-        centre = [central_view(profile, stored=stored_size)]
-        ten = ten_views(profile, stored=stored_size)
+        centre = central_view(profile, stored=stored_size)
+        views = ten_views(profile, stored=stored_size)
+        network = tf.function(model)  # traced once for all views
+        view_scores = [on_view(network, view) for view in views]
+        scores_and_maps = with_heat_maps(model, profile)
+
+        def centre_heat(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return scores_and_maps(preprocessing.view_input(images, centre, profile, statistics))
+
+        def explain(images: tf.Tensor) -> Outputs:
+            return explanation(
+                images,
+                views=views,
+                centre=views.index(centre),
+                view_scores=view_scores,
+                centre_heat=centre_heat,
+                name_top=self._name_top,
+                top=self._top,
+                input_size=profile.input_size,
+            )
+
         functions = _functions(
-            stored_size=stored_size,
-            classify=on_views(model, centre),
-            classify_ten=on_views(model, ten),
-            describe=on_views(features, centre),
-            name_top=self._name_top,
+            # A function of its own, as above: it is long, and traced once for all signatures.
+            stored=tf.function(
+                lambda files: photos.stored_images(files, size=stored_size, fit=fit),
+                input_signature=[photo_files],
+            ),
+            score=view_scores[views.index(centre)],
+            score_ten=lambda images: (
+                tf.add_n([score(images) for score in view_scores]) / len(views)
+            ),
+            describe=on_view(features, centre),
+            explain=explain,
+            name_top=lambda scores: self._name_top(scores, self._top),
         )
         self.functions: Mapping[str, tf.types.experimental.ConcreteFunction] = {
             name: tf.function(functions[name], input_signature=[spec]).get_concrete_function()
             for name, spec in self.inputs.items()
         }
 
-    def _name_top(self, scores: tf.Tensor) -> Outputs:
-        """The best classes of softmax scores [N, classes], the best first."""
-        scores, class_ids = tf.math.top_k(scores, self._top)
+    def _name_top(self, scores: tf.Tensor, count: int) -> Outputs:
+        """The best `count` classes of softmax scores [N, classes], the best first."""
+        scores, class_ids = tf.math.top_k(scores, count)
         class_ids = tf.cast(class_ids, tf.int64)
         return {
             "classes": self._class_names.lookup(class_ids),
@@ -124,45 +168,83 @@ class ServedModel(tf.Module):
 
 def _functions(
     *,
-    stored_size: int,
-    classify: Callable[[tf.Tensor], tf.Tensor],
-    classify_ten: Callable[[tf.Tensor], tf.Tensor],
+    stored: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+    score: Callable[[tf.Tensor], tf.Tensor],
+    score_ten: Callable[[tf.Tensor], tf.Tensor],
     describe: Callable[[tf.Tensor], tf.Tensor],
+    explain: Callable[[tf.Tensor], Outputs],
     name_top: Callable[[tf.Tensor], Outputs],
 ) -> dict[str, Callable[[tf.Tensor], Outputs]]:
-    """The signatures by name, from functions of stored images uint8 [N, size, size, 3]."""
+    """The signatures by name.
 
-    def serving_default(image_bytes: tf.Tensor) -> Outputs:
-        images, valid = photos.stored_images(image_bytes, size=stored_size)
-        return _blank_invalid(name_top(classify(images)), valid)
+    Args:
+        stored: files -> images uint8 [N, size, size, 3] and which of them are valid, [N].
+        score: images -> scores of the central view.
+        score_ten: images -> scores of the ten views.
+        describe: images -> features.
+        explain: images -> what `explanation` returns.
+        name_top: scores -> classes, class_ids, scores of the best.
+    """
 
-    def ten_crop(image_bytes: tf.Tensor) -> Outputs:
-        images, valid = photos.stored_images(image_bytes, size=stored_size)
-        return _blank_invalid(name_top(classify_ten(images)), valid)
+    def of_photos(answer: Callable[[tf.Tensor], Outputs]) -> Callable[[tf.Tensor], Outputs]:
+        def signature(image_bytes: tf.Tensor) -> Outputs:
+            images, valid = stored(image_bytes)
+            return _blank_invalid(_answer_none_too(answer, images), valid)
 
-    def features(image_bytes: tf.Tensor) -> Outputs:
-        images, valid = photos.stored_images(image_bytes, size=stored_size)
-        return _blank_invalid({"features": describe(images)}, valid)
+        return signature
+
+    serving_default = of_photos(lambda images: name_top(score(images)))
 
     def pixels(images: tf.Tensor) -> Outputs:
-        return name_top(classify(images))
+        return _answer_none_too(lambda images: name_top(score(images)), images)
 
-    every = (serving_default, ten_crop, features, pixels)
-    return {function.__name__: function for function in every}
+    def classify(inputs: tf.Tensor) -> Outputs:
+        answer = serving_default(examples.photos(inputs))
+        return {name: answer[name] for name in ("classes", "scores")}
+
+    return {
+        "serving_default": serving_default,
+        "ten_crop": of_photos(lambda images: name_top(score_ten(images))),
+        "features": of_photos(lambda images: {"features": describe(images)}),
+        "explain": of_photos(explain),
+        "pixels": pixels,
+        CLASSIFY: classify,
+    }
+
+
+def _answer_none_too(answer: Callable[[tf.Tensor], Outputs], images: tf.Tensor) -> Outputs:
+    """`answer(images)`, also of no images: [0, size, size, 3].
+
+    TensorFlow's convolution on the CPU (oneDNN's) gives an empty batch a wrong number of maps, at
+    which the next layer fails. So the network sees a blank image then, whose answer is dropped.
+    """
+    count = tf.shape(images)[0]
+    missing = tf.maximum(1 - count, 0)
+    blank = tf.zeros([missing, *images.shape[1:]], images.dtype)
+    outputs = answer(tf.concat([images, blank], axis=0))
+    return {name: output[:count] for name, output in outputs.items()}
+
+
+# An answer where there was no photo, by type. Whole numbers but for class_ids are places of views,
+# which are the same of every photo.
+_NOTHING = {tf.string: "", tf.float32: 0.0}
+_NO_CLASS = -1
 
 
 def _blank_invalid(outputs: Outputs, valid: tf.Tensor) -> Outputs:
     """The same outputs, without an answer where there was no photo; and `valid` itself."""
-    nothing = {tf.string: "", tf.int64: -1, tf.float32: 0.0}
-    return {
-        **{
-            name: tf.where(
-                valid[:, tf.newaxis], output, tf.constant(nothing[output.dtype], output.dtype)
-            )
-            for name, output in outputs.items()
-        },
-        "valid": valid,
-    }
+
+    def blank(name: str, output: tf.Tensor) -> tf.Tensor:
+        if name == "class_ids":
+            nothing = _NO_CLASS
+        elif output.dtype in _NOTHING:
+            nothing = _NOTHING[output.dtype]
+        else:
+            return output
+        of_row = tf.reshape(valid, [-1] + [1] * (output.shape.rank - 1))
+        return tf.where(of_row, output, tf.constant(nothing, output.dtype))
+
+    return {**{name: blank(name, output) for name, output in outputs.items()}, "valid": valid}
 
 
 def _class_name_table(labels_file: str) -> tf.lookup.StaticHashTable:
@@ -178,11 +260,41 @@ def _class_name_table(labels_file: str) -> tf.lookup.StaticHashTable:
     return tf.lookup.StaticHashTable(initializer, default_value="")
 
 
+def features_of(model: keras.Model, profile: Profile) -> keras.Model:
+    """The part of a model that leads to fc7 behind its activation."""
+    return keras.Model(model.inputs, model.get_layer(profile.activation_name(_FEATURES)).output)
+
+
+def inputs_of(files: Sequence[bytes], images: np.ndarray) -> dict[str, np.ndarray]:
+    """The values that ask each signature about the same photos.
+
+    Args:
+        files: N photos, JPEG or PNG.
+        images: uint8 [N, size, size, 3], the same decoded.
+
+    Returns:
+        By the signature's name: of its one input, [N] of bytes objects, or `images`.
+    """
+    by_signature = {
+        "pixels": images,
+        CLASSIFY: np.array([examples.encode(file) for file in files], object),
+    }
+    return {name: by_signature.get(name, np.array(files, object)) for name in INPUT_NAMES}
+
+
 def save(served: ServedModel, path: str) -> None:
     """Writes the SavedModel.
+
+    TF Serving's Classify API refuses a signature whose method_name is another than its own
+    (classifier.cc), and `tf.saved_model.save` gives all that of Predict.
 
     Args:
         served: what to write.
         path: an empty or absent folder.
     """
     tf.saved_model.save(served, path, signatures=served.functions)
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(path)
+    updater.replace_method_name(CLASSIFY, tf.compat.v1.saved_model.CLASSIFY_METHOD_NAME)
+    updater.save()
+    # It holds hashes of what was just changed. Loaders do without.
+    os.unlink(os.path.join(path, "fingerprint.pb"))

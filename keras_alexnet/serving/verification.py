@@ -1,0 +1,103 @@
+"""Proves that a published version is whole, loads without this project, and is the network."""
+
+import time
+from collections.abc import Sequence
+
+from data_prep.command_line import UserError
+from keras_alexnet import workdir as workdirs
+from keras_alexnet.serving import (
+    agreement,
+    checksums,
+    comparison_photos,
+    fresh_process,
+    versions,
+)
+
+
+def verify(
+    *,
+    trained: workdirs.TrainedRun,
+    photos: Sequence[bytes],
+    export_dir: str,
+    version: int | None = None,
+) -> dict[str, object]:
+    """Compares the files of a version with its checksums, and its answers with a network.
+
+    Args:
+        trained: the network that it should be.
+        photos: some photos as the data set stores them, JPEG or PNG files.
+        export_dir: local folder of the model.
+        version: None for the newest.
+
+    Returns:
+        version, path, files (how many have the right checksum), loaders (by which it was loaded),
+        requests (how many were run by each), photos, max_difference (as `export` has it), seconds.
+
+    Raises:
+        UserError: there is no such version, or it is another than was written, cannot be loaded
+            without this project, or answers otherwise than the network.
+    """
+    started = time.perf_counter()
+    number, path = _published(export_dir, version)
+    try:
+        file_count = checksums.check(path)
+    except (checksums.ChecksumError, OSError) as error:
+        raise UserError(
+            f"a version as it was written is needed, but in {path} {error}; copy it again, or "
+            f"export again"
+        ) from error
+    images = comparison_photos.squares(photos, trained.statistics.mean_image.shape)
+    known = agreement.reference(trained, photos, images)
+    try:
+        requests = agreement.requests_for(known, path)
+        answers = fresh_process.answers_of(path, requests)
+    except (ValueError, fresh_process.ProcessError) as error:
+        raise UserError(
+            f"a model that TensorFlow alone can load and run is needed, {path} is none ({error}); "
+            f"export again"
+        ) from error
+    return {
+        "version": number,
+        "path": path,
+        "files": file_count,
+        "loaders": list(answers),
+        "requests": len(requests),
+        "photos": len(photos),
+        "max_difference": max(
+            _difference(path, loader, known, requests, outputs)
+            for loader, outputs in answers.items()
+        ),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def _published(export_dir: str, version: int | None) -> tuple[int, str]:
+    found = versions.published(export_dir)
+    if not found:
+        raise UserError(
+            f"a folder with a version of a model in it is needed, {export_dir} has none; export "
+            f"first, or check --export_dir"
+        )
+    number = max(found) if version is None else version
+    if number not in found:
+        raise UserError(
+            f"version {number} is needed, {export_dir} has {', '.join(map(str, found))}; "
+            f"check --version"
+        )
+    return number, found[number]
+
+
+def _difference(
+    path: str,
+    loader: str,
+    known: agreement.Reference,
+    requests: Sequence[fresh_process.Request],
+    outputs: Sequence[fresh_process.Values],
+) -> float:
+    try:
+        return agreement.largest_difference(known, requests, outputs)
+    except agreement.DifferenceError as error:
+        raise UserError(
+            f"{path} has to answer as the network of the run does, but loaded by {loader} "
+            f"{error}; check --workdir, --checkpoint and --version, or export again"
+        ) from error

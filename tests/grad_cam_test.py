@@ -1,0 +1,113 @@
+import dataclasses
+
+import keras
+import numpy as np
+import numpy_alexnet
+import pytest
+import stand_in
+import tensorflow as tf
+
+from keras_alexnet.model import AlexNet
+from keras_alexnet.profiles import PROFILES
+from keras_alexnet.serving import grad_cam
+
+
+def narrow(name, **fields):
+    """A small network that tells inputs apart."""
+    start = {"kernel_init": ("he_normal",) * 8, "bias_init": (0.0,) * 8}
+    return dataclasses.replace(PROFILES[name].scaled(0.0625), **start, **fields)
+
+
+NETWORKS = {name: narrow(name) for name in PROFILES} | {
+    "tanh": narrow("paper", activation="tanh"),
+    "without_conv5": narrow("paper", removed_layers=("conv5",)),
+}
+
+
+def inputs(profile, count=3):
+    photos = [
+        stand_in.pixels(profile.input_size, profile.input_size, seed) for seed in range(count)
+    ]
+    return (np.stack(photos).astype(np.float32) - 128) / 60
+
+
+def weights_of(model):
+    return {
+        f"{layer.name}/{kind}": array
+        for layer in model.layers
+        for kind, array in zip(("kernel", "bias"), layer.get_weights(), strict=False)
+    }
+
+
+def logits_behind(maps, weights, profile, *, is_pooled):
+    """From the activation of the last convolution to the output of fc8, in NumPy."""
+    x = maps if is_pooled else numpy_alexnet.max_pool(maps, profile.pool_size)
+    x = x.reshape(len(x), -1)
+    for name in ("fc6", "fc7"):
+        x = x @ weights[f"{name}/kernel"].astype(np.float64) + weights[f"{name}/bias"]
+        x = numpy_alexnet.activation(x, profile.activation)
+    return x @ weights["fc8/kernel"].astype(np.float64) + weights["fc8/bias"]
+
+
+def expected_heat(x, weights, profile):
+    """Grad-CAM by the definition, its gradients by finite differences in float64.
+
+    The mean of the partial derivatives over the places of a map is the derivative in the direction
+    in which all of the map grows alike, divided by the number of places.
+    """
+    last = 4 if "conv5" in profile.removed_layers else 5
+    outputs = numpy_alexnet.layer_outputs(x, weights, profile)
+    maps, best = outputs[f"{profile.activation}{last}"], outputs["fc8"].argmax(1)
+    is_pooled = last == 5 and profile.conv5_order.index("pool") < profile.conv5_order.index("relu")
+    heat = np.zeros(maps.shape[:3])
+    for channel in range(maps.shape[3]):
+        step = np.zeros(maps.shape[3])
+        step[channel] = 1e-6
+        above, below = (
+            logits_behind(maps + signed, weights, profile, is_pooled=is_pooled)
+            for signed in (step, -step)
+        )
+        slope = ((above - below) / 2e-6)[np.arange(len(x)), best] / maps[0, :, :, 0].size
+        heat += slope[:, None, None] * maps[..., channel]
+    heat = np.maximum(heat, 0)
+    return heat / heat.max((1, 2), keepdims=True)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_heat_maps_are_grad_cam(name):
+    profile = NETWORKS[name]
+    model = AlexNet(profile, classes=7, seed=1)
+    x = inputs(profile)
+    scores, heat = grad_cam.with_heat_maps(model, profile)(tf.constant(x))
+    np.testing.assert_allclose(scores, model(x, training=False), atol=1e-6)
+    side = 6 if name == "krizhevsky2012" else 13  # ReLU behind pooling, or before it
+    assert heat.shape == (3, side, side)
+    expected = expected_heat(x, weights_of(model), profile)
+    assert 0.05 < (expected > 0.5).mean() < 0.95  # hot in places
+    np.testing.assert_allclose(heat, expected, atol=2e-4)
+    assert np.asarray(heat).max((1, 2)).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_low_precision_has_nearly_the_same_heat(policy):
+    profile = NETWORKS["paper"]
+    exact = AlexNet(profile, classes=7, seed=1)
+    # Which class is the best must not depend on rounding.
+    kernel, _ = exact.get_layer("fc8").get_weights()
+    exact.get_layer("fc8").set_weights([kernel, 9 * np.arange(7.0)])
+    keras.mixed_precision.set_global_policy(policy)
+    model = AlexNet(profile, classes=7, seed=1)
+    model.set_weights(exact.get_weights())
+    x = tf.constant(inputs(profile))
+    _, expected = grad_cam.with_heat_maps(exact, profile)(x)
+    scores, heat = grad_cam.with_heat_maps(model, profile)(x)
+    assert heat.dtype == scores.dtype == tf.float32
+    assert np.corrcoef(np.ravel(heat), np.ravel(expected))[0, 1] > 0.95
+
+
+def test_nothing_speaks_for_a_class():
+    profile = NETWORKS["paper"]
+    model = AlexNet(profile, classes=7, seed=1)
+    model.get_layer("fc8").set_weights([np.zeros([256, 7]), np.arange(7.0)])
+    _, heat = grad_cam.with_heat_maps(model, profile)(tf.constant(inputs(profile)))
+    assert not np.asarray(heat).any()
