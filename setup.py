@@ -4,7 +4,15 @@ import setuptools
 
 _COMMANDS = {
     "data_prep": ("rehearsal", "prepare", "verify"),
-    "keras_alexnet": ("describe", "preflight", "convert", "train", "evaluate", "export"),
+    "keras_alexnet": (
+        "describe",
+        "preflight",
+        "convert",
+        "train",
+        "evaluate",
+        "export",
+        "deconvnet",
+    ),
     "keras_alexnet.serving": ("local_server", "client"),
 }
 _DASK = "apache-beam[dask]>=2.77,<2.78"
@@ -42,13 +50,14 @@ setuptools.setup(
         "pillow",
         "prometheus-client",  # the local server's metrics
         "protobuf",
+        "pybase64",  # photos in the local server's JSON
         "scipy",  # reads meta.mat of the ILSVRC2012 devkit
         "tensorboard",
         _TENSORFLOW,
         "tqdm",
     ],
     extras_require={
-        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "gpu": [_TENSORFLOW.replace("tensorflow", "tensorflow[and-cuda]")],
         "serving": ["grpcio", _TENSORFLOW.replace("tensorflow", "tensorflow-serving-api")],
         # The second stack, on Python 3.11: what still uses TensorFlow Addons.
         "addons": [
@@ -56,6 +65,7 @@ setuptools.setup(
             "numpy<2",
             "tensorflow==2.15.1",
             "tensorflow-addons==0.23.*",
+            "tensorflow-metadata<1.18",  # of tensorflow-datasets; later ones need protobuf 5
         ],
         "dask": [_DASK],
         "torch": ["torch"],  # reads PyTorch's checkpoints; benchmarks run its port
@@ -64,6 +74,7 @@ setuptools.setup(
             "psutil",
             "pytest",
             "pytest-xdist",
+            "pyyaml",  # reads the Kubernetes file in a test
             "ruff",
             "selenium",  # drives Chromium in tests of the server's page
             "setuptools",

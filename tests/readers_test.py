@@ -17,8 +17,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_prep import prepare, records
-from keras_alexnet import export, input_pipeline
+from keras_alexnet import input_pipeline
 from keras_alexnet.profiles import PROFILES
+from keras_alexnet.serving import comparison_photos
 from keras_alexnet.serving import photos as serving_photos
 
 SIZE = 72
@@ -268,7 +269,8 @@ def test_training_sees_the_same_whichever_way_photos_are_stored(data_sets, data)
 def test_a_served_photo_becomes_what_evaluation_sees(data_sets, variant):
     data = data_sets[variant]
     digest = hashlib.sha256((data.folder / records.MANIFEST).read_bytes()).hexdigest()
-    files = export.stored_photos(str(data.folder), digest, count=6)
+    manifest = comparison_photos.manifest_of(str(data.folder), digest)
+    files = comparison_photos.stored_photos(str(data.folder), manifest, count=6)
     images, valid = serving_photos.stored_images(tf.constant(files), size=SIZE)
     assert valid.numpy().all()
     np.testing.assert_array_equal(images, evaluation_batch(data)[0])

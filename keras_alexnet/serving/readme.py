@@ -51,8 +51,8 @@ after epoch {facts["epoch"]}, whose weights these are:
 Signatures and their inputs:
 {_indented(signatures)}
 They take photos as files (JPEG or PNG) and do all that was done in training: decode, make a square
-of {trained.statistics.mean_image.shape[0]} pixels of each ({fit}), subtract the mean. The class
-names are in assets/labels.txt: wnid, tab, name.
+of {trained.statistics.mean_image.shape[0]} pixels of each ({fit}), subtract the mean.
+The class names are in assets/labels.txt: wnid, tab, name.
 
 How it came to be:
     workdir: {facts["workdir"]}

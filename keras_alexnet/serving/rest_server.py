@@ -149,6 +149,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server_version = "keras-alexnet"
     sys_version = ""
     disable_nagle_algorithm = True
+    wbufsize = 1 << 16  # an answer's header and content leave together
     server: Server
 
     def setup(self) -> None:
@@ -247,6 +248,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(answer.content)
+        self.wfile.flush()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the base class finds wrong with a request, as JSON instead of HTML."""
