@@ -27,6 +27,7 @@ import numpy as np
 
 from data_prep import files
 from data_prep.command_line import UserError
+from keras_alexnet.keras_generations import path_of
 
 METRICS = "metrics.jsonl"
 TIMINGS = "timings.jsonl"
@@ -205,10 +206,9 @@ def named_variables(model: keras.Model) -> dict[str, object]:
     State that is no weight, a dropout's step for example, is among them.
     """
     return {
-        # "kernel" under Keras 3, "conv1/kernel:0" under Keras 2
-        f"{layer.name}/{variable.name.split('/')[-1].split(':')[0]}": variable
+        f"{layer.name}/{path_of(variable).split('/')[-1]}": variable
         for layer in model.layers
-        for variable in layer.variables
+        for variable in [*layer.variables, *getattr(layer, "state", [])]
     }
 
 

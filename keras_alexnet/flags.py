@@ -6,7 +6,7 @@ needs: `DATA_DIR = flags.data_dir(FLAGS)` defines the flag and gives its holder.
 
 from absl import flags
 
-from keras_alexnet import devices, optimizers, schedules
+from keras_alexnet import augmentations, devices, optimizers, schedules, update_rules
 from keras_alexnet.ablations import ABLATIONS
 from keras_alexnet.profile import LAYER_NAMES
 from keras_alexnet.profile_rules import KERNEL_STARTS
@@ -64,7 +64,21 @@ def define_training(values: flags.FlagValues) -> None:
         "width", 1.0, "units of each layer, in parts of the profile's", 0.01, 4.0, **define
     )
     flags.DEFINE_enum(
-        "optimizer", None, sorted(optimizers.OPTIMIZERS), f"update rule; {profile}", **define
+        "optimizer",
+        None,
+        optimizers.NAMES,
+        "update rule. tfa:NAME: that of TensorFlow Addons, or where that is not installed what "
+        f"Keras has of the same; {profile}",
+        **define,
+    )
+    flags.DEFINE_string(
+        "optimizer_options",
+        None,
+        'of --optimizer=tfa:NAME, in JSON, such as {"weight_decay": 0.000005, "momentum": 0.9}. '
+        "The weight_decay of tfa:SGDW and tfa:AdamW is taken off kernels and biases as it is, not "
+        "times the learning rate: it does not fall with it, and sgd's 0.0005 at a rate of 0.01 is "
+        "0.000005 of theirs",
+        **define,
     )
     flags.DEFINE_float("learning_rate", None, f"the first one; {profile}", 0.0, **define)
     flags.DEFINE_float("momentum", None, f"of sgd; {profile}", 0.0, 1.0, **define)
@@ -99,6 +113,30 @@ def define_training(values: flags.FlagValues) -> None:
         "evaluated and exported; default: none",
         0.0,
         0.999999,
+        **define,
+    )
+    flags.DEFINE_enum(
+        "moving_average",
+        "none",
+        ["none", "ema", "swa"],
+        f"ema: as --ema={update_rules.USUAL_MOMENTUM}; swa: the mean of the weights at some steps "
+        "(stochastic weight averaging), which is validated, evaluated and exported as --ema is",
+        **define,
+    )
+    flags.DEFINE_integer(
+        "start_averaging",
+        None,
+        "of --moving_average=swa: the step, from 0, after which the weights are taken first; until "
+        f"then they are their own average; default: {update_rules.USUAL_SWA.start}",
+        0,
+        **define,
+    )
+    flags.DEFINE_integer(
+        "average_period",
+        None,
+        "of --moving_average=swa: the weights are taken each so many steps; default: "
+        f"{update_rules.USUAL_SWA.period}",
+        1,
         **define,
     )
     flags.DEFINE_float(
@@ -145,6 +183,16 @@ def define_training(values: flags.FlagValues) -> None:
         list(ABLATIONS),
         "what the paper tries the network without; may be repeated. "
         + "; ".join(f"{name}: {ablation.summary}" for name, ablation in ABLATIONS.items()),
+        **define,
+    )
+    flags.DEFINE_list(
+        "augment",
+        None,
+        "changes of the training photos beyond the profile's, in this order, as rotate:10,cutout. "
+        + "; ".join(
+            f"{kind.name}:{kind.strength:g}: {kind.summary}"
+            for kind in augmentations.KINDS.values()
+        ),
         **define,
     )
     flags.DEFINE_string(
@@ -203,6 +251,14 @@ def define_run(values: flags.FlagValues) -> None:
         "checkpoint_seconds",
         600.0,
         "a checkpoint is written after each epoch, and inside of one as often as this",
+        0.0,
+        **define,
+    )
+    flags.DEFINE_float(
+        "stop_after_seconds",
+        None,
+        "the command ends after the epoch in which so many seconds of training are over; given "
+        "again, it goes on; default: it ends with the run",
         0.0,
         **define,
     )

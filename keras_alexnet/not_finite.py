@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from data_prep.command_line import UserError
+from keras_alexnet.keras_generations import path_of
 
 MARK = "the loss is not finite"
 _LOWER_THE_RATE = (
@@ -61,7 +62,8 @@ def _origins(network: keras.Model, inputs: tf.Tensor) -> Iterator[tuple[str, str
     for layer in network.layers:
         for variable in layer.weights:
             if found := _not_finite(variable.numpy()):
-                yield f"{layer.name}, whose {variable.name} has {found}", _LOWER_THE_RATE
+                kind = path_of(variable).split("/")[-1]
+                yield f"{layer.name}, whose {kind} has {found}", _LOWER_THE_RATE
     if found := _not_finite(inputs):
         yield f"the network's input, which has {found}", _CHECK_THE_DATA
     to_outputs = keras.Model(network.input, [layer.output for layer in network.layers])

@@ -6,12 +6,20 @@ from collections.abc import Callable, Mapping
 import keras
 import tensorflow as tf
 
+from keras_alexnet import addons
 from keras_alexnet.column_parallel.updates import beside
+from keras_alexnet.keras_generations import UpdateRule, tf_variable
 from keras_alexnet.schedules import Rate
-from keras_alexnet.update_rules import AveragedWeights, ClippedGradients, LayerRate, LayerRates
+from keras_alexnet.update_rules import (
+    AveragedWeights,
+    AverageRule,
+    ClippedGradients,
+    LayerRate,
+    LayerRates,
+)
 
 
-class DecayInGradient:
+class DecayInGradient(UpdateRule):
     """A Keras optimizer to which this is mixed in adds decay * w to the gradient of each w.
 
     That is the weight decay of the paper, of Caffe and of PyTorch's optimizers: of the same effect
@@ -31,7 +39,7 @@ class DecayInGradient:
 
     def update_step(self, gradient, variable, *args, **kwargs):
         """Updates a variable, its decay added to its gradient."""
-        decay = self.bias_decay if _is_bias(variable) else self.decay
+        decay = self.bias_decay if _is_bias(self.path_of(variable)) else self.decay
         if decay:
             with beside(variable):
                 gradient = gradient + decay * tf.convert_to_tensor(variable)
@@ -42,7 +50,17 @@ class DecayInGradient:
         return {**super().get_config(), "decay": self.decay, "bias_decay": self.bias_decay}
 
 
-class _OnePassSGD(keras.optimizers.SGD):
+class _SGD(keras.optimizers.SGD):
+    """Keras' SGD, in Keras 2 too without velocities where there is no momentum."""
+
+    def build(self, variables):
+        if self.momentum:
+            super().build(variables)
+        else:
+            super(keras.optimizers.SGD, self).build(variables)  # what every optimizer has
+
+
+class _OnePassSGD(UpdateRule, _SGD):
     """Keras' SGD in one pass over a variable instead of five; `MomentumSGD` says what it does."""
 
     def __init__(
@@ -60,11 +78,16 @@ class _OnePassSGD(keras.optimizers.SGD):
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates a variable, at its own rate."""
-        rate = self._bias_rate(learning_rate) if _is_bias(variable) else learning_rate
+        is_bias = _is_bias(self.path_of(variable))
+        rate = self._bias_rate(learning_rate) if is_bias else learning_rate
         if not self.momentum:
-            super().update_step(gradient, variable, rate)
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=variable.handle,
+                alpha=tf.cast(rate, variable.dtype),
+                delta=tf.cast(gradient, variable.dtype),
+            )
             return
-        velocity = self.momentums[self._get_variable_index(variable)].value
+        velocity = tf_variable(self.momentums[self.index_of(variable)])
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle,
             accum=velocity.handle,
@@ -115,9 +138,8 @@ class Adam(LayerRates, AveragedWeights, ClippedGradients, DecayInGradient, keras
     """Keras' Adam, each variable updated on its own device, and with its decay in the gradient."""
 
 
-def _is_bias(variable: tf.Variable) -> bool:
-    # "bias" under Keras 3, "conv1/bias:0" under Keras 2
-    return variable.name.split("/")[-1].split(":")[0] == "bias"
+def _is_bias(path: str) -> bool:
+    return path.split("/")[-1] == "bias"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +155,7 @@ class UpdateRecipe:
     decay: float = 0.0
     bias_decay: float = 0.0
     clip_norm: float | None = None
-    average: float | None = None
+    average: AverageRule | None = None
     layer_rates: Mapping[str, LayerRate] = dataclasses.field(default_factory=dict)
 
 
@@ -151,8 +173,39 @@ def _arguments(recipe: UpdateRecipe) -> dict[str, object]:
     return {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
 
 
-# By the value of --optimizer.
+# By the value of --optimizer, where it is not an optimizer of TensorFlow Addons.
 OPTIMIZERS: Mapping[str, Callable[[Rate, UpdateRecipe], keras.optimizers.Optimizer]] = {
     "sgd": _sgd,
     "adam": _adam,
 }
+_ADDONS = "tfa:"
+NAMES = (*sorted(OPTIMIZERS), *(_ADDONS + name for name in addons.NAMES))
+
+
+def addons_name(optimizer: str) -> str | None:
+    """What TensorFlow Addons calls an optimizer; None if it is not one of theirs.
+
+    Args:
+        optimizer: in `NAMES`.
+    """
+    return optimizer.removeprefix(_ADDONS) if optimizer.startswith(_ADDONS) else None
+
+
+def make_optimizer(
+    optimizer: str, rate: Rate, recipe: UpdateRecipe, options: Mapping[str, object]
+) -> keras.optimizers.Optimizer:
+    """The optimizer of a run.
+
+    Args:
+        optimizer: in `NAMES`.
+        rate: learning rate.
+        recipe: for those of `OPTIMIZERS`; of it those of TensorFlow Addons take the average alone.
+        options: of those of TensorFlow Addons, by name.
+
+    Raises:
+        UserError: as `addons.make_optimizer`.
+    """
+    name = addons_name(optimizer)
+    if name is None:
+        return OPTIMIZERS[optimizer](rate, recipe)
+    return addons.make_optimizer(name, rate, options, recipe.average)

@@ -22,8 +22,9 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from data_prep import command_line
+from data_prep.command_line import UserError
 from keras_alexnet import flags as training_flags
-from keras_alexnet import training_options
+from keras_alexnet import optimizers, training_options
 from keras_alexnet.preflight_checks import measuring, report, rules
 from keras_alexnet.profile import Profile
 from keras_alexnet.training_options import TrainingOptions
@@ -92,10 +93,16 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
     """Reads the flags and measures."""
     del arguments
     profile = training_options.profile_from_flags(FLAGS)
+    options = training_options.options_from_flags(FLAGS, profile)
+    if optimizers.addons_name(options.optimizer) is not None:
+        raise UserError(
+            f"the preflight knows what {' and '.join(sorted(optimizers.OPTIMIZERS))} do, not "
+            f"{options.optimizer}; take one of them for it"
+        )
     return preflight(
         data_dir=_DATA_DIR.value,
         profile=profile,
-        options=training_options.options_from_flags(FLAGS, profile),
+        options=options,
         seconds=_SECONDS.value,
     )
 

@@ -3,7 +3,13 @@
 import keras
 
 from data_prep.command_line import UserError
-from keras_alexnet import checkpoints, column_parallel, schedules, update_rules
+from keras_alexnet import (
+    checkpoints,
+    column_parallel,
+    keras_generations,
+    schedules,
+    update_rules,
+)
 from keras_alexnet.checkpoints import Checkpoint
 from keras_alexnet.training_loop import RunState
 
@@ -43,7 +49,7 @@ class RunWriter:
             place=state.place,
             weights=column_parallel.read_weights(self._network),
             averages=self._averages(),
-            optimizer=[variable.numpy() for variable in self._model.optimizer.variables],
+            optimizer=[variable.numpy() for variable in self._optimizer_state()],
             schedule=self._plateau.state if self._plateau else None,
             history=state.history,
             totals=state.totals.values if state.place.step else (),
@@ -66,7 +72,7 @@ class RunWriter:
             UserError: the checkpoint does not fit the model.
         """
         column_parallel.assign_weights(self._network, checkpoint.weights)
-        variables = self._model.optimizer.variables
+        variables = self._optimizer_state()
         shapes = [tuple(variable.shape) for variable in variables]
         found = [array.shape for array in checkpoint.optimizer]
         if shapes != found:
@@ -79,6 +85,9 @@ class RunWriter:
             variable.assign(value)
         if self._plateau and checkpoint.schedule:
             self._plateau.state = checkpoint.schedule
+
+    def _optimizer_state(self) -> list:
+        return keras_generations.optimizer_state(self._model.optimizer)
 
     def _averages(self) -> dict[str, object]:
         averages = update_rules.averages_of(self._model.optimizer)

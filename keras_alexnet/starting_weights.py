@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import h5py
 import keras
@@ -15,6 +16,11 @@ from keras_alexnet.column_parallel.weights import COLUMNS, name_in
 from keras_alexnet.profile import LAYER_NAMES
 
 _KINDS = ("kernel", "bias")  # the order in which Keras numbers a layer's weights in a file
+_GROUP = re.compile(r"(.+?)(?:_([0-9]+))?", re.DOTALL)  # a class, and which of its layers, from 0
+_NAMES_BY_CLASS = {
+    kind: [name for name in LAYER_NAMES if name.startswith(start)]
+    for kind, start in {"grouped_conv2d": "conv", "dense": "fc"}.items()
+}
 
 
 def load(network: keras.Model, source: str) -> list[str]:
@@ -101,7 +107,7 @@ def _open_source(source: str) -> Iterator[Mapping[str, np.ndarray | h5py.Dataset
             yield _file_weights(file)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"--init_weights needs a .weights.h5 file of Keras 3, whole, but {source} is none; "
+            f"--init_weights needs a .weights.h5 file of Keras, whole, but {source} is none; "
             f"keras_alexnet.convert makes one of weights of Caffe or PyTorch"
         ) from error
 
@@ -120,20 +126,43 @@ def _file_weights(file: h5py.File) -> dict[str, h5py.Dataset]:
     """Of layers/<class>_<number>/vars/<number>, the layer's name being an attribute of vars.
 
     Raises:
-        ValueError: the file is not of Keras 3, or damaged.
+        ValueError: Keras did not write the file, or it is damaged.
     """
     weights = {}
     try:
-        for group in file["layers"].values():
-            variables = group["vars"]
+        groups = {group: file["layers"][group]["vars"] for group in file["layers"]}
+        of_keras_2 = _names_by_place(name for name, variables in groups.items() if len(variables))
+        for group, variables in groups.items():
+            layer = variables.attrs.get("name", of_keras_2.get(group, group))
             for index, kind in enumerate(_KINDS[: len(variables)]):
-                weights[f"{variables.attrs['name']}/{kind}"] = variables[str(index)]
+                weights[f"{layer}/{kind}"] = variables[str(index)]
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError("no layers with numbered variables") from error
     for name, found in weights.items():
         if not isinstance(found, h5py.Dataset) or found.dtype.kind != "f":
             raise ValueError(f"{name} is no array of floating-point numbers")
     return weights
+
+
+def _names_by_place(groups: Iterable[str]) -> dict[str, str]:
+    """The layers' names in a file of Keras 2, which says only which is the how many-th of a class.
+
+    Args:
+        groups: those with weights: "grouped_conv2d" and "grouped_conv2d_1" are conv1 and conv2.
+
+    Returns:
+        Names by group; none for a class of which there are not as many as in a whole AlexNet.
+    """
+    places: dict[str, list[tuple[int, str]]] = {}
+    for group in groups:
+        kind, number = _GROUP.fullmatch(group).groups()
+        places.setdefault(kind, []).append((int(number or 0), group))
+    return {
+        group: name
+        for kind, names in _NAMES_BY_CLASS.items()
+        if len(places.get(kind, [])) == len(names)
+        for (_, group), name in zip(sorted(places[kind]), names, strict=True)
+    }
 
 
 def _layers(variables: Collection[str]) -> list[str]:

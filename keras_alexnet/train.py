@@ -16,7 +16,9 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from data_prep import command_line
+from data_prep.command_line import UserError
 from keras_alexnet import (
+    addons_options,
     checkpoints,
     column_parallel,
     devices,
@@ -59,7 +61,8 @@ def train(
     Returns:
         epochs done, the best epoch's validation top1 and top5, images (of the validation split),
         seconds (of this command), workdir; skipped_records, if any were to be left out. Of a dry
-        run: dry_run (True), loss and val_cross_entropy of its steps, seconds.
+        run: dry_run (True), loss and val_cross_entropy of its steps, seconds. Where the time was
+        over first: stopped_after_seconds, which was asked for.
 
     Raises:
         UserError: data or workdir cannot be used, or the loss is not finite any more.
@@ -70,6 +73,17 @@ def train(
         column_parallel.column_devices(profile)  # an error of the user's, before there is a workdir
     strategy = devices.make_strategy(options.strategy)
     devices.check_batch(options.batch_size, strategy)
+    addons_options.check(
+        optimizer=options.optimizer,
+        options=options.optimizer_options,
+        strategy=options.strategy,
+        schedule=options.schedule,
+    )
+    if run_options.stop_after_seconds is not None and options.strategy == devices.MULTI_WORKER:
+        raise UserError(
+            "--stop_after_seconds goes by one process' clock, but --strategy=multi_worker has more "
+            "than one, and all must end after the same epoch; leave it out, and send them SIGTERM"
+        )
     with workers.loss_of_a_worker_is_told(strategy), stop_signal.noted() as stop:
         data = training_run.open_run(
             strategy=strategy,
@@ -83,6 +97,8 @@ def train(
         run = training_run.TrainingRun(strategy, workdir, profile, options, run_options, data, stop)
         history = run.go()
     figures = _dry_figures(history) if run_options.dry_run else _figures(history, workdir)
+    if run.is_cut_short:
+        figures["stopped_after_seconds"] = run_options.stop_after_seconds
     return {**figures, "seconds": round(time.perf_counter() - started, 1)}
 
 

@@ -4,8 +4,10 @@ import keras
 
 from data_prep import records
 from keras_alexnet import (
+    augmentations,
     column_parallel,
     devices,
+    keras_generations,
     losses,
     metrics,
     optimizers,
@@ -55,7 +57,11 @@ def build(
         "flip": keras.Input([], dtype="uint8", name="flip"),
         "noise": keras.Input([3], dtype="float32", name="noise"),
     }
-    model = keras.Model(inputs, network(preprocessing.NetworkInput(profile, statistics)(inputs)))
+    augment = augmentations.parse(options.augment)
+    if augment:
+        inputs["augment"] = keras.Input(augmentations.shape(augment), name="augment")
+    preprocess = preprocessing.NetworkInput(profile, statistics, augment)
+    model = keras.Model(inputs, network(preprocess(inputs)))
     starting_weights.freeze(network, options.freeze)
     optimizer = _optimizer(profile, options, steps)
     model.compile(
@@ -69,7 +75,7 @@ def build(
         ],
     )
     # Its variables exist before a checkpoint is read. (float16 has a loss scale around it.)
-    model.optimizer.build(model.trainable_variables)
+    keras_generations.build_optimizer(model.optimizer, model.trainable_variables)
     return network, model
 
 
@@ -97,10 +103,12 @@ def _optimizer(
         decay=options.weight_decay,
         bias_decay=options.weight_decay * profile.bias_decay_multiplier,
         clip_norm=options.clip_norm,
-        average=options.ema,
+        average=options.ema if options.swa is None else options.swa,
         layer_rates={
             layer: [(round(total * part), multiplier) for part, multiplier in changes]
             for layer, changes in policy.of_layers.items()
         },
     )
-    return optimizers.OPTIMIZERS[options.optimizer](rate, recipe)
+    return optimizers.make_optimizer(
+        options.optimizer, rate, recipe, options.optimizer_options or {}
+    )

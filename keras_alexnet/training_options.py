@@ -1,20 +1,23 @@
 """What decides a training run besides data and profile, and how it comes from the flags."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from absl import flags
 
 from data_prep.command_line import UserError
-from keras_alexnet import ablations, devices
+from keras_alexnet import ablations, addons_options, augmentations, devices
 from keras_alexnet.profile import Profile
 from keras_alexnet.profiles import PROFILES
+from keras_alexnet.update_rules import SWA, USUAL_MOMENTUM, USUAL_SWA
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions:
     """How a profile is trained; the meanings are those of the flags of the same names.
 
-    `strategy` may also be `devices.COLUMN_PARALLEL`, which a flag of its own asks for.
+    `strategy` may also be `devices.COLUMN_PARALLEL`, which a flag of its own asks for. `swa` is
+    what --moving_average=swa asks for; --moving_average=ema asks for an `ema`.
     """
 
     optimizer: str
@@ -31,9 +34,12 @@ class TrainingOptions:
     warmup_epochs: float = 0.0
     label_smoothing: float = 0.0
     ema: float | None = None
+    swa: SWA | None = None
+    optimizer_options: Mapping[str, object] | None = None
     clip_norm: float | None = None
     init_weights: str | None = None
     freeze: tuple[str, ...] = ()
+    augment: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +53,7 @@ class RunOptions:
     skip_bad_records: int = 0
     keep: int = 2
     checkpoint_seconds: float = 600.0
+    stop_after_seconds: float | None = None
     histogram_steps: int = 0
     allow_changed_flags: tuple[str, ...] = ()
     dry_run: bool = False
@@ -61,6 +68,12 @@ _OVERRIDES = {
     "crop_chunk": "crop_chunk",
     "bias_learning_rate_multiplier": "bias_learning_rate_multiplier",
     "bias_decay_multiplier": "bias_decay_multiplier",
+}
+# Of options that are not the value of one flag alone.
+_FLAGS_BEHIND = {
+    "ema": ("ema", "moving_average"),
+    "strategy": ("strategy", "column_parallel"),
+    "swa": ("moving_average", "start_averaging", "average_period"),
 }
 # Flags that change a profile as a whole.
 _PROFILE_FLAGS = frozenset({"profile", "width", "ablate"})
@@ -96,7 +109,8 @@ def flags_behind(name: str) -> set[str]:
     """
     part, _, field = name.partition(".")
     if part == "options":
-        return {field} | ({"column_parallel"} if field == "strategy" else set())
+        option = field.partition(".")[0]
+        return set(_FLAGS_BEHIND.get(option, (option,)))
     if part == "profile":
         own = {flag for flag, target in _OVERRIDES.items() if target == field}
         return own or set(_PROFILE_FLAGS)
@@ -113,14 +127,49 @@ def options_from_flags(values: flags.FlagValues, profile: Profile) -> TrainingOp
     Raises:
         UserError: two flags contradict each other.
     """
-    chosen = {"strategy": devices.resolve_strategy(values.strategy, values.column_parallel)}
+    chosen = {
+        "strategy": devices.resolve_strategy(values.strategy, values.column_parallel),
+        "optimizer_options": addons_options.from_flags(
+            values, values.optimizer or profile.optimizer
+        ),
+        **_averages(values),
+    }
     for field in dataclasses.fields(TrainingOptions):
         if field.name not in chosen:
             value = getattr(values, field.name)
             chosen[field.name] = getattr(profile, field.name, None) if value is None else value
     chosen["precision"] = devices.resolve_precision(chosen["precision"])
     chosen["freeze"] = tuple(chosen["freeze"])
+    # With each strength written out, and None as in runs from before there was the flag.
+    chosen["augment"] = tuple(map(str, augmentations.parse(chosen["augment"]))) or None
     return TrainingOptions(**chosen)
+
+
+def _averages(values: flags.FlagValues) -> dict[str, object]:
+    """The options `ema` and `swa`."""
+    start, period = values.start_averaging, values.average_period
+    is_swa = values.moving_average == "swa"
+    if not is_swa and (start, period) != (None, None):
+        raise UserError(
+            "--start_averaging and --average_period are of --moving_average=swa, but that is "
+            f"{values.moving_average}; leave them out, or ask for swa"
+        )
+    if values.moving_average == "none":
+        return {"ema": values.ema, "swa": None}
+    if values.ema is not None:
+        raise UserError(
+            f"a run has one average of its weights, but --ema={values.ema} and "
+            f"--moving_average={values.moving_average} were given; take one"
+        )
+    if not is_swa:
+        return {"ema": USUAL_MOMENTUM, "swa": None}
+    return {
+        "ema": None,
+        "swa": SWA(
+            start=USUAL_SWA.start if start is None else start,
+            period=USUAL_SWA.period if period is None else period,
+        ),
+    }
 
 
 def run_options_from_flags(values: flags.FlagValues) -> RunOptions:

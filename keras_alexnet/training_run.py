@@ -15,12 +15,15 @@ import tensorflow as tf
 
 from data_prep import records
 from keras_alexnet import (
+    addons,
+    augmentations,
     broken_records,
     checkpoints,
     code_version,
     column_parallel,
     devices,
     input_pipeline,
+    keras_generations,
     not_finite,
     preprocessing,
     progress,
@@ -36,6 +39,7 @@ from keras_alexnet import workdir as workdirs
 from keras_alexnet.profile import Profile
 from keras_alexnet.run_writer import RunWriter
 from keras_alexnet.tensorboard_logs import TensorBoardLogs
+from keras_alexnet.time_limit import TimeLimit
 from keras_alexnet.training_options import RunOptions, TrainingOptions
 
 _DRY_STEPS = 2
@@ -133,6 +137,9 @@ class TrainingRun:
         run_options: how it is fed, kept and shown.
         data: what `open_run` returned.
         stop: whether the process was asked to end.
+
+    Attributes:
+        is_cut_short: whether its time was over before it was.
     """
 
     def __init__(
@@ -152,6 +159,10 @@ class TrainingRun:
         self.run_options = run_options
         self.data = data
         self.stop = stop
+        self._augment = augmentations.parse(options.augment)
+        seconds = None if run_options.dry_run else run_options.stop_after_seconds
+        self._time_limit = None if seconds is None else TimeLimit(seconds)
+        self.is_cut_short = False
 
     def go(self) -> list[dict]:
         """Trains from where the workdir says to the end.
@@ -173,12 +184,13 @@ class TrainingRun:
         elif options.init_weights:
             with self.strategy.scope():
                 starting_weights.load(network, options.init_weights)
+                addons.begin_at(model.optimizer, model.trainable_variables)
         state = training_loop.read_state(checkpoint)
         if checkpoint and workers.is_chief(self.strategy):
             # A kill between a checkpoint and its metrics leaves the metrics behind.
             checkpoints.write_metrics(self.workdir, state.history, state.timings)
         print(self._announcement(state), file=sys.stderr)
-        if len(state.history) >= options.epochs or (plateau and plateau.is_over):
+        if self._is_whole(state, plateau):
             return state.history
         extent = self._extent()
         with input_pipeline.broken_data_is_a_user_error(
@@ -198,7 +210,18 @@ class TrainingRun:
             )
             with self._not_finite_is_told(network, model, loop, state):
                 loop.run()
+        if self._time_limit and self._time_limit.is_over and not self._is_whole(state, plateau):
+            self.is_cut_short = True
+            print(
+                f"the time is over: stopped after epoch {state.place.epoch}; run the same command "
+                "again to go on",
+                file=sys.stderr,
+            )
         return state.history
+
+    def _is_whole(self, state: training_loop.RunState, plateau: schedules.Plateau | None) -> bool:
+        is_over = plateau is not None and plateau.is_over
+        return is_over or len(state.history) >= self.options.epochs
 
     def _build(self) -> tuple[keras.Model, keras.Model]:
         tf.config.experimental.enable_op_determinism()
@@ -253,6 +276,7 @@ class TrainingRun:
                 cache=self.run_options.cache,
                 quiet_steps=schedules.quiet_steps(options.schedule, data.steps * options.epochs),
                 shard_paths=data.shard_paths,
+                augment=self._augment,
             )
         )
 
@@ -263,7 +287,7 @@ class TrainingRun:
             stored = input_pipeline.eval_dataset(
                 data.data_dir, data.manifest, batch_size=self.options.batch_size, share=share
             )
-            batches = input_pipeline.central_views(stored, self.profile)
+            batches = input_pipeline.central_views(stored, self.profile, self._augment)
             if self.run_options.dry_run:
                 batches = batches.take(_DRY_STEPS * share.replicas // share.workers)
             return batches
@@ -293,7 +317,8 @@ class TrainingRun:
             batch_size=extent.batch_size,
             first_step=state.place.step,
         )
-        callbacks = [*([plateau] if plateau else []), bar]
+        callbacks = [callback for callback in (plateau, self._time_limit) if callback]
+        callbacks.append(bar)
         if self.run_options.dry_run:
             return training_loop.Hooks(callbacks, save_seconds=float("inf"))
         if not workers.is_chief(self.strategy):
@@ -329,14 +354,15 @@ class TrainingRun:
             if not_finite.MARK not in str(error):
                 raise
             features = training_loop.first_features(loop.last_features, self.strategy)
-            inputs = preprocessing.NetworkInput(self.profile, self.data.statistics)(
-                features, training=True
+            preprocess = preprocessing.NetworkInput(
+                self.profile, self.data.statistics, self._augment
             )
+            inputs = preprocess(features, training=True)
             raise not_finite.explain(
                 network,
                 inputs,
                 step=state.place.epoch * self.data.steps + state.place.step + 1,
-                learning_rate=float(model.optimizer.learning_rate.numpy()),
+                learning_rate=keras_generations.learning_rate(model.optimizer),
             ) from error
 
     def _announcement(self, state: training_loop.RunState) -> str:

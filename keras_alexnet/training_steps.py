@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet import losses, metrics, not_finite
+from keras_alexnet import keras_generations, losses, metrics, not_finite
 
 # What a step sums up, over the photos of the global batch; the last over the processes.
 SUMS = ("loss", "cross_entropy", "top1", "top5", "images", "stop")
@@ -103,12 +103,12 @@ class TrainingSteps:
             of_photos = losses.cross_entropy(labels, logits, self._smoothing)
             # Each replica's share of the global mean, so that the gradients' sum is that of it.
             loss = tf.reduce_sum(of_photos) / self._batch_size
-            scaled = optimizer.scale_loss(loss)
+            scaled = keras_generations.scaled_loss(optimizer, loss)
         # The backward pass starts from a number that a loss which is not finite does not give:
         # nothing is updated then.
         start = 1.0 + 0.0 * not_finite.checked(loss)
         gradients = tape.gradient(scaled, variables, output_gradients=start)
-        optimizer.apply(gradients, variables)
+        keras_generations.apply_gradients(optimizer, gradients, variables)
         return self._sums(of_photos, labels, logits, tf.ones_like(of_photos), stop), gradients
 
     def _validate_replica(

@@ -5,11 +5,13 @@ keras.optimizers.SGD)`. What is not asked for adds nothing to the graph.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
 from keras_alexnet.column_parallel.updates import UpdatesInPlace, beside
+from keras_alexnet.keras_generations import inner_optimizer, tf_variable
 
 # (step, multiplier): from that step on the layer's rate is the optimizer's times the multiplier.
 LayerRate = Sequence[tuple[int, float]]
@@ -29,9 +31,9 @@ class ClippedGradients(UpdatesInPlace):
         super().__init__(*args, **kwargs)
         self.clip_norm = clip_norm
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: Iterable[tuple]) -> Iterable[tuple]:
-        """Keras 3's sum over the replicas, and then the limit."""
-        pairs = super()._all_reduce_sum_gradients(grads_and_vars)
+    def summed_over_replicas(self, pairs: Iterable[tuple]) -> Iterable[tuple]:
+        """The sum over the replicas, and then the limit."""
+        pairs = super().summed_over_replicas(pairs)
         if self.clip_norm is None:
             return pairs
         gradients, variables = zip(*pairs, strict=True)
@@ -68,9 +70,7 @@ class LayerRates(UpdatesInPlace):
         return super().update_step(gradient, variable, learning_rate)
 
     def _layer_of(self, variable: tf.Variable) -> str:
-        # An optimizer is given TensorFlow's variable, whose name lacks the layer under Keras 3.
-        path = self._trainable_variables[self._get_variable_index(variable)].path
-        layer = path.split("/")[-2]
+        layer = self.path_of(variable).split("/")[-2]
         return layer.removesuffix("_a").removesuffix("_b")  # see column_parallel/weights.py
 
     def get_config(self) -> dict:
@@ -86,37 +86,79 @@ def _current(changes: LayerRate, step: tf.Variable) -> tf.Tensor:
     return multiplier
 
 
-class AveragedWeights(UpdatesInPlace):
-    """Keeps a moving average of the weights: a <- momentum * a + (1 - momentum) * w.
+class SWA(NamedTuple):
+    """Stochastic weight averaging: the mean of the weights at some steps (Izmailov et al., 2018).
 
-    It begins as the weights after the first step. Keras' own `use_ema` would do, but updates its
-    averages outside of the strategy's update.
+    Until the first of them there is nothing to average, and the average is the weights themselves.
 
-    Args:
-        average: the momentum, such as 0.999; None for no average.
+    Attributes:
+        start: the step, from 0, after which the weights are taken first.
+        period: steps from one taking to the next, at least 1.
     """
 
-    def __init__(self, *args, average: float | None = None, **kwargs) -> None:
+    start: int
+    period: int
+
+
+AverageRule = float | SWA
+# Those of TensorFlow Addons' MovingAverage and SWA.
+USUAL_MOMENTUM = 0.99
+USUAL_SWA = SWA(start=0, period=10)
+
+
+def kept_share(rule: AverageRule, step: tf.Variable) -> tf.Tensor:
+    """What share of an average stays at a step: a <- share * a + (1 - share) * w.
+
+    Args:
+        rule: the momentum of a moving average, or SWA. Both begin as the weights after the first
+            step.
+        step: number of the step, from 0.
+
+    Returns:
+        Scalar, float32.
+    """
+    step = tf.convert_to_tensor(step)
+    if not isinstance(rule, SWA):
+        return tf.where(tf.equal(step, 0), 0.0, tf.constant(rule))
+    since = step - rule.start
+    taken = tf.cast(since // rule.period, tf.float32)
+    later = tf.where(tf.equal(since % rule.period, 0), taken / (taken + 1.0), 1.0)
+    return tf.where(since <= 0, 0.0, later)
+
+
+class AveragedWeights(UpdatesInPlace):
+    """Keeps an average of the weights, by one of the rules of `kept_share`.
+
+    Keras' own `use_ema` would do for one of them, but updates its averages outside of the
+    strategy's update.
+
+    Args:
+        average: the momentum of a moving average, such as 0.999, or SWA, of which a config may have
+            made a list; None for no average.
+    """
+
+    def __init__(self, *args, average: AverageRule | Sequence | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.average = average
+        self.average = SWA(*average) if isinstance(average, Sequence) else average
         self.averages: list = []
 
     def build(self, variables: Sequence) -> None:
         """Makes the optimizer's variables, the averages the last of them."""
         super().build(variables)
         if self.average is not None and not self.averages:
-            self.averages = self.add_optimizer_variables(variables, "average")
+            self.averages = [
+                self.add_variable_from_reference(variable, "average") for variable in variables
+            ]
 
     def update_step(self, gradient, variable, *args, **kwargs):
         """Updates a variable, and then its average."""
         super().update_step(gradient, variable, *args, **kwargs)
         if self.average is None:
             return
-        average = self.averages[self._get_variable_index(variable)].value
+        average = tf_variable(self.averages[self.index_of(variable)])
         with beside(variable):
-            is_first = tf.equal(tf.convert_to_tensor(self.iterations), 0)
-            momentum = tf.where(is_first, 0.0, tf.constant(self.average))
-            average.assign(momentum * average + (1 - momentum) * tf.convert_to_tensor(variable))
+            share = tf.cast(kept_share(self.average, self.iterations), average.dtype)
+            average.assign(share * average + (1 - share) * tf.convert_to_tensor(variable))
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
@@ -129,4 +171,4 @@ def averages_of(optimizer: keras.optimizers.Optimizer) -> list:
     Args:
         optimizer: also one that a loss scale is around.
     """
-    return getattr(getattr(optimizer, "inner_optimizer", optimizer), "averages", [])
+    return getattr(inner_optimizer(optimizer), "averages", [])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import train_runs
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -139,11 +140,7 @@ def test_real_photos_go_the_whole_road(tmp_path):
 def test_a_mistake_gets_one_line_and_no_traceback(tmp_path, arguments, message):
     (tmp_path / "note.txt").write_text("no folder")
     done = command(*(a.format(tmp=tmp_path) for a in arguments), check=False)
-    lines = [
-        line
-        for line in done.stderr.splitlines()
-        if line and not re.match(r"[IWE]0000 |WARNING: A", line)
-    ]
+    lines = train_runs.own_lines(done.stderr)
     assert done.returncode in (1, 2)
     assert len(lines) == 1, lines
     assert message.format(tmp=tmp_path) in lines[0]

@@ -203,7 +203,7 @@ def test_a_state_restores_weights_and_optimizer():
     model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
     model.compile(keras.optimizers.Adam(0.1), "mse")
     model.optimizer.build(model.trainable_variables)
-    state = first_steps.State(model)
+    state = first_steps.State(model, model)
     x, y = tf.ones([4, 3]), tf.ones([4, 2])
     first = model.train_on_batch(x, y)
     moved = [np.array(value) for value in model.get_weights()]
@@ -261,3 +261,13 @@ def test_an_ablated_network_that_starts_from_weights_and_is_partly_frozen_is_jud
     assert result["layers"]["conv2"]["update"] > 0
     other = check(data_dir, profile, dataclasses.replace(options, init_weights=None))
     assert other["layers"]["fc7"]["rms"] != result["layers"]["fc7"]["rms"]
+
+
+def test_an_optimizer_that_it_does_not_know(tmp_path):
+    done = command(
+        f"--data_dir={tmp_path}",
+        "--optimizer=tfa:SGDW",
+        '--optimizer_options={"weight_decay": 0.0}',
+    )
+    assert done.returncode == 1
+    assert "the preflight knows what adam and sgd do, not tfa:SGDW" in done.stderr.splitlines()[-1]

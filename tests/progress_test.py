@@ -55,6 +55,7 @@ def run(epochs, steps, *, first_epoch=0, first_step=0, until=None, batch_size=8,
     for epoch in range(first_epoch, epochs if until is None else until):
         callbacks.on_epoch_begin(epoch)
         for step in range(first_step, steps):
+            callbacks.on_train_batch_begin(step)
             clock.now += step_seconds
             step_seconds = 2
             callbacks.on_train_batch_end(step, TRAIN if step_is_known else UNKNOWN)

@@ -89,7 +89,7 @@ def test_dropouts_step_is_state_but_no_weight():
     model = keras.Model(inputs, SeededDropout(0.5, seed=1, name="drop")(inputs))
     assert model.count_params() == 0
     assert model.weights == []
-    (step,) = model.get_layer("drop").variables
+    (step,) = model.get_layer("drop").state
     masks(model, 2, shape=(1, 8))
     assert int(step.numpy()) == model.get_layer("drop").step == 2
     step.assign(7)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from data_prep.command_line import UserError
-from keras_alexnet import PROFILES, AlexNet, checkpoints, devices, starting_weights
+from keras_alexnet import PROFILES, AlexNet, ablations, checkpoints, devices, starting_weights
 from keras_alexnet.column_parallel import column_devices, place_columns, read_weights
 from keras_alexnet.profile import LAYER_NAMES
 
@@ -153,8 +153,37 @@ def test_a_layer_that_the_file_lacks_starts_anew(tmp_path, capsys):
     assert "starts anew: fc6/kernel is absent there and (" in told
 
 
+@pytest.mark.parametrize("is_named", [True, False])
+def test_files_of_both_generations_of_keras_are_read(is_named, tmp_path):
+    """Keras 3 writes the layers' names, Keras 2 does not."""
+    source = alexnet(seed=2)
+    path = str(tmp_path / "network.weights.h5")
+    source.save_weights(path)
+    with_weights = [layer for layer in source.layers if layer.weights]
+    kernels = {tuple(layer.weights[0].shape): layer.name for layer in with_weights}
+    with h5py.File(path, "r+") as file:
+        for group in file["layers"].values():
+            if is_named and len(group["vars"]):
+                group["vars"].attrs["name"] = kernels[group["vars/0"].shape]
+            elif not is_named:
+                group["vars"].attrs.pop("name", None)
+    network = alexnet()
+    before = read_weights(network)
+    assert starting_weights.load(network, path) == list(LAYER_NAMES)
+    assert_set(network, before, read_weights(source), LAYER_NAMES)
+
+
+def test_layers_without_a_name_are_not_guessed(tmp_path):
+    path = str(tmp_path / "network.weights.h5")
+    AlexNet(ablations.apply(PROFILE, ["conv3"]), 7, seed=2).save_weights(path)
+    with h5py.File(path, "r+") as file:
+        for group in file["layers"].values():
+            group["vars"].attrs.pop("name", None)
+    assert starting_weights.load(alexnet(), path) == list(LAYER_NAMES[5:])
+
+
 def other_file(kind, path):
-    """A file that is none of Keras 3's weights."""
+    """A file that is none of Keras' weights."""
     if kind == "text":
         path.write_text("conv1 conv2\n")
     elif kind == "pickle":
@@ -177,7 +206,7 @@ OTHER_LAYOUTS = {
     "empty": lambda file: None,
     "keras 1": lambda file: file.create_dataset("conv1/conv1/kernel:0", data=np.zeros(3)),
     "array for a group": lambda file: file.create_dataset("layers", data=np.zeros(3)),
-    "no names": lambda file: file.create_dataset("layers/dense/vars/0", data=np.zeros(3)),
+    "no variables": lambda file: file.create_dataset("layers/dense/0", data=np.zeros(3)),
     "words": words,
 }
 
@@ -191,7 +220,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path, kind):
     with pytest.raises(UserError) as error:
         starting_weights.load(network, str(path))
     assert "\n" not in str(error.value)
-    assert f"a .weights.h5 file of Keras 3, whole, but {path} is none" in str(error.value)
+    assert f"a .weights.h5 file of Keras, whole, but {path} is none" in str(error.value)
     assert_set(network, before, {}, [])
 
 

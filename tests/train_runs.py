@@ -18,6 +18,8 @@ PROFILE = dataclasses.replace(
     bias_init=(0.0,) * 8,
     pixel_scale=1 / 60,
 )
+# Of TensorFlow 2.21, or of 2.15: "2026-11-26 07:36:37.262250: E external/local_xla/...".
+_NOTE = re.compile(r"[IWE]0000 |WARNING: A|[\d-]{10} [\d:.]{15}: [IWE] ")
 _OPTIONS = TrainingOptions(
     optimizer="sgd",
     learning_rate=0.01,
@@ -52,9 +54,7 @@ def run(data_dir, folder, profile=PROFILE, run_options=USUAL, **changes):
 
 def own_lines(text):
     """Lines of stderr without the notes that TensorFlow writes when it starts."""
-    return [
-        line for line in text.splitlines() if line and not re.match(r"[IWE]0000 |WARNING: A", line)
-    ]
+    return [line for line in text.splitlines() if line and not _NOTE.match(line)]
 
 
 def metrics_of(folder):

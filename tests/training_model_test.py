@@ -6,6 +6,7 @@ import tensorflow as tf
 from stand_in import statistics
 
 from keras_alexnet import PROFILES, training_model
+from keras_alexnet.keras_generations import path_of
 from keras_alexnet.training_options import TrainingOptions
 
 OPTIONS = TrainingOptions(
@@ -58,7 +59,7 @@ def test_options_arrive_where_they_work():
     )
     assert (model.optimizer.average, model.optimizer.clip_norm) == (0.9, 2.0)
     assert model.loss.smoothing == 0.1
-    trained = {variable.path.split("/")[-2] for variable in model.trainable_variables}
+    trained = {path_of(variable).split("/")[-2] for variable in model.trainable_variables}
     assert trained == {"conv2", "conv3", "conv4", "conv5", "fc7", "fc8"}
     assert len(network.trainable_variables) == 12
 

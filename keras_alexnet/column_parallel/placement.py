@@ -44,9 +44,9 @@ class OnDevice(keras.layers.Wrapper):
         self.supports_jit = False  # XLA compiles for one device
 
     @property
-    def variables(self):
-        """Those of the layer, the step of a dropout among them."""
-        return self.layer.variables
+    def state(self) -> list[tf.Variable]:
+        """That of the layer, the step of a dropout."""
+        return getattr(self.layer, "state", [])
 
     def build(self, input_shape):
         """Makes the layer's variables, on the device."""

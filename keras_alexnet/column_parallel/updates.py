@@ -5,8 +5,10 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
+from keras_alexnet.keras_generations import UpdateRule, tf_variable
 
-class UpdatesInPlace:
+
+class UpdatesInPlace(UpdateRule):
     """A Keras optimizer to which this is mixed in updates each variable on its own device.
 
     Keras leaves the place of momentum, of gradients and of the update to TensorFlow, which takes
@@ -28,17 +30,9 @@ class UpdatesInPlace:
         with beside(variable):
             return super().update_step(gradient, variable, *args, **kwargs)
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: Iterable[tuple]) -> Iterable[tuple]:
-        """Keras 3's sum over replicas; of one replica it is one operation on all gradients."""
-        if tf.distribute.has_strategy():
-            return super()._all_reduce_sum_gradients(grads_and_vars)
-        return grads_and_vars
-
-    def aggregate_gradients(self, grads_and_vars: Iterable[tuple]) -> Iterable[tuple]:
-        """The same under Keras 2."""
-        if tf.distribute.has_strategy():
-            return super().aggregate_gradients(grads_and_vars)
-        return grads_and_vars
+    def summed_over_replicas(self, pairs: Iterable[tuple]) -> Iterable[tuple]:
+        """The sum over replicas; of one replica it would be one operation on all gradients."""
+        return super().summed_over_replicas(pairs) if tf.distribute.has_strategy() else pairs
 
 
 def beside(variable) -> contextlib.AbstractContextManager:
@@ -49,6 +43,4 @@ def beside(variable) -> contextlib.AbstractContextManager:
     """
     if tf.distribute.has_strategy():
         return contextlib.nullcontext()
-    if not isinstance(variable, tf.Variable):  # Keras 3 has variables of its own around them
-        variable = variable.value
-    return tf.device(variable.device)
+    return tf.device(tf_variable(variable).device)

@@ -14,10 +14,10 @@ class SeededDropout(keras.layers.Layer):
     1 - rate, so that nothing is left to do at inference (Caffe does the same; the paper multiplies
     by 1 - rate at inference instead, which is the same network up to the scale of its weights).
 
-    `step` counts the training calls of the layer. It is state but no weight, like the seeds of
-    `keras.layers.Dropout`: it is in `variables`, not in `weights`, in no count of parameters and
-    in no .weights.h5 file. A run that goes on after `n` steps, and has restored it or set
-    `layer.step = n`, sees the masks that it would have seen without the interruption.
+    `step` counts the training calls of the layer. It is state but no weight: it is in `state`, not
+    in `variables`, in no count of parameters and in no .weights.h5 file. A run that goes on after
+    `n` steps, and has restored it or set `layer.step = n`, sees the masks that it would have seen
+    without the interruption.
     `keras.layers.Dropout` draws equal masks on all replicas of a MirroredStrategy (Keras 3.15).
 
     Input and output shape: any, the same.
@@ -42,12 +42,12 @@ class SeededDropout(keras.layers.Layer):
             )
         self.rate = rate
         self.seed = random.randrange(2**31) if seed is None else seed
-        self._calls = _ReplicaCounter(f"{self.name}/step")
+        self._calls = _ReplicaCounter()
 
     @property
-    def variables(self):
-        """As of any layer, and the step."""
-        return [*super().variables, self._calls.variable]
+    def state(self) -> list[tf.Variable]:
+        """What a checkpoint must keep besides the weights: the step."""
+        return [self._calls.variable]
 
     @property
     def step(self) -> int:
@@ -87,7 +87,7 @@ class _ReplicaCounter:
     A plain object, because Keras would list a variable that it sees among a layer's weights.
     """
 
-    def __init__(self, path: str):
+    def __init__(self):
         self.variable = tf.Variable(
             0,
             dtype=tf.int64,
@@ -96,7 +96,6 @@ class _ReplicaCounter:
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
-        self.variable.path = path  # what Keras 3 calls a variable by in get_state_tree
 
     def next(self) -> tf.Tensor:
         """The number before it is raised by one, int64 scalar."""

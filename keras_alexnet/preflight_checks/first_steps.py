@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_alexnet import checkpoints, keras_generations
+
 Batch = tuple[Mapping[str, tf.Tensor], tf.Tensor]
 
 FIRST_STEPS = 24  # at most; as many of a run's batches as the time allows
@@ -16,21 +18,23 @@ HANDFUL = 16  # photos
 
 
 class State:
-    """The start of a run: weights and optimizer, to go back to.
+    """The start of a run: weights, the steps of dropouts, and optimizer, to go back to.
 
     Args:
+        network: the AlexNet inside of the model.
         model: compiled, its optimizer built.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, network: keras.Model, model: keras.Model) -> None:
+        self._network = network
         self._model = model
         self._values = [variable.numpy() for variable in self._variables()]
 
     def _variables(self) -> list:
-        of_optimizer = self._model.optimizer.variables
-        # A method under Keras 2.15's older optimizers, a property under today's.
-        of_optimizer = of_optimizer() if callable(of_optimizer) else of_optimizer
-        return [*self._model.variables, *of_optimizer]
+        return [
+            *checkpoints.named_variables(self._network).values(),
+            *keras_generations.optimizer_state(self._model.optimizer),
+        ]
 
     def restore(self) -> None:
         """Makes the model what it was."""

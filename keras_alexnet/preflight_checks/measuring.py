@@ -14,6 +14,7 @@ import tensorflow as tf
 from data_prep import records
 from data_prep.command_line import UserError
 from keras_alexnet import (
+    augmentations,
     devices,
     input_pipeline,
     preprocessing,
@@ -115,6 +116,7 @@ def _batches(
         seed=options.seed,
         epochs=_GAUGE_PHOTOS + first_steps.FIRST_STEPS,  # however few batches an epoch has
         shuffle_block=max(options.batch_size, 512),
+        augment=augmentations.parse(options.augment),
     )
 
 
@@ -149,7 +151,7 @@ def _of_network(
     few = first_steps.handful(photos)
     some = slice(0, first_steps.HANDFUL)
     gradients = network.gradient_rms(trained, inputs[some], photos[1][some])
-    start = first_steps.State(model)
+    start = first_steps.State(trained, model)
 
     # The handful first: it costs little, and tells more than two or three large batches.
     handful_until = until - (until - time.perf_counter()) * (1 - _HANDFUL_SHARE)

@@ -1,0 +1,232 @@
+"""What the two generations of Keras do differently: each difference once, under one name.
+
+The default stack has Keras 3. The stack of TensorFlow Addons has Keras 2.15, the last that
+TensorFlow 2.15 goes with. Everything else in this project is written for both.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import keras
+import tensorflow as tf
+
+IS_KERAS_2 = keras.__version__.startswith("2.")
+
+
+def tf_variable(variable) -> tf.Variable:
+    """TensorFlow's own variable: Keras 3 has variables of its own around them.
+
+    Args:
+        variable: of Keras or of TensorFlow.
+    """
+    return variable if isinstance(variable, tf.Variable) else variable.value
+
+
+def path_of(variable) -> str:
+    """Where in a network a variable is: "conv1/kernel", with wrappers before it, if any.
+
+    Args:
+        variable: of a network, as `layer.variables` has it; Keras 2's is TensorFlow's, whose name
+            is such a path and ":0".
+    """
+    return getattr(variable, "path", variable.name).split(":")[0]
+
+
+def scaled_loss(optimizer: keras.optimizers.Optimizer, loss: tf.Tensor) -> tf.Tensor:
+    """The loss to differentiate: times the loss scale, where float16 needs one.
+
+    Args:
+        optimizer: of a compiled model.
+        loss: scalar.
+    """
+    if not IS_KERAS_2:
+        return optimizer.scale_loss(loss)
+    return optimizer.get_scaled_loss(loss) if _has_loss_scale(optimizer) else loss
+
+
+def apply_gradients(
+    optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence
+) -> None:
+    """Updates the variables once.
+
+    Args:
+        optimizer: of a compiled model.
+        gradients: of `scaled_loss`, one a variable; of this replica's photos.
+        variables: that the optimizer was built for.
+    """
+    if IS_KERAS_2 and _has_loss_scale(optimizer):
+        gradients = optimizer.get_unscaled_gradients(gradients)
+    optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+
+def optimizer_state(optimizer: keras.optimizers.Optimizer) -> list:
+    """The variables that decide an optimizer's next step, in the same order in both generations.
+
+    With a loss scale its counter and the scale; the number of steps; the learning rate, unless a
+    schedule computes it; and what there is for each weight, in the order of the weights.
+
+    Args:
+        optimizer: built.
+    """
+    inner = inner_optimizer(optimizer)
+    if not IS_KERAS_2:
+        scale = [optimizer.step_counter, optimizer.dynamic_scale] if inner is not optimizer else []
+        return [*scale, *inner.variables]
+    scale = []
+    if inner is not optimizer:
+        state = optimizer._loss_scale
+        scale = [state.counter, state.current_loss_scale]
+    if _is_older(inner):
+        chain = around(inner)
+        # What is around another keeps its own after the other's, as Keras 3's rules do.
+        of_weights = [
+            slot
+            for one in reversed(chain)
+            for slots in one._slots.values()
+            for slot in slots.values()
+        ]
+        steps, rate = inner.iterations, chain[-1]._hyper["learning_rate"]
+    else:
+        steps, *of_weights = inner.variables
+        rate = inner._learning_rate
+    return [*scale, steps, *([rate] if isinstance(rate, tf.Variable) else []), *of_weights]
+
+
+def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer itself, without the loss scale that Keras puts around it for float16."""
+    return optimizer.inner_optimizer if _has_loss_scale(optimizer) else optimizer
+
+
+def around(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    """An optimizer, the one that it is around, and so on to the innermost.
+
+    Args:
+        optimizer: any; in most there is no other.
+    """
+    found = [optimizer]
+    while hasattr(found[-1], "_optimizer"):  # a loss scale's, or of TensorFlow Addons
+        found.append(found[-1]._optimizer)
+    return found
+
+
+def build_optimizer(optimizer: keras.optimizers.Optimizer, variables: Sequence) -> None:
+    """Makes an optimizer's variables, before its first step.
+
+    Args:
+        optimizer: of a compiled model.
+        variables: that it will update.
+    """
+    inner = inner_optimizer(optimizer)
+    if not _is_older(inner):
+        optimizer.build(variables)
+        return
+    # One that is around another would tell the other its step only when it makes one, and only the
+    # next one: further inside, a schedule would not go on.
+    for one in around(inner)[1:]:
+        one._iterations = inner.iterations
+    optimizer._create_all_weights(variables)
+
+
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """The learning rate of the next step.
+
+    Args:
+        optimizer: of a compiled model, built.
+    """
+    inner = inner_optimizer(optimizer)
+    rate = around(inner)[-1]._hyper["learning_rate"] if _is_older(inner) else inner.learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        rate = rate(inner.iterations)
+    return float(rate.numpy())
+
+
+def _is_older(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether it is of Keras 2's older kind, as those of TensorFlow Addons are."""
+    return IS_KERAS_2 and isinstance(optimizer, keras.optimizers.legacy.Optimizer)
+
+
+def _has_loss_scale(optimizer: keras.optimizers.Optimizer) -> bool:
+    return hasattr(optimizer, "inner_optimizer")
+
+
+class _Keras3Rule:
+    """What update rules are made of, above an optimizer of Keras 3: see `UpdateRule`."""
+
+    def index_of(self, variable: tf.Variable) -> int:
+        return self._get_variable_index(variable)
+
+    def path_of(self, variable: tf.Variable) -> str:
+        return path_of(self._trainable_variables[self.index_of(variable)])
+
+    def summed_over_replicas(self, pairs: Iterable[tuple]) -> Iterable[tuple]:
+        return super()._all_reduce_sum_gradients(pairs)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Iterable[tuple]) -> Iterable[tuple]:
+        return self.summed_over_replicas(grads_and_vars)
+
+
+class _Keras2Rule:
+    """The same above an optimizer of Keras 2, whose own step looks its learning rate up."""
+
+    _paths: tuple[str, ...] = ()
+    _rate_of_step = None  # while a step is being made
+
+    def __init__(self, *args, **kwargs) -> None:
+        # XLA would compile each variable's step on a GPU, and knows nothing of places.
+        super().__init__(*args, **{**kwargs, "jit_compile": False})
+
+    def build(self, variables: Sequence) -> None:
+        self._paths = tuple(map(path_of, variables))
+        super().build(variables)
+
+    def index_of(self, variable: tf.Variable) -> int:
+        return self._index_dict[self._var_key(variable)]
+
+    def path_of(self, variable: tf.Variable) -> str:
+        return self._paths[self.index_of(variable)]
+
+    def summed_over_replicas(self, pairs: Iterable[tuple]) -> Iterable[tuple]:
+        return super().aggregate_gradients(pairs)
+
+    def aggregate_gradients(self, grads_and_vars: Iterable[tuple]) -> Iterable[tuple]:
+        return self.summed_over_replicas(grads_and_vars)
+
+    def _update_step(self, gradient, variable) -> None:
+        with tf.name_scope("learning_rate"):
+            learning_rate = tf.convert_to_tensor(super().learning_rate)
+        self.update_step(gradient, variable, learning_rate)
+
+    def update_step(self, gradient, variable, learning_rate) -> None:
+        self._rate_of_step = learning_rate
+        try:
+            super().update_step(gradient, variable)
+        finally:
+            self._rate_of_step = None
+
+    @property
+    def learning_rate(self):
+        """Of the step that is being made, or of the next one."""
+        if self._rate_of_step is not None:
+            return self._rate_of_step
+        if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return self._learning_rate(self.iterations)
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value) -> None:
+        keras.optimizers.Optimizer.learning_rate.fset(self, value)
+
+
+class UpdateRule(_Keras2Rule if IS_KERAS_2 else _Keras3Rule):
+    """The base of what is mixed into an optimizer of Keras, the same above both generations.
+
+    Each class is named before the optimizer's: `class SGD(Rule, keras.optimizers.SGD)`. What it
+    may override, calling `super()`:
+
+    - `build(variables)`: makes the optimizer's variables;
+    - `summed_over_replicas(pairs)`: (gradient, variable) pairs of this replica to those of all;
+    - `update_step(gradient, variable, learning_rate)`: updates one variable, TensorFlow's own.
+
+    `index_of(variable)` and `path_of(variable)` say which one that is, also where a strategy has
+    handed over one replica's copy; `add_variable_from_reference(variable, name)` makes one of its
+    shape, zeros.
+    """

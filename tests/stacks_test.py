@@ -1,0 +1,132 @@
+"""What one stack writes, the other reads: each suite reads what the other's Python has written."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import stand_in
+from train_runs import PROFILE, ROOT, run
+
+from keras_alexnet import AlexNet, checkpoints, export, starting_weights
+from keras_alexnet.keras_generations import IS_KERAS_2
+from keras_alexnet.profile import LAYER_NAMES
+from keras_alexnet.serving import fresh_process
+from keras_alexnet.update_rules import SWA
+
+OTHER = ROOT / (".venv" if IS_KERAS_2 else ".venv-addons") / "bin" / "python"
+
+pytestmark = pytest.mark.skipif(
+    not OTHER.exists(), reason=f"{OTHER} is not there: make test and make test-addons make both"
+)
+
+
+def there(call):
+    """Calls a function of this file under the other stack."""
+    script = f"import sys; sys.path.insert(0, 'tests'); import conftest, stacks_test as t; t.{call}"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [OTHER, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def network():
+    return AlexNet(PROFILE, classes=3, classifier_activation=None, seed=1)
+
+
+def photos():
+    return np.random.default_rng(0).normal(0, 60, (2, 224, 224, 3)).astype(np.float32)
+
+
+def write_weights(folder):
+    model = network()
+    model.save_weights(f"{folder}/alexnet.weights.h5")
+    np.save(f"{folder}/logits.npy", model(photos(), training=False))
+
+
+def test_a_file_of_weights_is_read(tmp_path):
+    there(f"write_weights({str(tmp_path)!r})")
+    path, logits = f"{tmp_path}/alexnet.weights.h5", np.load(tmp_path / "logits.npy")
+    read = AlexNet(PROFILE, classes=3, classifier_activation=None, weights=path)
+    np.testing.assert_allclose(read(photos()), logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
+    started = network()
+    for layer in started.layers:
+        layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
+    assert starting_weights.load(started, path) == list(LAYER_NAMES)
+    np.testing.assert_array_equal(started(photos()), read(photos()))
+
+
+SERVED_PHOTOS = [stand_in.photo(300, 280, seed=seed) for seed in range(3)]
+
+
+def served_answers(version):
+    """What a version says, by either of TensorFlow's loaders."""
+    request = fresh_process.Request("ten_crop", {"image_bytes": np.array(SERVED_PHOTOS, object)})
+    return [by(version, [request])[0] for by in fresh_process.LOADERS.values()]
+
+
+def write_export(folder):
+    export.export(
+        trained=stand_in.trained_run(), photos=[stand_in.photo()], export_dir=f"{folder}/birds"
+    )
+    answer = served_answers(f"{folder}/birds/1")[0]
+    np.savez(f"{folder}/answer.npz", scores=answer["scores"], class_ids=answer["class_ids"])
+
+
+def test_an_export_is_served(tmp_path):
+    there(f"write_export({str(tmp_path)!r})")
+    expected = np.load(tmp_path / "answer.npz")
+    for answer in served_answers(str(tmp_path / "birds" / "1")):
+        np.testing.assert_array_equal(answer["class_ids"], expected["class_ids"])
+        np.testing.assert_allclose(answer["scores"], expected["scores"], atol=1e-4)
+        assert answer["valid"].all()
+
+
+RECIPES = {
+    "momentum": {},
+    "no momentum": {"momentum": 0.0, "schedule": "steps"},
+    "adam, average": {"optimizer": "adam", "learning_rate": 1e-4, "ema": 0.9},
+    "float16": {"precision": "float16", "strategy": "one_device"},
+    "columns": {"strategy": "column_parallel"},
+    "SGDW, average": {
+        "optimizer": "tfa:SGDW",
+        "optimizer_options": {"weight_decay": 1e-5, "momentum": 0.9},
+        "swa": SWA(2, 2),
+    },
+    "AdamW": {
+        "optimizer": "tfa:AdamW",
+        "optimizer_options": {"weight_decay": 1e-5},
+        "learning_rate": 1e-4,
+    },
+}
+
+
+def train(data_dir, folder, name):
+    run(data_dir, folder, epochs=2, **RECIPES[name])
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_a_run_goes_on_from_a_checkpoint(data_dir, tmp_path, name):
+    """As it went on there: with the same photos, masks and momentum."""
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    there(f"train({str(data_dir)!r}, {str(theirs)!r}, {name!r})")
+    shutil.copytree(theirs, ours)
+    shutil.rmtree(ours / "checkpoints" / "epoch-0002")
+    train(data_dir, ours, name)
+    end, again = (checkpoints.read(str(folder)) for folder in (theirs, ours))
+    start = np.load(ours / "checkpoints" / "epoch-0001" / "weights.npz")
+    assert end.weights.keys() == again.weights.keys()
+    for key, value in end.weights.items():
+        moved = np.abs(value - start[key]).max()
+        tolerance = (0.2 if name == "float16" else 0.02) * moved
+        np.testing.assert_allclose(again.weights[key], value, rtol=0, atol=tolerance, err_msg=key)
+    for one, other in zip(end.optimizer, again.optimizer, strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+    lines = [
+        json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+        for folder in (theirs, ours)
+    ]
+    assert lines[0] == lines[1]

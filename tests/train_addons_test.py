@@ -1,0 +1,175 @@
+"""Whole runs with optimizers of TensorFlow Addons, or Keras' own equals, and with averages."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from train_runs import PROFILE, ROOT, assert_same_run, metrics_of, places_of, run
+
+from data_prep.command_line import UserError
+from keras_alexnet import checkpoints, evaluate, workdir
+from keras_alexnet.keras_generations import IS_KERAS_2
+from keras_alexnet.training_options import RunOptions
+from keras_alexnet.update_rules import SWA
+
+EACH_STEP = RunOptions(checkpoint_seconds=0.0, keep=100)
+ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="TensorFlow Addons is not on this stack")
+SGDW = {
+    "optimizer": "tfa:SGDW",
+    "optimizer_options": {"weight_decay": 1e-5, "momentum": 0.9},
+    "learning_rate": 0.01,
+}
+LOOKAHEAD = {
+    "optimizer": "tfa:Lookahead",
+    "optimizer_options": {"inner": {"name": "SGD", "momentum": 0.9}, "sync_period": 3},
+    "learning_rate": 0.01,
+}
+NOVOGRAD = {"optimizer": "tfa:NovoGrad", "learning_rate": 0.001}
+LAMB = {"optimizer": "tfa:LAMB", "learning_rate": 0.001}
+# Two replicas where nothing else is said.
+RUNS = {
+    "SGDW": {**SGDW, "schedule": "plateau"},
+    "SGDW, SWA, bfloat16": {**SGDW, "swa": SWA(2, 2), "precision": "bfloat16"},
+    "LAMB, average": {**LAMB, "ema": 0.9, "schedule": "cosine", "strategy": "one_device"},
+    "sgd, SWA": {"swa": SWA(1, 3), "strategy": "one_device"},
+}
+RUNS_OF_ADDONS = {
+    "Lookahead": {**LOOKAHEAD, "schedule": "plateau"},
+    "Lookahead, SWA": {**LOOKAHEAD, "swa": SWA(2, 2), "schedule": "cosine"},
+    "NovoGrad": {**NOVOGRAD, "ema": 0.9, "precision": "bfloat16", "schedule": "steps"},
+    "COCOB": {"optimizer": "tfa:COCOB", "schedule": "plateau", "strategy": "one_device"},
+}
+ALL = [*RUNS.items(), *(pytest.param(*run, marks=ADDONS) for run in RUNS_OF_ADDONS.items())]
+
+
+@pytest.mark.parametrize(("name", "recipe"), ALL)
+def test_a_run_goes_on_bit_for_bit(data_dir, tmp_path, name, recipe):
+    """As after a kill in the first epoch, between two, and in the second."""
+    recipe = {"epochs": 2, "patience": 1, **recipe}
+    whole = tmp_path / "whole"
+    run(data_dir, whole, run_options=EACH_STEP, **recipe)
+    places = places_of(whole)
+    for place in ((0, 3), (1, 0), (1, 2)):
+        again = tmp_path / "again"
+        shutil.copytree(whole, again)
+        for later in places[places.index(place) + 1 :]:
+            step = f"-step-{later.step:06d}" if later.step else ""
+            shutil.rmtree(again / "checkpoints" / f"epoch-{later.epoch:04d}{step}")
+        run(data_dir, again, run_options=RunOptions(keep=100), **recipe)
+        assert_same_run(whole, again)
+        shutil.rmtree(again)
+    losses = [line["cross_entropy"] for line in metrics_of(whole)]
+    assert losses[1] < losses[0]
+
+
+KILLED = {"SGDW": SGDW, "Lookahead": LOOKAHEAD, "NovoGrad": NOVOGRAD}
+
+
+def train(data_dir, folder, name):
+    run(data_dir, folder, run_options=EACH_STEP, strategy="one_device", **KILLED[name])
+
+
+@pytest.mark.parametrize(
+    "name", ["SGDW", *(pytest.param(name, marks=ADDONS) for name in ("Lookahead", "NovoGrad"))]
+)
+def test_a_killed_run_ends_as_the_one_that_was_not(data_dir, tmp_path, name):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(data_dir, whole, name)
+    script = (
+        "import sys; sys.path.insert(0, 'tests'); import conftest, train_addons_test as t; "
+        f"t.train({str(data_dir)!r}, {str(killed)!r}, {name!r})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not places_of(killed):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert places_of(killed)[-1] < checkpoints.Place(3), "it was whole before it could be killed"
+    train(data_dir, killed, name)
+    assert_same_run(whole, killed)
+
+
+@pytest.mark.parametrize(
+    "recipe", [SGDW, pytest.param(LOOKAHEAD, marks=ADDONS), pytest.param(NOVOGRAD, marks=ADDONS)]
+)
+def test_one_and_two_replicas_compute_the_same(data_dir, tmp_path, recipe):
+    profile = dataclasses.replace(PROFILE, dropout_rate=0.0)
+    for strategy in ("mirrored", "one_device"):
+        run(data_dir, tmp_path / strategy, profile, strategy=strategy, epochs=2, ema=0.5, **recipe)
+    two, one = (checkpoints.read(str(tmp_path / name)) for name in ("mirrored", "one_device"))
+    for arrays, others in ((two.weights, one.weights), (two.averages, one.averages)):
+        for name, value in arrays.items():
+            tolerance = 1e-3 * np.abs(value).max() + 1e-6
+            np.testing.assert_allclose(others[name], value, rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("recipe", [{}, SGDW, pytest.param(LOOKAHEAD, marks=ADDONS)])
+def test_a_plateau_lowers_the_rate(data_dir, tmp_path, recipe):
+    changes = {"epochs": 5, "strategy": "one_device", "learning_rate": 0.0, **recipe}
+    changes["learning_rate"] = 1e-9  # nothing is learned
+    run(data_dir, tmp_path / "run", **changes)
+    lines = metrics_of(tmp_path / "run")
+    rates = [line["learning_rate"] for line in lines]
+    np.testing.assert_allclose(rates, [1e-9, 1e-9, 1e-10, 1e-11, 1e-12], rtol=1e-5)
+    kept = checkpoints.read(str(tmp_path / "run"))
+    assert kept.optimizer[1] == np.float32(rates[-1]), "the optimizer's own"
+
+
+@pytest.mark.parametrize("recipe", [{}, SGDW])
+def test_the_mean_of_the_weights_is_what_is_validated_evaluated_and_kept(
+    data_dir, tmp_path, recipe
+):
+    """Of 8 steps those after the third, fifth and seventh."""
+    folder = tmp_path / "run"
+    changes = {"epochs": 2, "strategy": "one_device", "swa": SWA(2, 2), **recipe}
+    run(data_dir, folder, run_options=EACH_STEP, **changes)
+    by_step = {
+        4 * place.epoch + place.step: np.load(path)["fc8/kernel"].astype(np.float64)
+        for place in places_of(folder)
+        for path in (folder / "checkpoints").glob(
+            f"epoch-{place.epoch:04d}"
+            + (f"-step-{place.step:06d}" if place.step else "")
+            + "/weights.npz"
+        )
+    }
+    mean = (by_step[3] + by_step[5] + by_step[7]) / 3
+    trained = workdir.load_run(str(folder), "last")
+    kernel = trained.model.get_layer("fc8").get_weights()[0]
+    np.testing.assert_allclose(kernel, mean, rtol=0, atol=1e-6 * np.abs(mean).max())
+    assert np.abs(kernel - by_step[8]).max() > 1e-4 * np.abs(mean).max()
+    figures = evaluate.evaluate(trained=trained, data_dir=str(data_dir))
+    assert figures["top1"] == pytest.approx(metrics_of(folder)[-1]["val_top1"])
+
+
+@ADDONS
+def test_lookahead_begins_at_the_weights_that_a_run_starts_from(data_dir, tmp_path):
+    run(data_dir, tmp_path / "first", epochs=1, strategy="one_device")
+    changes = {**LOOKAHEAD, "init_weights": str(tmp_path / "first"), "learning_rate": 1e-9}
+    changes["optimizer_options"] = {"inner": {"name": "SGD"}, "sync_period": 1}
+    run(data_dir, tmp_path / "second", epochs=1, seed=9, strategy="one_device", **changes)
+    first, second = (checkpoints.read(str(tmp_path / name)).weights for name in ("first", "second"))
+    for name in ("conv1/kernel", "fc6/kernel"):
+        np.testing.assert_allclose(second[name], first[name], rtol=0, atol=1e-6)
+
+
+def test_a_run_of_other_options_refuses(data_dir, tmp_path):
+    run(data_dir, tmp_path / "run", epochs=1, strategy="one_device", **SGDW)
+    described = json.loads((tmp_path / "run" / "run.json").read_text())["options"]
+    assert described["optimizer_options"] == SGDW["optimizer_options"]
+    other = {**SGDW, "optimizer_options": {"weight_decay": 2e-5, "momentum": 0.9}}
+    message = r"optimizer_options.weight_decay: there 1e-05, .*allow_changed_flags=optimizer_option"
+    with pytest.raises(UserError, match=message):
+        run(data_dir, tmp_path / "run", epochs=1, strategy="one_device", **other)
+
+
+@pytest.mark.skipif(IS_KERAS_2, reason="TensorFlow Addons is on this stack")
+def test_what_this_stack_has_not_is_told_before_there_is_a_folder(data_dir, tmp_path):
+    with pytest.raises(UserError, match=r"NovoGrad needs TensorFlow Addons"):
+        run(data_dir, tmp_path / "run", **NOVOGRAD)
+    assert not (tmp_path / "run").exists()
