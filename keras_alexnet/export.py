@@ -9,7 +9,7 @@ trained network does. Try it with keras_alexnet.serving.local_server.
 Beside the versions, in MODELS/alexnet/serving, lie files to start TF Serving with.
 
 With --format=tflite, files for phones are written instead, MODELS/alexnet/tflite/alexnet-*.tflite,
-and how accurate they are on the validation photos is told beside the network and the newest version.
+and measured on the validation photos, beside the network and the newest version.
 
 With --verify nothing is written: the newest version, or the one of --version, is compared with its
 checksums.json, loaded in a process without this project by both of TensorFlow's loaders, TF

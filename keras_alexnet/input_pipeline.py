@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import broken_records, record_order, stored_photos, views
+from keras_alexnet import augmentations, broken_records, record_order, stored_photos, views
 from keras_alexnet.profiles import Profile
 from keras_alexnet.record_order import Share
 
@@ -43,6 +43,7 @@ def train_dataset(
     cache: str = "none",
     quiet_steps: Sequence[tuple[int, int | None]] = (),
     shard_paths: Mapping[str, str] = _NOWHERE_ELSE,
+    augment: Sequence[augmentations.Augmentation] = (),
 ) -> tf.data.Dataset:
     """Crops of the train split as the profile draws them, epoch after epoch.
 
@@ -77,11 +78,13 @@ def train_dataset(
         quiet_steps: ranges (from, to) of steps without colour noise; counted from the first step
             of epoch 0; `to` is exclusive, None for no end.
         shard_paths: where shards are that are not to be read from `data_dir`, by their names.
+        augment: K augmentations that the photos are to have on the device; their draws are here.
 
     Yields:
         ({"image": uint8 [B, S, S, 3], "offset": int32 [B, 2], "flip": uint8 [B],
         "noise": float32 [B, 3]}, label int64 [B], from 0), `share.batches` times a step,
-        `train_steps(...)` steps an epoch. B is `share.of_replica(batch_size)`.
+        `train_steps(...)` steps an epoch. B is `share.of_replica(batch_size)`. With augmentations
+        the features also have "augment": float32 [B, K, 4].
 
     Raises:
         UserError: the split has fewer records than a batch, the batch does not divide among the
@@ -97,7 +100,9 @@ def train_dataset(
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         view_seed = tf.stack([tf.constant(seed * 4 + _VIEWS, tf.int64), epoch])
 
-        def add_draws(step: tf.Tensor, tickets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def add_draws(
+            step: tf.Tensor, tickets: tf.Tensor
+        ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
             first = step * batch_size + share.worker * own
             offsets, flips, noise = views.random_views(
                 view_seed, first, own, profile, photo_format.short_side
@@ -105,15 +110,20 @@ def train_dataset(
             if quiet_steps:
                 is_quiet = _is_within(epoch * steps + step, quiet_steps)
                 noise = tf.where(is_quiet, tf.zeros_like(noise), noise)
-            return tickets, offsets, tf.cast(flips, tf.uint8), noise
+            drawn = {"offset": offsets, "flip": tf.cast(flips, tf.uint8), "noise": noise}
+            if augment:
+                drawn["augment"] = augmentations.draws(view_seed, first, own, augment)
+            return tickets, drawn
 
         def to_example(
-            ticket: tf.Tensor, offset: tf.Tensor, flip: tf.Tensor, noise: tf.Tensor
+            ticket: tf.Tensor, drawn: dict[str, tf.Tensor]
         ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
             features = stored_photos.parse(source.fetch(ticket), photo_format)
-            image = stored_photos.decode_part(features, photo_format, offset, profile.input_size)
-            view = {"image": image, "offset": offset, "flip": flip, "noise": noise}
-            return view, features["image/class/label"] - manifest.label_offset
+            image = stored_photos.decode_part(
+                features, photo_format, drawn["offset"], profile.input_size
+            )
+            label = features["image/class/label"] - manifest.label_offset
+            return {"image": image, **drawn}, label
 
         # Of the graph of this function alone. Dataset.shuffle mixes the process' seed into its own,
         # and, where that is 0, compares the two in Python, which a tensor does not bear.
@@ -226,12 +236,22 @@ def eval_dataset(
     return _finish(dataset, steps * share.batches)
 
 
-def central_views(dataset: tf.data.Dataset, profile: Profile) -> tf.data.Dataset:
+def central_views(
+    dataset: tf.data.Dataset,
+    profile: Profile,
+    augment: Sequence[augmentations.Augmentation] = (),
+) -> tf.data.Dataset:
     """The central crop of each photo of an `eval_dataset`, in the form of a `train_dataset`.
 
+    Args:
+        dataset: of `eval_dataset`.
+        profile: its `input_size` is the side of the crop.
+        augment: that of `train_dataset`.
+
     Yields:
-        ({"image", "offset", "flip", "noise"}, label, weight), with no flip. The noise, which only
-        training looks at, is of zeros: the model takes one structure of both datasets.
+        ({"image", "offset", "flip", "noise"}, label, weight), with no flip. The noise, and the
+        draws "augment" where there are any, which only training looks at, are of zeros: the model
+        takes one structure of both datasets.
     """
 
     def to_view(image: tf.Tensor, label: tf.Tensor, weight: tf.Tensor) -> tuple:
@@ -243,6 +263,8 @@ def central_views(dataset: tf.data.Dataset, profile: Profile) -> tf.data.Dataset
             "flip": tf.fill([batch], tf.constant(view.flip, tf.uint8)),
             "noise": tf.zeros([batch, 3]),
         }
+        if augment:
+            features["augment"] = augmentations.no_draws(batch, augment)
         return features, label, weight
 
     return dataset.map(to_view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from data_prep.records import Statistics
+from keras_alexnet import augmentations
 from keras_alexnet.mean_subtraction import row_of, subtract_mean
 from keras_alexnet.profiles import Profile, get_profile
 from keras_alexnet.views import View, central_view, crop
@@ -205,21 +206,32 @@ class NetworkInput(keras.layers.Layer):
     Input: a dict of "image" (uint8 [B, S, S, 3]), "offset" (int32 [B, 2]), "flip" (uint8 [B], 1 to
     mirror: Keras under MirroredStrategy takes means of a batch, which bool has not) and "noise"
     (float32 [B, 3]), which is looked at in training alone: validation in a run sees
-    neither noise nor its divisor. Output: float32 [B, S, S, 3], under every dtype policy.
+    neither noise nor its divisor. With augmentations also "augment", their draws (float32
+    [B, K, 4]), likewise. Output: float32 [B, S, S, 3], under every dtype policy.
 
     Not serializable: it holds a data set's statistics, which an exported graph has as constants.
     """
 
-    def __init__(self, profile: Profile, statistics: Statistics, **kwargs):
+    def __init__(
+        self,
+        profile: Profile,
+        statistics: Statistics,
+        augment: Sequence[augmentations.Augmentation] = (),
+        **kwargs,
+    ):
         # Without autocast, or mixed precision would round the noise to 8 bits on the way in.
         super().__init__(dtype="float32", autocast=False, **kwargs)
         self._profile = profile
         self._statistics = statistics
+        self._augment = tuple(augment)
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Network input of the crops."""
+        crops = inputs["image"]
+        if training and self._augment:
+            crops = augmentations.change(crops, inputs["augment"], self._augment)
         return network_input(
-            inputs["image"],
+            crops,
             offsets=inputs["offset"],
             flips=tf.cast(inputs["flip"], tf.bool),
             colour_noise=inputs["noise"] if training else None,

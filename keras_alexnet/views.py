@@ -4,7 +4,7 @@ A photo is stored as 256x256 RGB. A view is a crop of it with the side of the pr
 it is or mirrored. All functions work in graphs and eagerly.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -109,6 +109,26 @@ def random_views(
     noise_seed = tf.random.experimental.stateless_fold_in(seed, 1)
     noise = _rows(tf.raw_ops.StatelessRandomNormalV2, noise_seed, first, count)
     return offsets, flips, noise[:, :3]
+
+
+def uniform_draws(
+    seed: tf.Tensor, first: int | tf.Tensor, count: int, streams: Sequence[int]
+) -> tf.Tensor:
+    """More draws for photos in a row: a function of seed, place and stream, as `random_views`.
+
+    Args:
+        seed: int64 [2].
+        first: place of the first of the photos in the order of the epoch, from 0.
+        count: how many photos.
+        streams: K numbers above 1; those below are what `random_views` draws from.
+
+    Returns:
+        float32 [count, K, 4], from 0 to below 1.
+    """
+    first = tf.cast(first, tf.int64)
+    seeds = [tf.random.experimental.stateless_fold_in(seed, stream) for stream in streams]
+    draw = tf.raw_ops.StatelessRandomUniformV2
+    return tf.stack([_rows(draw, own, first, count) for own in seeds], axis=1)
 
 
 def _rows(

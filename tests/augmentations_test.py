@@ -1,0 +1,381 @@
+"""Each augmentation against the same arithmetic in NumPy, in float64, on whichever stack runs."""
+
+import dataclasses
+import math
+import shutil
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import stand_in
+import tensorflow as tf
+from absl import flags
+from PIL import Image, ImageEnhance
+from train_runs import PROFILE, assert_same_run, metrics_of, options, places_of, run
+
+from data_prep import records
+from data_prep.command_line import UserError
+from keras_alexnet import (
+    addons,
+    augmentations,
+    checkpoints,
+    input_pipeline,
+    preprocessing,
+    training_options,
+    views,
+)
+from keras_alexnet import flags as training_flags
+from keras_alexnet.checkpoints import Place
+from keras_alexnet.keras_generations import IS_KERAS_2
+from keras_alexnet.preflight import preflight
+from keras_alexnet.profiles import PROFILES
+from keras_alexnet.training_options import RunOptions
+
+SIDE = 63
+GRAIN = np.random.default_rng(0).integers(-30, 31, [4, SIDE, SIDE, 3])
+SMOOTH = np.stack([stand_in.pixels(SIDE, SIDE, seed) for seed in range(4)])
+PHOTOS = np.clip(SMOOTH + GRAIN, 0, 255).astype(np.uint8)
+DRAWS = np.array(
+    [[0.0, 0.0, 0.0, 0.0], [0.1, 0.9, 0.3, 0.6], [0.49, 0.51, 0.8, 0.2], [0.99, 0.2, 0.7, 0.4]]
+)
+WITH_ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="TensorFlow Addons is not on this stack")
+WITHOUT_ADDONS = pytest.mark.skipif(IS_KERAS_2, reason="TensorFlow Addons is on this stack")
+
+
+def either_way(draw, strength):
+    return (2 * draw - 1) * strength
+
+
+def moved(photo, to_source):
+    """Each pixel of the result between the four around its place in the photo, 128 outside."""
+    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float64)
+    source_x, source_y = to_source(x, y)
+    places = [source_y, source_x]
+    return np.stack(
+        [
+            scipy.ndimage.map_coordinates(
+                # A frame of what is outside, so that the outermost pixels are blended with it.
+                np.pad(photo[..., channel].astype(np.float64), 1, constant_values=128),
+                [place + 1 for place in places],
+                order=1,
+                mode="constant",
+                cval=128,
+            )
+            for channel in range(3)
+        ],
+        axis=-1,
+    )
+
+
+def rotated(photo, draws):
+    angle, middle = math.radians(either_way(draws[0], 20)), (SIDE - 1) / 2
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return moved(
+        photo,
+        lambda x, y: (
+            cosine * (x - middle) - sine * (y - middle) + middle,
+            sine * (x - middle) + cosine * (y - middle) + middle,
+        ),
+    )
+
+
+def translated(photo, draws):
+    dx, dy = either_way(draws[:2], 9.5)
+    return moved(photo, lambda x, y: (x - dx, y - dy))
+
+
+def sheared_x(photo, draws):
+    level, middle = either_way(draws[0], 0.3), (SIDE - 1) / 2
+    return moved(photo, lambda x, y: (x + level * (y - middle), y))
+
+
+def sheared_y(photo, draws):
+    level, middle = either_way(draws[0], 0.3), (SIDE - 1) / 2
+    return moved(photo, lambda x, y: (x, y + level * (x - middle)))
+
+
+def cut_out(photo, draws):
+    top, left = (int(draw * SIDE) - 10 for draw in draws[:2])
+    result = photo.astype(np.float64)
+    result[max(top, 0) : top + 20, max(left, 0) : left + 20] = 128
+    return result
+
+
+def in_yiq(photo, draws):
+    hue = either_way(draws[0], 0.4)
+    saturation, value = 1 + either_way(draws[1:3], 0.4)
+    to_yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+    y, i, q = np.moveaxis(photo @ to_yiq.T, -1, 0)
+    chroma = (i + 1j * q) * np.exp(1j * hue) * saturation
+    yiq = np.stack([y, chroma.real, chroma.imag], axis=-1) * value
+    return np.clip(yiq @ np.linalg.inv(to_yiq).T, 0, 255)
+
+
+def blurred(photo, draws):
+    if draws[0] >= 0.5:
+        return photo
+    blur = {"sigma": (1.5, 1.5, 0), "mode": "mirror", "truncate": 5 / 1.5}
+    return scipy.ndimage.gaussian_filter(photo.astype(np.float64), **blur)
+
+
+def sharpened(photo, draws):
+    kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]])[..., None] / 13
+    smooth = scipy.ndimage.convolve(photo.astype(np.float64), kernel)
+    result = photo.astype(np.float64)
+    inner = (slice(1, -1), slice(1, -1))
+    result[inner] = smooth[inner] + (1 + either_way(draws[0], 0.8)) * (photo - smooth)[inner]
+    return np.round(np.clip(result, 0, 255))
+
+
+def median(photo, draws):
+    if draws[0] >= 0.5:
+        return photo
+    return scipy.ndimage.median_filter(photo, size=(5, 5, 1), mode="mirror")
+
+
+# Largest difference, grey levels: float32's rounding of places, or of a half to whole levels.
+REFERENCES = {
+    "rotate:20": (rotated, 0.01),
+    "translate:9.5": (translated, 0.01),
+    "shear_x:0.3": (sheared_x, 0.01),
+    "shear_y:0.3": (sheared_y, 0.01),
+    "cutout:20": (cut_out, 0),
+    "hsv_in_yiq:0.4": (in_yiq, 0.001),
+    "gaussian_filter2d:1.5": (blurred, 0.001),
+    "sharpness:0.8": (sharpened, 1.0),
+    "median_filter2d:5": (median, 0),
+}
+HERE = [text for text in REFERENCES if IS_KERAS_2 or not text.startswith("median")]
+
+
+def changed(texts, photos=PHOTOS, drawn=DRAWS):
+    """In a graph, as in training."""
+    chosen = augmentations.parse(texts)
+    repeated = np.repeat(drawn[:, None], len(chosen), axis=1).astype(np.float32)
+    function = tf.function(lambda images, draws: augmentations.change(images, draws, chosen))
+    return function(tf.constant(photos), tf.constant(repeated)).numpy()
+
+
+def assert_is_reference(text, result):
+    reference, tolerance = REFERENCES[text]
+    expected = np.stack([reference(photo, row) for photo, row in zip(PHOTOS, DRAWS, strict=True)])
+    assert np.abs(expected - PHOTOS).max() > 10, "the reference changes nothing"
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance)
+    assert np.mean(np.abs(result - expected) > 0.01) < 1e-3, "halves alone may be rounded otherwise"
+
+
+@pytest.mark.parametrize("text", HERE)
+def test_an_augmentation_is_what_numpy_computes(text):
+    assert_is_reference(text, changed([text]))
+
+
+@WITH_ADDONS
+@pytest.mark.parametrize("text", [text for text in HERE if not text.startswith("median")])
+def test_tensorflow_computes_what_addons_do(text, monkeypatch):
+    monkeypatch.setattr(addons, "IMAGE_OPERATIONS", {})
+    assert_is_reference(text, changed([text]))
+
+
+def test_every_augmentation_has_a_reference():
+    assert {text.partition(":")[0] for text in REFERENCES} == set(augmentations.KINDS)
+    streams = [kind.stream for kind in augmentations.KINDS.values()]
+    assert len(set(streams)) == len(streams)
+    assert min(streams) > 1, "what views.random_views draws from"
+
+
+def test_sharpness_is_pillows():
+    for index, row in enumerate(DRAWS):
+        enhanced = ImageEnhance.Sharpness(Image.fromarray(PHOTOS[index]))
+        expected = np.asarray(enhanced.enhance(1 + either_way(row[0], 0.8)), np.float64)
+        # Pillow rounds the smooth photo too.
+        difference = changed(["sharpness:0.8"])[index] - expected
+        assert np.abs(difference).max() <= 1 + 0.8
+
+
+def test_augmentations_follow_one_another_in_the_order_that_was_given():
+    one, other = changed(["rotate:20", "cutout:20"]), changed(["cutout:20", "rotate:20"])
+    assert np.abs(one - other).max() > 10
+    np.testing.assert_array_equal(
+        one, changed(["cutout:20"], changed(["rotate:20"])), err_msg="first turned, then cut out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["rotate", "spin"], r"takes rotate, translate, .*, but 'spin' was asked for"),
+        (["rotate:400"], r"above 0 and up to 180, but got '400'; its usual is rotate:15"),
+        (["rotate:much"], r"but got 'much'"),
+        (["rotate:nan"], r"but got 'nan'"),
+        (["cutout:0"], r"but got '0'"),
+        (["cutout:7"], r"in steps of 2, but got '7'"),
+        (["rotate", "cutout", "rotate:3"], r"but rotate came twice"),
+    ],
+)
+def test_a_mistake_is_one_line(texts, message):
+    with pytest.raises(UserError, match=message) as error:
+        augmentations.parse(texts)
+    assert "\n" not in str(error.value)
+
+
+@WITHOUT_ADDONS
+def test_what_this_stack_has_not_is_said_to_be_on_the_other():
+    with pytest.raises(UserError, match=r"needs TensorFlow Addons.*\.\[addons\].*rotate, transl"):
+        augmentations.parse(["median_filter2d"])
+
+
+def test_a_strength_that_is_not_named_is_the_usual_one():
+    chosen = augmentations.parse([" rotate", "cutout:32"])
+    assert list(map(str, chosen)) == ["rotate:15", "cutout:32"]
+    assert augmentations.parse(list(map(str, chosen))) == chosen
+    assert augmentations.parse(None) == ()
+
+
+def options_of(*arguments):
+    values = flags.FlagValues()
+    training_flags.define_training(values)
+    values(["train", *arguments])
+    return training_options.options_from_flags(values, PROFILES["paper"])
+
+
+def test_the_flag_is_a_list_whose_strengths_are_kept_with_the_run():
+    assert options_of("--augment=cutout,rotate:3").augment == ("cutout:64", "rotate:3")
+    assert options_of().augment is None, "as in the run.json of runs before there was the flag"
+    assert training_options.flags_behind("options.augment") == {"augment"}
+    with pytest.raises(UserError, match="but 'spin' was asked for"):
+        options_of("--augment=spin")
+
+
+def test_draws_depend_on_seed_and_place_alone():
+    seed = tf.constant([3, 0], tf.int64)
+    both = augmentations.parse(["rotate", "cutout"])
+    whole = augmentations.draws(seed, 0, 64, both).numpy()
+    np.testing.assert_array_equal(augmentations.draws(seed, 24, 8, both), whole[24:32])
+    cutout = augmentations.draws(seed, 0, 64, both[1:]).numpy()
+    np.testing.assert_array_equal(cutout, whole[:, 1:], err_msg="rotate is another stream")
+    assert whole.min() >= 0
+    assert whole.max() < 1
+    assert len(np.unique(whole)) > 500
+    next_epoch = tf.constant([3, 1], tf.int64)
+    assert not np.array_equal(augmentations.draws(next_epoch, 0, 64, both), whole)
+    _, _, noise = views.random_views(seed, 0, 64, PROFILE)
+    assert noise.shape == (64, 3)
+    for stream in (0, 1):
+        assert abs(np.corrcoef(whole[:, stream, 0], noise[:, 0])[0, 1]) < 0.4
+
+
+def take(data_dir, first_step=0, **options):
+    dataset = input_pipeline.train_dataset(
+        str(data_dir),
+        records.read_manifest(data_dir),
+        profile=PROFILE,
+        batch_size=8,
+        seed=3,
+        first_step=first_step,
+        **options,
+    )
+    return [features for features, _ in dataset]
+
+
+def test_a_batch_has_its_draws_from_whichever_step_it_is_read(data_dir):
+    chosen = augmentations.parse(["translate", "hsv_in_yiq"])
+    whole, plain = take(data_dir, augment=chosen), take(data_dir)
+    assert whole[0]["augment"].shape == (8, 2, 4)
+    for features, other in zip(whole, plain, strict=True):
+        for name in other:
+            np.testing.assert_array_equal(features[name], other[name], err_msg=name)
+    for features, other in zip(take(data_dir, 2, augment=chosen), whole[2:], strict=True):
+        np.testing.assert_array_equal(features["augment"], other["augment"])
+    halves = [
+        take(data_dir, augment=chosen, share=input_pipeline.Share(2, worker, 2))
+        for worker in range(2)
+    ]
+    for one, other, both in zip(*halves, whole, strict=True):
+        joined = np.concatenate([one["augment"], other["augment"]])
+        np.testing.assert_array_equal(joined, both["augment"])
+
+
+def test_the_network_sees_the_changed_photo_in_training_and_its_own_in_validation():
+    profile = dataclasses.replace(PROFILE, colour_noise=None)
+    size = profile.input_size
+    chosen = augmentations.parse(["cutout:100"])
+    features = {
+        "image": tf.fill([2, size, size, 3], tf.constant(7, tf.uint8)),
+        "offset": tf.zeros([2, 2], tf.int32),
+        "flip": tf.constant([0, 1], tf.uint8),
+        "noise": tf.zeros([2, 3]),
+        "augment": tf.constant([[[0.5] * 4]] * 2),
+    }
+    with_augment, without = (
+        preprocessing.NetworkInput(profile, stand_in.statistics(), augment)
+        for augment in (chosen, ())
+    )
+    for training in (False, True):
+        seen, own = (layer(features, training=training) for layer in (with_augment, without))
+        levels = np.round(np.abs(seen - own) / profile.pixel_scale, 3)
+        if training:
+            assert levels.max() == 121
+            assert np.sum(levels > 0) == 2 * 100 * 100 * 3
+        else:
+            assert not levels.any()
+
+
+AUGMENT = ("rotate:20", "cutout:64", "hsv_in_yiq:0.3", "gaussian_filter2d:1", "sharpness:0.9")
+
+
+def test_a_run_that_goes_on_from_its_first_step_ends_as_the_one_that_was_not_stopped(
+    data_dir, tmp_path
+):
+    """With a checkpoint after each step; the second folder loses all but the first of them."""
+    often = RunOptions(checkpoint_seconds=0.0, keep=8)
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    changes = {"augment": AUGMENT, "epochs": 1, "batch_size": 16}  # two steps
+    run(data_dir, whole, run_options=often, **changes)
+    assert Place(0, 1) in places_of(whole)
+    shutil.copytree(whole, resumed)
+    for path in (resumed / "checkpoints").iterdir():
+        if path.name != "epoch-0000-step-000001" and path.name.startswith("epoch-"):
+            shutil.rmtree(path)
+    assert places_of(resumed) == [Place(0, 1)]
+    run(data_dir, resumed, run_options=often, **changes)
+    assert_same_run(whole, resumed)
+
+    plain = tmp_path / "plain"
+    run(data_dir, plain, epochs=1, batch_size=16)
+    assert metrics_of(plain)[0]["loss"] != metrics_of(whole)[0]["loss"]
+    kernels = [checkpoints.read(str(folder)).weights["conv1/kernel"] for folder in (plain, whole)]
+    assert not np.array_equal(*kernels)
+    with pytest.raises(UserError, match="allow_changed_flags=augment"):
+        run(data_dir, plain, **changes)
+
+
+def test_one_and_two_replicas_see_the_same_photos(data_dir, tmp_path):
+    profile = dataclasses.replace(PROFILE, dropout_rate=0.0)
+    for strategy in ("mirrored", "one_device"):
+        run(data_dir, tmp_path / strategy, profile, strategy=strategy, epochs=1, augment=AUGMENT)
+    two, one = (metrics_of(tmp_path / strategy)[0] for strategy in ("mirrored", "one_device"))
+    for name in ("loss", "cross_entropy", "val_cross_entropy"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3), name
+
+
+def test_validation_is_of_the_photos_as_they_are(data_dir, tmp_path):
+    """A rate of 0 leaves the weights as they start."""
+    losses = {}
+    for name, augment in (("with", ("cutout:200",)), ("without", None)):
+        folder = tmp_path / name
+        run(data_dir, folder, epochs=1, learning_rate=0.0, weight_decay=0.0, augment=augment)
+        losses[name] = metrics_of(folder)[0]
+    assert losses["with"]["val_cross_entropy"] == losses["without"]["val_cross_entropy"]
+    assert losses["with"]["cross_entropy"] != losses["without"]["cross_entropy"]
+
+
+def test_the_preflight_takes_the_augmentations(data_dir):
+    seen = [
+        preflight(
+            data_dir=str(data_dir), profile=PROFILE, options=options(augment=augment), seconds=1.0
+        )
+        for augment in (None, AUGMENT)
+    ]
+    assert seen[0]["losses"][0] != seen[1]["losses"][0]
+    assert seen[0]["layers"]["conv1"]["rms"] == seen[1]["layers"]["conv1"]["rms"]
