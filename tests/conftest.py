@@ -1,5 +1,8 @@
 """What every test process shares: two CPU devices, and a small data set made by the real job."""
 
+import contextlib
+import ctypes
+import gc
 import pathlib
 import subprocess
 
@@ -18,6 +21,15 @@ def _float32_again():
     """Training sets the process' dtype policy, which the next test must not inherit."""
     yield
     keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def memory_is_given_back():
+    """After each file: models are full of cycles, and two suites of them filled 24 GiB."""
+    yield
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,143 @@
+"""What differs between the two stacks: speed, start-up, memory, disk.
+
+    make environment environment-addons
+    python -m benchmarks.stacks
+
+Runs the training step of `train_contestants` (float32 and bfloat16) and a command that does nothing
+under the Python of each environment, in turns, round after round, on two cores. Seconds depend on
+what else the machine does; ratios are of runs of one round.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+import tqdm
+from absl import flags
+
+from benchmarks import machine
+from data_prep import command_line
+from data_prep.command_line import UserError
+
+FLAGS = flags.FlagValues()
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images a step", 1, flag_values=FLAGS)
+STEPS = flags.DEFINE_integer("steps", 8, "timed steps of a run", 1, flag_values=FLAGS)
+WIDTH = flags.DEFINE_float("width", 1.0, "of the network", 0.01, 1.0, flag_values=FLAGS)
+REPEATS = flags.DEFINE_integer("repeats", 3, "rounds; medians count", 1, flag_values=FLAGS)
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ENVIRONMENTS = {"default": ".venv", "addons": ".venv-addons"}
+CONTESTANTS = ("paper", "paper_bfloat16")
+
+
+def measure(*, batch_size: int, steps: int, width: float, repeats: int) -> dict[str, object]:
+    """Runs both stacks on two cores, in turns.
+
+    Args:
+        batch_size: images a step.
+        steps: timed steps of a run.
+        width: share of the network's maps.
+        repeats: rounds.
+
+    Returns:
+        by the name of a stack: images_per_second and peak_mib of each of `CONTESTANTS`,
+        start_seconds (of `keras_alexnet.train --help`), disk_mib (of the environment); machine.
+
+    Raises:
+        UserError: an environment is missing, or a run failed.
+    """
+    for folder in ENVIRONMENTS.values():
+        if not os.path.exists(os.path.join(_ROOT, folder, "bin", "python")):
+            raise UserError(f"{folder} is needed; run make environment environment-addons")
+    machine.use_two_cores()
+    rounds: list[dict[str, dict[str, float]]] = []
+    arguments = (f"--batch_size={batch_size}", f"--steps={steps}", f"--width={width}")
+    for _ in tqdm.trange(repeats, unit="round"):
+        rounds.append({name: _round(name, arguments, batch_size) for name in ENVIRONMENTS})
+    figures = {
+        name: {
+            **{
+                key: statistics.median(each[name][key] for each in rounds)
+                for key in rounds[0][name]
+            },
+            "disk_mib": _disk_mib(os.path.join(_ROOT, folder)),
+        }
+        for name, folder in ENVIRONMENTS.items()
+    }
+    return {**figures, "machine": machine.describe()}
+
+
+def _round(name: str, arguments: Sequence[str], batch_size: int) -> dict[str, float]:
+    figures = {"start_seconds": _run(name, "keras_alexnet.train", "--help")[0]}
+    for contestant in CONTESTANTS:
+        _, peak, output = _run(name, "benchmarks.train_contestants", contestant, *arguments)
+        seconds = statistics.median(json.loads(output.splitlines()[-1])["seconds"])
+        figures[f"{contestant}_images_per_second"] = round(batch_size / seconds, 2)
+        figures[f"{contestant}_peak_mib"] = peak
+    return figures
+
+
+def _run(name: str, module: str, *arguments: str) -> tuple[float, int, str]:
+    """Seconds, peak memory in MiB and stdout of a module under a stack's Python."""
+    python = os.path.join(_ROOT, ENVIRONMENTS[name], "bin", "python")
+    # A process between, whose only child it is: the peak is of all children that have ended.
+    script = (
+        "import json, resource, subprocess, sys; d = subprocess.run(sys.argv[1:], "
+        "capture_output=True, text=True); print(json.dumps([d.returncode, d.stdout, d.stderr, "
+        "resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))"
+    )
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", script, python, "-m", module, *arguments],
+        cwd=_ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": str(machine.CORES)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds = time.perf_counter() - started
+    code, output, errors, peak = json.loads(done.stdout)
+    if code and "--help" not in arguments:
+        reason = (errors.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"{module} under {ENVIRONMENTS[name]} failed: {reason}")
+    return round(seconds, 2), peak >> 10, output  # Linux counts it in KiB
+
+
+def _disk_mib(folder: str) -> int:
+    sizes = (
+        os.lstat(os.path.join(parent, name)).st_size
+        for parent, _, names in os.walk(folder)
+        for name in names
+    )
+    return sum(sizes) >> 20
+
+
+def table(result: Mapping[str, object]) -> str:
+    """What `measure` returned, for a person."""
+    rows = [" ".join([f"{'':34}", *(f"{name:>10}" for name in ENVIRONMENTS)])]
+    for key in result["default"]:
+        cells = (f"{result[name][key]:>10,}" for name in ENVIRONMENTS)
+        rows.append(" ".join([f"{key:34}", *cells]))
+    about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    return "\n".join([*rows, about])
+
+
+def main(arguments: Sequence[str]) -> dict[str, object]:
+    """Reads the flags and measures."""
+    del arguments
+    result = measure(
+        batch_size=BATCH_SIZE.value,
+        steps=STEPS.value,
+        width=WIDTH.value,
+        repeats=REPEATS.value,
+    )
+    print(table(result), file=sys.stderr)
+    return result
+
+
+if __name__ == "__main__":
+    command_line.run(main, FLAGS, __doc__)
