@@ -162,6 +162,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._reader.deadline = time.monotonic() + _IDLE_SECONDS
         super().handle_one_request()
 
+    def handle_expect_100(self) -> bool:
+        """Tells a client that waits for it to send the body; now, not with the answer."""
+        goes_on = super().handle_expect_100()
+        self.wfile.flush()
+        return goes_on
+
     def do_GET(self) -> None:
         """Any request: what the method is worth is decided by `rest_api.answer`."""
         try:
