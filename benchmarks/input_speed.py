@@ -200,7 +200,7 @@ def table(result: Mapping[str, object]) -> str:
             f"{title}: {ratio['median']} ({each}), of CPU time {ratio['median_of_cpu']}, "
             f"hoped for {ratio['hoped_for']}"
         )
-    about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    about = machine.text(result["machine"])
     return "\n".join(
         [*lines, f"{result['photos']:,} photos; batch {result['batch_size']}; {about}"]
     )

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Mapping
 
 import psutil
 
@@ -22,6 +23,11 @@ def use_two_cores() -> None:
     if len(cores) < CORES:
         raise UserError(f"this benchmark needs {CORES} cores; this process may use {len(cores)}")
     os.sched_setaffinity(0, cores[:CORES])
+
+
+def text(facts: Mapping[str, object]) -> str:
+    """What `describe` returned, for a person."""
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
 
 
 def describe() -> dict[str, object]:

@@ -193,7 +193,7 @@ def table(result: dict[str, object]) -> str:
     for name, ratio in result["ratios"].items():
         each = ", ".join(map(str, ratio["rounds"]))
         lines.append(f"{name}: {ratio['median']} ({each}), of CPU time {ratio['median_of_cpu']}")
-    about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    about = machine.text(result["machine"])
     return "\n".join([*lines, f"{result['photos']:,} photos; {about}"])
 
 

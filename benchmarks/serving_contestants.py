@@ -73,9 +73,8 @@ def _in_process(contestant: Contestant, folder: str) -> Iterator[Callable[[], As
     signature = loaded.signatures[_SIGNATURE]
 
     def ask(photos: Sequence[bytes]) -> None:
-        answer = signature(image_bytes=tf.constant(photos))
-        if not all(value.numpy() is not None for value in answer.values()):
-            raise AssertionError("unreachable: every output was fetched")
+        for output in signature(image_bytes=tf.constant(photos)).values():
+            output.numpy()
 
     yield lambda: ask
 

@@ -199,7 +199,7 @@ def table(result: Mapping[str, object]) -> str:
             f"{name}, p50 over in_process: {overhead['median']} ms "
             f"({', '.join(map(str, overhead['rounds']))}), hoped for {HOPED_OVERHEAD_MS}"
         )
-    about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    about = machine.text(result["machine"])
     lines.append(
         f"{result['network']}; {result['photos']} photos; {result['clients']} clients; {about}"
     )

@@ -13,6 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
@@ -61,7 +62,7 @@ def measure(*, batch_size: int, steps: int, width: float, repeats: int) -> dict[
     figures = {
         name: {
             **{
-                key: statistics.median(each[name][key] for each in rounds)
+                key: round(statistics.median(each[name][key] for each in rounds), 2)
                 for key in rounds[0][name]
             },
             "disk_mib": _disk_mib(os.path.join(_ROOT, folder)),
@@ -84,27 +85,24 @@ def _round(name: str, arguments: Sequence[str], batch_size: int) -> dict[str, fl
 def _run(name: str, module: str, *arguments: str) -> tuple[float, int, str]:
     """Seconds, peak memory in MiB and stdout of a module under a stack's Python."""
     python = os.path.join(_ROOT, ENVIRONMENTS[name], "bin", "python")
-    # A process between, whose only child it is: the peak is of all children that have ended.
-    script = (
-        "import json, resource, subprocess, sys; d = subprocess.run(sys.argv[1:], "
-        "capture_output=True, text=True); print(json.dumps([d.returncode, d.stdout, d.stderr, "
-        "resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))"
-    )
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", script, python, "-m", module, *arguments],
-        cwd=_ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": str(machine.CORES)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    seconds = time.perf_counter() - started
-    code, output, errors, peak = json.loads(done.stdout)
-    if code and "--help" not in arguments:
-        reason = (errors.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"{module} under {ENVIRONMENTS[name]} failed: {reason}")
-    return round(seconds, 2), peak >> 10, output  # Linux counts it in KiB
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [python, "-m", module, *arguments],
+            cwd=_ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": str(machine.CORES)},
+            stdout=output,
+            stderr=errors,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)  # so that it is not waited for again
+        output.seek(0)
+        errors.seek(0)
+        if process.returncode and "--help" not in arguments:
+            reason = (errors.read().strip().splitlines() or ["no reason given"])[-1]
+            raise UserError(f"{module} under {ENVIRONMENTS[name]} failed: {reason}")
+        return round(seconds, 2), usage.ru_maxrss >> 10, output.read()  # Linux counts it in KiB
 
 
 def _disk_mib(folder: str) -> int:
@@ -122,7 +120,7 @@ def table(result: Mapping[str, object]) -> str:
     for key in result["default"]:
         cells = (f"{result[name][key]:>10,}" for name in ENVIRONMENTS)
         rows.append(" ".join([f"{key:34}", *cells]))
-    about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    about = machine.text(result["machine"])
     return "\n".join([*rows, about])
 
 

@@ -152,7 +152,7 @@ def table(result: Mapping[str, object]) -> str:
     for title, ratio in result["ratios"].items():
         each = ", ".join(map(str, ratio["rounds"]))
         lines.append(f"{title}: {ratio['median']} ({each}), hoped for {ratio['hoped_for']}")
-    about = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    about = machine.text(result["machine"])
     return "\n".join([*lines, f"batch {result['batch_size']}; {about}"])
 
 

@@ -1,4 +1,4 @@
-"""The optimizers of TensorFlow Addons by name, on both stacks.
+"""What TensorFlow Addons has for a run: its optimizers by name, image operations, unpooling.
 
 The only module that imports tensorflow_addons, which no TensorFlow after 2.15 can: the default
 stack has, under the same names and with the same options, what Keras 3 has of the same.
@@ -204,15 +204,25 @@ def make_optimizer(
             "for; take one of these"
         )
     if not IS_KERAS_2 and name not in _EQUALS:
-        raise UserError(
-            f"{name} needs TensorFlow Addons, whose last release goes with TensorFlow 2.15: "
-            "pip install .[addons] in an environment of Python 3.11; without it there are "
-            f"{', '.join(_EQUALS)}"
-        )
+        raise not_here(name, _EQUALS)
     known, make = _of_addons(name) if IS_KERAS_2 else _of_keras(name)
     _require_options(name, options, known)
     with _refused_values_told(name, options):
         return make(rate, options, average)
+
+
+def not_here(name: str, others: Collection[str]) -> UserError:
+    """The error of what the stack of TensorFlow Addons alone has.
+
+    Args:
+        name: of what was asked for.
+        others: what there is without it.
+    """
+    return UserError(
+        f"{name} needs TensorFlow Addons, whose last release goes with TensorFlow 2.15: "
+        "pip install .[addons] in an environment of Python 3.11; without it there are "
+        f"{', '.join(others)}"
+    )
 
 
 def check(name: str, options: Mapping[str, object]) -> None:

@@ -147,12 +147,7 @@ def _parse_one(text: str) -> Augmentation:
         )
     kind = KINDS[name]
     if name in _ONLY_ADDONS and name not in addons.IMAGE_OPERATIONS:
-        there = [other for other in KINDS if other not in _ONLY_ADDONS]
-        raise UserError(
-            f"{name} needs TensorFlow Addons, whose last release goes with TensorFlow 2.15: "
-            "pip install .[addons] in an environment of Python 3.11; without it there are "
-            f"{', '.join(there)}"
-        )
+        raise addons.not_here(name, [other for other in KINDS if other not in _ONLY_ADDONS])
     try:
         strength = float(value) if value else kind.strength
     except ValueError:

@@ -61,12 +61,7 @@ def evaluate(
         UserError: the data set has other classes, or no photos in the split.
     """
     started = time.perf_counter()
-    manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
-    if manifest.classes != trained.classes:
-        raise UserError(
-            f"a data set with the network's {len(trained.classes)} classes is needed; {data_dir} "
-            f"has {len(manifest.classes)} classes that differ from them; check --data_dir"
-        )
+    manifest = matching_manifest(trained, data_dir)
     input_pipeline.check_stored_size(manifest, trained.profile)
     predict = make_predict(trained, views)
     correct = {1: 0.0, 5: 0.0}
@@ -99,6 +94,25 @@ def evaluate(
         "split": split,
         "seconds": round(time.perf_counter() - started, 1),
     }
+
+
+def matching_manifest(trained: workdirs.TrainedRun, data_dir: str) -> records.Manifest:
+    """The manifest of a data set that a network can be measured on.
+
+    Args:
+        trained: the network and its classes.
+        data_dir: folder that data_prep.prepare wrote.
+
+    Raises:
+        UserError: there is no data set, or one of other classes.
+    """
+    manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
+    if manifest.classes != trained.classes:
+        raise UserError(
+            f"a data set with the network's {len(trained.classes)} classes is needed; {data_dir} "
+            f"has others ({len(manifest.classes)}); check --data_dir"
+        )
+    return manifest
 
 
 def make_predict(trained: workdirs.TrainedRun, views: int) -> tf.types.experimental.GenericFunction:

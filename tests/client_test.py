@@ -13,13 +13,14 @@ import threading
 
 import numpy as np
 import pytest
+import served
 import serving_answers
 import stand_in
 from serving_answers import Service, error, grpc_server, photo, predicted, rest_server
 
 from data_prep.command_line import UserError
 from keras_alexnet import export
-from keras_alexnet.serving import client, local_server
+from keras_alexnet.serving import client
 
 ROOT = pathlib.Path(__file__).parents[1]
 PHOTOS = [stand_in.photo(256, 256, seed=seed) for seed in range(3)]
@@ -35,21 +36,8 @@ def servers(run, tmp_path_factory):
     """Addresses of one local_server: REST, gRPC."""
     folder = tmp_path_factory.mktemp("client") / "birds"
     export.export(trained=run, photos=PHOTOS[:1], export_dir=str(folder))
-    stop, is_ready, addresses = threading.Event(), threading.Event(), []
-
-    def ready(rest, grpc_address):
-        addresses.extend((rest, grpc_address))
-        is_ready.set()
-
-    thread = threading.Thread(
-        target=local_server.serve,
-        kwargs={"model_dir": str(folder), "stop": stop, "ready": ready},
-    )
-    thread.start()
-    assert is_ready.wait(120)
-    yield addresses
-    stop.set()
-    thread.join()
+    with served.serving(folder) as server:
+        yield server["http"], server["grpc"]
 
 
 def expected_scores(run, photos):
@@ -474,7 +462,10 @@ def test_a_request_that_fails_costs_its_photos_alone(folder):
 
 
 def test_a_command_that_is_wrong_ends_at_once(folder):
-    with rest_server(lambda asked: error(404, "no such model")) as server:
+    def rest(asked):  # the second request, if it is sent, is not answered
+        return error(404, "no such model") if photo("00") in asked.photos else None
+
+    with rest_server(rest) as server:
         status, out, (err,) = command(f"--server={server.address}", "--parallel=1", folder)
         assert len(server.asked) <= 2  # the next one may be on its way already
     assert (status, out) == (1, [])

@@ -55,15 +55,7 @@ def run(stored):
 @pytest.fixture(scope="module")
 def served(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("agreement")
-    (folder / records.LABELS).write_text(records.labels_text(run.classes))
-    model = signatures.ServedModel(
-        model=run.model,
-        profile=run.profile,
-        classes=run.classes,
-        statistics=run.statistics,
-        labels_file=str(folder / records.LABELS),
-    )
-    signatures.save(model, str(folder / "model"))
+    signatures.save(stand_in.served_model(run, folder), str(folder / "model"))
     return tf.saved_model.load(str(folder / "model")).signatures
 
 

@@ -1,4 +1,3 @@
-import base64
 import concurrent.futures
 import contextlib
 import http.client
@@ -19,6 +18,7 @@ import pytest
 import stand_in
 import tensorflow as tf
 from prometheus_client.parser import text_string_to_metric_families
+from served import b64, predict_request, serving
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -52,33 +52,6 @@ def model_dir(run, tmp_path_factory):
     return folder
 
 
-@contextlib.contextmanager
-def serving(model_dir, **options):
-    """Serves in a thread; gives a dict with "http", "grpc" and, at the end, "result"."""
-    stop, is_ready, server = threading.Event(), threading.Event(), {}
-
-    def ready(rest, grpc_address):
-        server.update(http=rest, grpc=grpc_address)
-        is_ready.set()
-
-    def serve():
-        server["result"] = local_server.serve(
-            model_dir=str(model_dir),
-            stop=stop,
-            ready=ready,
-            settings=local_server.Settings(**options),
-        )
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    assert is_ready.wait(120)
-    try:
-        yield server
-    finally:
-        stop.set()
-        thread.join()
-
-
 @pytest.fixture(scope="module")
 def server(model_dir):
     with serving(model_dir, max_body_bytes=LIMIT, timeout=5) as server:
@@ -101,10 +74,6 @@ def ask(server, path, body=None, method=None):
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
-
-
-def b64(photo):
-    return {"b64": base64.b64encode(photo).decode()}
 
 
 def expected_scores(run, photos):
@@ -316,15 +285,6 @@ def test_connection_is_kept_for_the_next_request(server):
         assert response.status == status
         assert connection.sock is not None
     connection.close()
-
-
-def predict_request(inputs, signature="", name="birds"):
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = name
-    request.model_spec.signature_name = signature
-    for key, value in inputs.items():
-        request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-    return request
 
 
 def test_grpc_predict(run, channel):

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 import stand_in
-from local_server_test import serving
 from PIL import Image, ImageCms
+from served import serving
 from tensorflow.core.protobuf import saved_model_pb2
 
 from data_prep import images, records
@@ -92,15 +92,7 @@ def run():
 @pytest.fixture(scope="module")
 def model_dir(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    (folder / records.LABELS).write_text(records.labels_text(run.classes))
-    served = signatures.ServedModel(
-        model=run.model,
-        profile=run.profile,
-        classes=run.classes,
-        statistics=run.statistics,
-        labels_file=str(folder / records.LABELS),
-    )
-    signatures.save(served, str(folder / NAME / "1"))
+    signatures.save(stand_in.served_model(run, folder), str(folder / NAME / "1"))
     return folder / NAME
 
 

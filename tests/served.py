@@ -13,12 +13,17 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2
+
+from keras_alexnet.serving.local_server import Settings, serve
 
 ROOT = pathlib.Path(__file__).parents[1]
 _START_SECONDS = 180
@@ -113,6 +118,46 @@ def ask(
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read(), error.headers["Content-Type"]
+
+
+@contextlib.contextmanager
+def serving(model_dir: pathlib.Path, **options) -> Iterator[dict]:
+    """keras_alexnet.serving.local_server in a thread of this process.
+
+    Yields:
+        A dict with the addresses "http" and "grpc" and, at the end, the "result".
+    """
+    stop, is_ready, server = threading.Event(), threading.Event(), {}
+
+    def ready(rest: str, grpc_address: str | None) -> None:
+        server.update(http=rest, grpc=grpc_address)
+        is_ready.set()
+
+    def run() -> None:
+        server["result"] = serve(
+            model_dir=str(model_dir), stop=stop, ready=ready, settings=Settings(**options)
+        )
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert is_ready.wait(120)
+    try:
+        yield server
+    finally:
+        stop.set()
+        thread.join()
+
+
+def predict_request(
+    inputs: dict[str, object], signature: str = "", name: str = "birds"
+) -> predict_pb2.PredictRequest:
+    """A request of the Predict API; inputs are what tf.make_tensor_proto takes."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
+    for key, value in inputs.items():
+        request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+    return request
 
 
 def b64(photo: bytes) -> dict[str, str]:

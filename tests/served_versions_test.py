@@ -133,6 +133,28 @@ def test_watching(tmp_path):
         thread.join()
 
 
+def test_a_folder_that_cannot_be_read_for_a_moment_ends_nothing(tmp_path):
+    make_version(tmp_path, 1)
+    folder = tmp_path.with_name("model")
+    folder.symlink_to(tmp_path)
+    versions = served(folder)
+    versions.load_highest()
+    stop = threading.Event()
+    thread = threading.Thread(target=versions.watch, args=(stop, 0.01))
+    thread.start()
+    try:
+        folder.unlink()
+        folder.symlink_to(folder)  # a loop: the system refuses to list it
+        time.sleep(0.1)
+        folder.unlink()
+        folder.symlink_to(tmp_path)
+        make_version(tmp_path, 2)
+        wait_for(lambda: versions.version == 2)
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_statuses_do_not_grow_for_ever(tmp_path):
     versions = served(tmp_path)
     for number in range(1, 101):

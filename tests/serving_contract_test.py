@@ -12,7 +12,7 @@ import pytest
 import served
 import stand_in
 import tensorflow as tf
-from served import b64
+from served import b64, predict_request
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -299,15 +299,6 @@ def test_paths_and_methods_that_are_no_request(server):
         ("GET", "/../../etc/passwd", 404),
     ):
         assert served.ask(server, path, method=method)[0] == status, (method, path)
-
-
-def predict_request(inputs, signature="", name="birds"):
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = name
-    request.model_spec.signature_name = signature
-    for key, value in inputs.items():
-        request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-    return request
 
 
 def test_grpc_predict(prediction, expected):

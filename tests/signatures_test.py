@@ -16,18 +16,6 @@ from keras_alexnet.serving import signatures
 JUNK = b"no photo"
 
 
-def serve(run, folder):
-    labels_file = folder / records.LABELS
-    labels_file.write_text(records.labels_text(run.classes))
-    return signatures.ServedModel(
-        model=run.model,
-        profile=run.profile,
-        classes=run.classes,
-        statistics=run.statistics,
-        labels_file=str(labels_file),
-    )
-
-
 @pytest.fixture(scope="module")
 def run():
     return stand_in.trained_run()
@@ -36,7 +24,7 @@ def run():
 @pytest.fixture(scope="module")
 def folder(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("signatures")
-    signatures.save(serve(run, folder), str(folder / "model"))
+    signatures.save(stand_in.served_model(run, folder), str(folder / "model"))
     (folder / records.LABELS).unlink()  # what is served is the copy
     return folder
 
@@ -175,7 +163,7 @@ def test_other_means_are_served_as_they_are_evaluated(mean, tmp_path):
     run = dataclasses.replace(run, profile=dataclasses.replace(run.profile, **fields))
     photos = [stand_in.photo(seed=seed) for seed in (3, 4)]
     images = np.stack([stand_in.decoded(photo) for photo in photos])
-    served = serve(run, tmp_path)
+    served = stand_in.served_model(run, tmp_path)
     corners = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
     for signature, places, steps in (
         ("serving_default", corners[4:], (1,)),
@@ -275,7 +263,7 @@ def test_classify_takes_examples_of_any_kind(loaded):
 
 
 def test_fewer_than_five_classes(tmp_path):
-    served = serve(stand_in.trained_run(classes=3), tmp_path)
+    served = stand_in.served_model(stand_in.trained_run(classes=3), tmp_path)
     answer = served.functions["serving_default"](tf.constant([stand_in.photo(), JUNK]))
     assert answer["classes"].shape == (2, 3)
     np.testing.assert_allclose(answer["scores"][0].numpy().sum(), 1, atol=1e-6)
@@ -288,7 +276,7 @@ def test_float32_whatever_the_precision(tmp_path):
     finally:
         keras.mixed_precision.set_global_policy("float32")
     assert run.model.get_layer("conv1").compute_dtype == "bfloat16"
-    served = serve(run, tmp_path)
+    served = stand_in.served_model(run, tmp_path)
     photos = tf.constant([stand_in.photo()])
     for name in ("serving_default", "ten_crop", "features", "explain"):
         for output in served.functions[name](photos).values():
@@ -350,7 +338,7 @@ def test_other_stored_size(tmp_path):
         statistics=stand_in.statistics(288),
         description={},
     )
-    served = serve(run, tmp_path)
+    served = stand_in.served_model(run, tmp_path)
     photo = stand_in.photo(288, 288)
     expected = stand_in.scores(run, stand_in.decoded(photo)[np.newaxis])
     answer = served.functions["serving_default"](tf.constant([photo]))

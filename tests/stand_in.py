@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import pathlib
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from data_prep import records
 from keras_alexnet import workdir
 from keras_alexnet.model import AlexNet
 from keras_alexnet.profiles import PROFILES
+from keras_alexnet.serving import signatures
 
 PROFILE = dataclasses.replace(
     PROFILES["paper"].scaled(0.0625),
@@ -55,6 +57,19 @@ def trained_run(classes: int = 7, seed: int = 1, **description) -> workdir.Train
         classes=class_names(classes),
         statistics=statistics(),
         description={**facts, **description},
+    )
+
+
+def served_model(run: workdir.TrainedRun, folder: pathlib.Path) -> signatures.ServedModel:
+    """Its signatures; the label file that they are read from is written into the folder."""
+    labels_file = folder / records.LABELS
+    labels_file.write_text(records.labels_text(run.classes))
+    return signatures.ServedModel(
+        model=run.model,
+        profile=run.profile,
+        classes=run.classes,
+        statistics=run.statistics,
+        labels_file=str(labels_file),
     )
 
 

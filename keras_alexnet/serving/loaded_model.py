@@ -58,6 +58,9 @@ class LoadedModel:
         self.signature_defs: Mapping[str, meta_graph_pb2.SignatureDef] = saved.meta_graphs[
             0
         ].signature_def
+        self._batchable = {
+            name for name, signature in self.signature_defs.items() if _is_batchable(signature)
+        }
         self._batcher = batching.Batcher(self._compute, limits, tell_batch)
 
     def signature_inputs(self, signature: str) -> Mapping[str, meta_graph_pb2.TensorInfo] | None:
@@ -95,18 +98,12 @@ class LoadedModel:
         self._require_outputs(signature, output_filter)
         for name, value in inputs.items():
             require_tensor(name, declared[name], tf.as_dtype(value.dtype), value.shape)
-        if self._is_batchable(signature):
+        if signature in self._batchable:
             shapes = tuple(sorted((name, value.shape[1:]) for name, value in inputs.items()))
             outputs = self._batcher.run((signature, shapes), inputs, timeout)
         else:
             outputs = self._compute((signature,), inputs)
         return {name: outputs[name] for name in output_filter or outputs}
-
-    def _is_batchable(self, signature: str) -> bool:
-        """Whether all that goes in and comes out has a free first dimension."""
-        declared = self.signature_defs[signature]
-        tensors = [*declared.inputs.values(), *declared.outputs.values()]
-        return all(shape_of(tensor.tensor_shape)[:1] == [-1] for tensor in tensors)
 
     def _compute(
         self, key: tuple[str, ...], inputs: Mapping[str, np.ndarray]
@@ -132,6 +129,12 @@ class LoadedModel:
                     f"output tensor alias not found in signature: {name} Outputs expected to be "
                     f"in the set {{{','.join(sorted(outputs))}}}.",
                 )
+
+
+def _is_batchable(signature: meta_graph_pb2.SignatureDef) -> bool:
+    """Whether all that goes in and comes out has a free first dimension."""
+    tensors = [*signature.inputs.values(), *signature.outputs.values()]
+    return all(shape_of(tensor.tensor_shape)[:1] == [-1] for tensor in tensors)
 
 
 def require_inputs(

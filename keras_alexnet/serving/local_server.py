@@ -207,7 +207,6 @@ def _load(model_dir: str, name: str, batch: int, metrics: object) -> object:
             path=path, name=name, version=number, limits=limits, tell_batch=metrics.batch
         )
         warmup_replay.replay(model, path)
-        metrics.version(name, number)
         return model
 
     versions = ServedVersions(model_dir=model_dir, name=name, load=load, tell=_tell)
@@ -218,6 +217,7 @@ def _load(model_dir: str, name: str, batch: int, metrics: object) -> object:
             f"the highest version in {model_dir} cannot be loaded as a SavedModel "
             f"({type(error).__name__}); export it again"
         ) from error
+    metrics.version(name, lambda: versions.version)
     return versions
 
 

@@ -78,7 +78,11 @@ class Server(http.server.ThreadingHTTPServer):
     def process_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:
         """Starts a thread for a connection, or refuses it."""
         if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
+            try:
+                super().process_request(request, client_address)
+            except RuntimeError:  # the system has no more threads
+                self._places.release()
+                raise
             return
         body = _error_body(f"more than {self.limits.connections} connections; try again")
         with contextlib.suppress(OSError):

@@ -106,17 +106,22 @@ class ServedVersions:
         """Looks for another highest version each some seconds, until `stop` is set."""
         failed: tuple[int, list] | None = None
         while not stop.wait(seconds):
-            found = versions.published(self._model_dir)
-            highest, path = max(found.items(), default=(0, ""))
-            # What is still being copied here fails until it is whole.
-            if not highest or (failed and failed == (highest, _files(path))):
+            try:
+                found = versions.published(self._model_dir)
+            except OSError:  # a folder of a network that is away for a moment
                 continue
-            before = _files(path)
+            highest, path = max(found.items(), default=(self.version, ""))
+            if highest == self.version:
+                continue
+            # What is still being copied fails until it is whole: other files are another try.
+            attempt = (highest, _files(path))
+            if attempt == failed:
+                continue
             try:
                 self.load_highest()
                 failed = None
             except Exception as error:  # TensorFlow has many ways to say that a file is broken
-                failed = (highest, before)
+                failed = attempt
                 self._tell(
                     f"version {highest} cannot be served ({type(error).__name__}); "
                     f"version {self.version} goes on; export it again"

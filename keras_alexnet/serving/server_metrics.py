@@ -1,5 +1,7 @@
 """What the local server tells Prometheus, at the path that TF Serving's examples use."""
 
+from collections.abc import Callable
+
 import prometheus_client
 
 PATH = "/monitoring/prometheus/metrics"
@@ -52,9 +54,9 @@ class ServerMetrics:
         """Counts a batch."""
         self._photos.observe(photos)
 
-    def version(self, model: str, number: int) -> None:
-        """Notes which version answers."""
-        self._version.labels(model).set(number)
+    def version(self, model: str, number: Callable[[], int]) -> None:
+        """Takes the version that answers from a function, each time that it is asked for."""
+        self._version.labels(model).set_function(number)
 
     def text(self) -> bytes:
         """All of them, in Prometheus' text format."""

@@ -28,6 +28,7 @@ import tensorflow as tf
 
 from data_prep import records
 from keras_alexnet import preprocessing
+from keras_alexnet.keras_generations import tf_variable
 from keras_alexnet.profiles import Profile
 from keras_alexnet.serving import examples, photos
 from keras_alexnet.serving.explanation import explanation
@@ -101,10 +102,7 @@ class ServedModel(tf.Module):
         # What a module holds on to is restored when it is loaded: the weights and the table. Of
         # the weights it has to be TensorFlow's own variables: with Keras 3's around them, the
         # loader of TensorFlow 1, which TF Serving has, finds none of the weights.
-        self._weights = [
-            variable if isinstance(variable, tf.Variable) else variable.value
-            for variable in model.variables
-        ]
+        self._weights = [tf_variable(variable) for variable in model.variables]
         self._class_names = _class_name_table(labels_file)
         features = features_of(model, profile)
 

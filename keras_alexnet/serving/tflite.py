@@ -34,6 +34,7 @@ from data_prep import files, records
 from data_prep.command_line import UserError
 from keras_alexnet import evaluate, input_pipeline, layers, preprocessing
 from keras_alexnet import workdir as workdirs
+from keras_alexnet.keras_generations import tf_variable
 from keras_alexnet.views import central_view, crop
 
 CALIBRATION_PHOTOS = 200
@@ -153,12 +154,7 @@ def measure(
         UserError: the data set has other classes, is broken, or has no validation photos.
     """
     started = time.perf_counter()
-    manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
-    if manifest.classes != trained.classes:
-        raise UserError(
-            f"a data set with the network's {len(trained.classes)} classes is needed; {data_dir} "
-            f"has others; check --data_dir"
-        )
+    manifest = evaluate.matching_manifest(trained, data_dir)
     predict = evaluate.make_predict(trained, views=1)
     answerers = {"network": lambda images: _best(predict(tf.constant(images)).numpy())}
     sizes = {}
@@ -219,10 +215,7 @@ class _PhoneModel(tf.Module):
     def __init__(self, trained: workdirs.TrainedRun) -> None:
         super().__init__(name="alexnet")
         # TensorFlow's own variables, so that they are saved: see `signatures.ServedModel`.
-        self._weights = [
-            variable if isinstance(variable, tf.Variable) else variable.value
-            for variable in trained.model.variables
-        ]
+        self._weights = [tf_variable(variable) for variable in trained.model.variables]
         size = trained.statistics.mean_image.shape[0]
         view = central_view(trained.profile, stored=size)
         gain, shift = _input_line(trained)
