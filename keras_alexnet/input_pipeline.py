@@ -125,9 +125,6 @@ def train_dataset(
             label = features["image/class/label"] - manifest.label_offset
             return {"image": image, **drawn}, label
 
-        # Of the graph of this function alone. Dataset.shuffle mixes the process' seed into its own,
-        # and, where that is 0, compares the two in Python, which a tensor does not bear.
-        tf.random.set_seed(1)
         tickets = record_order.epoch_of_tickets(source, seed * 4 + _ORDER, epoch, shuffle_block)
         tickets = tickets.take(steps * batch_size)
         return (

@@ -173,21 +173,28 @@ def epoch_of_tickets(
         epoch: int64 scalar, from 0.
         shuffle_block: size of the buffer.
     """
-    numbers = tf.range(source.shards, dtype=tf.int64)
-    epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
-    numbers = tf.random.experimental.stateless_shuffle(numbers, epoch_seed)
-    # Dataset.shuffle takes one number for its seed.
-    buffer_seed = tf.random.stateless_uniform([], epoch_seed, 1, tf.int64.max, tf.int64)
-    return (
-        tf.data.Dataset.from_tensor_slices(numbers)
-        .interleave(
-            source.tickets,
-            cycle_length=INTERLEAVED_SHARDS,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
+
+    def ordered(epoch: tf.Tensor) -> tf.data.Dataset:
+        # Of the graph of this function alone. Dataset.shuffle mixes the process' seed into its own,
+        # and, where that is 0, compares the two in Python, which a tensor does not bear.
+        tf.random.set_seed(1)
+        numbers = tf.range(source.shards, dtype=tf.int64)
+        epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
+        numbers = tf.random.experimental.stateless_shuffle(numbers, epoch_seed)
+        # Dataset.shuffle takes one number for its seed.
+        buffer_seed = tf.random.stateless_uniform([], epoch_seed, 1, tf.int64.max, tf.int64)
+        return (
+            tf.data.Dataset.from_tensor_slices(numbers)
+            .interleave(
+                source.tickets,
+                cycle_length=INTERLEAVED_SHARDS,
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+            .shuffle(shuffle_block, buffer_seed, reshuffle_each_iteration=False)
         )
-        .shuffle(shuffle_block, buffer_seed, reshuffle_each_iteration=False)
-    )
+
+    return tf.data.Dataset.from_tensors(epoch).flat_map(ordered)
 
 
 def slices_of_worker(tickets: tf.data.Dataset, batch_size: int, share: Share) -> tf.data.Dataset:

@@ -38,6 +38,14 @@ def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide():
         assert np.sum(order == other) < 30
 
 
+@pytest.mark.parametrize("process_seed", [0, 1, 7])
+def test_the_process_own_seed_decides_nothing(process_seed):
+    tf.random.set_seed(2)
+    order = order_of(0)
+    tf.random.set_seed(process_seed)
+    np.testing.assert_array_equal(order_of(0), order)
+
+
 def test_a_record_travels_as_far_as_the_buffer_lets_it():
     before, after = np.argsort(order_of(0, buffer=1)), np.argsort(order_of(0))
     # Without a buffer, a group of 16 shards is read record by record.
