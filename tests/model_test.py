@@ -1,4 +1,6 @@
 import dataclasses
+import gc
+import weakref
 
 import keras
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_alexnet import PROFILES, AlexNet
-from keras_alexnet.keras_generations import path_of
+from keras_alexnet.keras_generations import path_of, tf_variable
 from keras_alexnet.layers import GroupedConv2D
 
 RANDOM = np.random.default_rng(0)
@@ -350,3 +352,43 @@ def test_two_replicas_train_like_one():
 def test_a_wrong_argument_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         AlexNet(**{"profile": SMALL, "classes": 2} | wrong)
+
+
+def predict(model, images):
+    model.predict(images, verbose=0)
+
+
+def differentiate(model, images):
+    @tf.function
+    def gradients():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(images, training=True))
+        return tape.gradient(loss, model.trainable_variables)
+
+    gradients()
+
+
+def differentiate_from_outside(model, images):
+    function = tf.function(lambda: model(images, training=True))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(function())
+    tape.gradient(loss, model.trainable_variables)
+
+
+def handles_of_a_dropped_network(name, use):
+    """What owns the weights' memory; graphs hold it too, without the variables."""
+    model = AlexNet(NARROW[name], classes=3)
+    if use:
+        use(model, photos(2, NARROW[name].input_size))
+    handles = [weakref.ref(tf_variable(weight).handle) for weight in model.weights]
+    assert all(handle() is not None for handle in handles)
+    return handles
+
+
+@pytest.mark.parametrize("name", ["paper", "krizhevsky2012"])  # one normalization, and both
+@pytest.mark.parametrize("use", [None, predict, differentiate, differentiate_from_outside])
+def test_the_weights_of_a_network_go_with_it(name, use):
+    """TensorFlow keeps every custom gradient of a graph for good: it must not hold the network."""
+    handles = handles_of_a_dropped_network(name, use)
+    gc.collect()
+    assert [handle() for handle in handles] == [None] * len(handles)

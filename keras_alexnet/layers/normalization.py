@@ -4,6 +4,8 @@ Both divide a unit by a power of the weighted sum of squares of its neighbours; 
 the neighbours are.
 """
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -56,34 +58,13 @@ class _DivisiveNormalization(keras.layers.Layer):
         # A sum of squares outgrows float16, and loses neighbours 256 times smaller in bfloat16.
         return tf.cast(self._normalize(tf.cast(inputs, tf.float32)), inputs.dtype)
 
-    def _weighted_sums(self, x: tf.Tensor, scale: float) -> tf.Tensor:
-        """`scale` times the weighted sums of `x` over the neighbours of each unit.
-
-        Neighbours must be mutual, with equal weights in both directions: the gradient relies on
-        it. `scale` belongs into a constant, so that it costs no pass over the units.
-        """
+    def _weighted_sums(self) -> "_WeightedSums":
+        """A function that sums over the neighbours of each unit; it must not hold the layer."""
         raise NotImplementedError
 
     def _normalize(self, x: tf.Tensor) -> tf.Tensor:
         """The formula of the class, on float32."""
-
-        @tf.custom_gradient
-        def normalize(x):
-            # A bias instead of a plain sum lets TensorFlow add k inside the kernel that sums.
-            k = tf.fill([x.shape[-1]], tf.constant(self.k, tf.float32))
-            sums = tf.nn.bias_add(self._weighted_sums(x * x, 1.0), k)
-            power = _negative_power(sums, self.beta)
-            y = x * power
-
-            def gradient(dy):
-                # With s the sums and W the weighted sum, which is its own adjoint:
-                # dx = dy * s^-beta - 2 beta x * W(dy * x * s^(-beta - 1))
-                through_sums = self._weighted_sums(dy * y / sums, 2 * self.beta)
-                return dy * power - x * through_sums
-
-            return y, gradient
-
-        return normalize(x)
+        return _divided(x, self.k, self.beta, self._weighted_sums())
 
     def get_config(self):
         """The arguments of the constructor."""
@@ -183,8 +164,11 @@ class LocalResponseNormalization(_DivisiveNormalization):
         rows = self.columns * tf.reduce_prod(shape[1:-1])  # a row is one column of one pixel
         return tf.reshape(super().call(tf.reshape(inputs, [shape[0], rows, blocks, block])), shape)
 
-    def _weighted_sums(self, x: tf.Tensor, scale: float) -> tf.Tensor:
-        return tf.nn.conv2d(x, tf.constant(scale * self._kernel), strides=1, padding="SAME")
+    def _weighted_sums(self) -> "_WeightedSums":
+        kernel = self._kernel
+        return lambda x, scale: tf.nn.conv2d(
+            x, tf.constant(scale * kernel), strides=1, padding="SAME"
+        )
 
     def get_config(self):
         """The arguments of the constructor."""
@@ -226,13 +210,51 @@ class SameMapNormalization(_DivisiveNormalization):
         super().__init__(size, k, alpha, beta, **kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def _weighted_sums(self, x: tf.Tensor, scale: float) -> tf.Tensor:
-        # Of the ways to sum over a window this is the fastest on a CPU: average pooling needs two
-        # more passes (it leaves out the pixels beyond the edge, but also does not count them),
-        # separate sums of rows and columns, shifted slices and band matrices are all slower.
-        weight = scale * self.alpha / self.size**2
-        window = tf.fill([self.size, self.size, x.shape[-1], 1], tf.constant(weight, tf.float32))
-        return tf.nn.depthwise_conv2d(x, window, strides=[1, 1, 1, 1], padding="SAME")
+    def _weighted_sums(self) -> "_WeightedSums":
+        size, weight = self.size, self.alpha / self.size**2
+
+        def sums(x: tf.Tensor, scale: float) -> tf.Tensor:
+            # Of the ways to sum over a window this is the fastest on a CPU: average pooling needs
+            # two more passes (it leaves out the pixels beyond the edge, but also does not count
+            # them), separate sums of rows and columns, shifted slices and band matrices are slower.
+            value = tf.constant(scale * weight, tf.float32)
+            window = tf.fill([size, size, x.shape[-1], 1], value)
+            return tf.nn.depthwise_conv2d(x, window, strides=[1, 1, 1, 1], padding="SAME")
+
+        return sums
+
+
+# (x, scale) -> `scale` times the weighted sums of x over the neighbours of each unit. Neighbours
+# must be mutual, with equal weights in both directions: the gradient relies on it. `scale` belongs
+# into a constant, so that it costs no pass over the units.
+_WeightedSums = Callable[[tf.Tensor, float], tf.Tensor]
+
+
+def _divided(x: tf.Tensor, k: float, beta: float, weighted_sums: _WeightedSums) -> tf.Tensor:
+    """The formula of the layers, x / (k + sums of x^2)^beta, with its gradient."""
+
+    @tf.custom_gradient
+    def divided(x):
+        # A bias instead of a plain sum lets TensorFlow add k inside the kernel that sums.
+        sums = tf.nn.bias_add(
+            weighted_sums(x * x, 1.0), tf.fill([x.shape[-1]], tf.constant(k, tf.float32))
+        )
+        power = _negative_power(sums, beta)
+        y = x * power
+
+        def gradient(dy):
+            # With s the sums and W the weighted sum, which is its own adjoint:
+            # dx = dy * s^-beta - 2 beta x * W(dy * x * s^(-beta - 1))
+            through_sums = weighted_sums(dy * y / sums, 2 * beta)
+            return dy * power - x * through_sums
+
+        return y, gradient
+
+    if tf.executing_eagerly():
+        return divided(x)
+    # TensorFlow never forgets a custom gradient of a graph, nor the graph, nor what either of them
+    # holds: in the network's own graph that would be all of its weights, in this one it is nothing.
+    return tf.function(divided, autograph=False)(x)
 
 
 def _negative_power(x: tf.Tensor, exponent: float) -> tf.Tensor:
