@@ -1,4 +1,6 @@
 import dataclasses
+import gc
+import weakref
 
 import keras
 import numpy as np
@@ -343,3 +345,18 @@ def test_other_stored_size(tmp_path):
     expected = stand_in.scores(run, stand_in.decoded(photo)[np.newaxis])
     answer = served.functions["serving_default"](tf.constant([photo]))
     np.testing.assert_allclose(answer["scores"][0], np.sort(expected[0])[::-1][:5], atol=1e-5)
+
+
+def handles_of_a_dropped_model(path):
+    """What owns the weights' memory."""
+    loaded = tf.saved_model.load(path)
+    handles = [weakref.ref(variable.handle) for variable in loaded._weights]
+    assert all(handle() is not None for handle in handles)
+    return handles
+
+
+def test_the_weights_of_a_model_go_with_it(folder):
+    """Or a server would keep those of every version that it ever served."""
+    handles = handles_of_a_dropped_model(str(folder / "model"))
+    gc.collect()
+    assert [handle() for handle in handles] == [None] * len(handles)

@@ -290,7 +290,10 @@ def save(served: ServedModel, path: str) -> None:
         served: what to write.
         path: an empty or absent folder.
     """
-    tf.saved_model.save(served, path, signatures=served.functions)
+    # Whoever serves it does not train it; and TensorFlow never forgets the custom gradients that a
+    # SavedModel brings, nor the graphs that they hold.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(served, path, signatures=served.functions, options=options)
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(path)
     updater.replace_method_name(CLASSIFY, tf.compat.v1.saved_model.CLASSIFY_METHOD_NAME)
     updater.save()
