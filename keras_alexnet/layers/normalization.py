@@ -16,6 +16,9 @@ import tensorflow as tf
 _BLOCK = 8
 _LARGEST_UNCUT = 64
 
+# In a graph, the names of all operations that compute a normalization have this in them.
+SCOPE = "divisive_normalization"
+
 
 class _DivisiveNormalization(keras.layers.Layer):
     """y = x / s ^ beta, with s = k + the weighted sum of x^2 over the neighbours of a unit.
@@ -235,12 +238,13 @@ def _divided(x: tf.Tensor, k: float, beta: float, weighted_sums: _WeightedSums) 
 
     @tf.custom_gradient
     def divided(x):
-        # A bias instead of a plain sum lets TensorFlow add k inside the kernel that sums.
-        sums = tf.nn.bias_add(
-            weighted_sums(x * x, 1.0), tf.fill([x.shape[-1]], tf.constant(k, tf.float32))
-        )
-        power = _negative_power(sums, beta)
-        y = x * power
+        with tf.name_scope(SCOPE):
+            # A bias instead of a plain sum lets TensorFlow add k inside the kernel that sums.
+            sums = tf.nn.bias_add(
+                weighted_sums(x * x, 1.0), tf.fill([x.shape[-1]], tf.constant(k, tf.float32))
+            )
+            power = _negative_power(sums, beta)
+            y = x * power
 
         def gradient(dy):
             # With s the sums and W the weighted sum, which is its own adjoint:

@@ -17,7 +17,6 @@ NAME.README.txt: what would put them inside as metadata is no part of TensorFlow
 import contextlib
 import dataclasses
 import os
-import re
 import string
 import sys
 import tempfile
@@ -25,16 +24,16 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 
-import keras
 import numpy as np
 import tensorflow as tf
 import tqdm
 
 from data_prep import files, records
 from data_prep.command_line import UserError
-from keras_alexnet import evaluate, input_pipeline, layers, preprocessing
+from keras_alexnet import evaluate, input_pipeline, preprocessing
 from keras_alexnet import workdir as workdirs
 from keras_alexnet.keras_generations import tf_variable
+from keras_alexnet.layers import normalization
 from keras_alexnet.views import central_view, crop
 
 CALIBRATION_PHOTOS = 200
@@ -53,13 +52,13 @@ class Kind:
     Attributes:
         summary: a line for a person.
         tolerance: how far a score may be from the network's, above which nothing is written.
-        convert: a SavedModel's folder, the network in it, and photos uint8 [N, size, size, 3] to
-            calibrate with -> the file's content.
+        convert: a SavedModel's folder, and photos uint8 [N, size, size, 3] to calibrate with -> the
+            file's content.
     """
 
     summary: str
     tolerance: float
-    convert: Callable[[str, keras.Model, np.ndarray], bytes]
+    convert: Callable[[str, np.ndarray], bytes]
 
 
 def export(
@@ -92,7 +91,7 @@ def export(
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with tempfile.TemporaryDirectory() as aside:
         _save(trained, aside)
-        content = KINDS[kind].convert(aside, trained.model, calibration)
+        content = KINDS[kind].convert(aside, calibration)
     difference = _compare(content, trained, calibration[:_COMPARED_PHOTOS], KINDS[kind].tolerance)
     with _told_as_user_error(path):
         files.write_file(f"{stem}.labels.txt", records.labels_text(trained.classes))
@@ -259,21 +258,21 @@ def _converter(folder: str) -> tf.lite.TFLiteConverter:
     return converter
 
 
-def _to_float32(folder: str, model: keras.Model, calibration: np.ndarray) -> bytes:
-    del model, calibration  # nothing is rounded
+def _to_float32(folder: str, calibration: np.ndarray) -> bytes:
+    del calibration  # nothing is rounded
     return _converter(folder).convert()
 
 
-def _to_float16(folder: str, model: keras.Model, calibration: np.ndarray) -> bytes:
-    del model, calibration  # the weights alone are rounded
+def _to_float16(folder: str, calibration: np.ndarray) -> bytes:
+    del calibration  # the weights alone are rounded
     converter = _converter(folder)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_types = [tf.float16]
     return converter.convert()
 
 
-def _to_int8(folder: str, model: keras.Model, calibration: np.ndarray) -> bytes:
-    kept_float = _kept_float(_to_float32(folder, model, calibration), model)
+def _to_int8(folder: str, calibration: np.ndarray) -> bytes:
+    kept_float = _kept_float(_to_float32(folder, calibration))
     converter = _converter(folder)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -288,7 +287,7 @@ def _to_int8(folder: str, model: keras.Model, calibration: np.ndarray) -> bytes:
     return debugger.get_nondebug_quantized_model()
 
 
-def _kept_float(content: bytes, model: keras.Model) -> list[str]:
+def _kept_float(content: bytes) -> list[str]:
     """The tensors that stay float32 in a file of int8, by their names in the file of float32.
 
     - The insides of the normalizations. Their sums of squares go from 0 to 187,000 in a network
@@ -298,13 +297,9 @@ def _kept_float(content: bytes, model: keras.Model) -> list[str]:
     - The scores: of 1,000 classes most are below the 1/256 that a step is.
     """
     interpreter = _interpreter(model_content=content)
-    kinds = (layers.LocalResponseNormalization, layers.SameMapNormalization)
-    names = [re.escape(layer.name) for layer in model.layers if isinstance(layer, kinds)]
-    # Keras 3 numbers the calls of a layer: lrn1_1.
-    inside = re.compile(rf"/({'|'.join(names)})(_[0-9]+)?/")
     tensors = [details["name"] for details in interpreter.get_tensor_details()]
     outputs = [details["name"] for details in interpreter.get_output_details()]
-    return outputs + [name for name in tensors if inside.search(name)]
+    return outputs + [name for name in tensors if normalization.SCOPE in name]
 
 
 KINDS: Mapping[str, Kind] = {
