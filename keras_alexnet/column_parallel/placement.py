@@ -16,6 +16,9 @@ class OnDevice(keras.layers.Wrapper):
     computed in here too, as one more output of what is differentiated, and only that number leaves
     the device. The layer itself must have no regularizer.
 
+    TensorFlow keeps the custom gradients of graphs for good, and with them the variables that they
+    are of: a network of these layers is not forgotten before the process ends.
+
     Input and output: those of the layer, one tensor or a list of them; the inputs may come from any
     device.
 
