@@ -4,8 +4,8 @@
     python -m benchmarks.stacks
 
 Runs the training step of `train_contestants` (float32 and bfloat16) and a command that does nothing
-under the Python of each environment, in turns, round after round, on two cores. Seconds depend on
-what else the machine does; ratios are of runs of one round.
+under the Python of each environment, in turns, round after round, on two cores; medians of the
+rounds. Seconds depend on what else the machine does: compare the stacks of one run only.
 """
 
 import json
@@ -99,7 +99,7 @@ def _run(name: str, module: str, *arguments: str) -> tuple[float, int, str]:
         process.returncode = os.waitstatus_to_exitcode(status)  # so that it is not waited for again
         output.seek(0)
         errors.seek(0)
-        if process.returncode and "--help" not in arguments:
+        if process.returncode:
             reason = (errors.read().strip().splitlines() or ["no reason given"])[-1]
             raise UserError(f"{module} under {ENVIRONMENTS[name]} failed: {reason}")
         return round(seconds, 2), usage.ru_maxrss >> 10, output.read()  # Linux counts it in KiB

@@ -16,8 +16,13 @@ import tensorflow as tf
 _BLOCK = 8
 _LARGEST_UNCUT = 64
 
-# In a graph, the names of all operations that compute a normalization have this in them.
+# In a graph, the names of all operations of the normalizations' formula have this in them.
 SCOPE = "divisive_normalization"
+
+# (x, scale) -> `scale` times the weighted sums of x over the neighbours of each unit. Neighbours
+# must be mutual, with equal weights in both directions: the gradient relies on it. `scale` belongs
+# into a constant, so that it costs no pass over the units.
+_WeightedSums = Callable[[tf.Tensor, float], tf.Tensor]
 
 
 class _DivisiveNormalization(keras.layers.Layer):
@@ -61,7 +66,7 @@ class _DivisiveNormalization(keras.layers.Layer):
         # A sum of squares outgrows float16, and loses neighbours 256 times smaller in bfloat16.
         return tf.cast(self._normalize(tf.cast(inputs, tf.float32)), inputs.dtype)
 
-    def _weighted_sums(self) -> "_WeightedSums":
+    def _weighted_sums(self) -> _WeightedSums:
         """A function that sums over the neighbours of each unit; it must not hold the layer."""
         raise NotImplementedError
 
@@ -167,7 +172,7 @@ class LocalResponseNormalization(_DivisiveNormalization):
         rows = self.columns * tf.reduce_prod(shape[1:-1])  # a row is one column of one pixel
         return tf.reshape(super().call(tf.reshape(inputs, [shape[0], rows, blocks, block])), shape)
 
-    def _weighted_sums(self) -> "_WeightedSums":
+    def _weighted_sums(self) -> _WeightedSums:
         kernel = self._kernel
         return lambda x, scale: tf.nn.conv2d(
             x, tf.constant(scale * kernel), strides=1, padding="SAME"
@@ -213,7 +218,7 @@ class SameMapNormalization(_DivisiveNormalization):
         super().__init__(size, k, alpha, beta, **kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def _weighted_sums(self) -> "_WeightedSums":
+    def _weighted_sums(self) -> _WeightedSums:
         size, weight = self.size, self.alpha / self.size**2
 
         def sums(x: tf.Tensor, scale: float) -> tf.Tensor:
@@ -225,12 +230,6 @@ class SameMapNormalization(_DivisiveNormalization):
             return tf.nn.depthwise_conv2d(x, window, strides=[1, 1, 1, 1], padding="SAME")
 
         return sums
-
-
-# (x, scale) -> `scale` times the weighted sums of x over the neighbours of each unit. Neighbours
-# must be mutual, with equal weights in both directions: the gradient relies on it. `scale` belongs
-# into a constant, so that it costs no pass over the units.
-_WeightedSums = Callable[[tf.Tensor, float], tf.Tensor]
 
 
 def _divided(x: tf.Tensor, k: float, beta: float, weighted_sums: _WeightedSums) -> tf.Tensor:
