@@ -2,8 +2,10 @@
 
 import setuptools
 
+# "package": its commands. A command that is a package has its run() in __main__.
 _COMMANDS = {
-    "data_prep": ("rehearsal", "prepare", "verify"),
+    "data_prep": ("prepare", "verify"),
+    "data_prep.rehearsal": ("__main__",),
     "keras_alexnet": (
         "describe",
         "preflight",
@@ -13,8 +15,16 @@ _COMMANDS = {
         "export",
         "deconvnet",
     ),
-    "keras_alexnet.serving": ("local_server", "client"),
+    "keras_alexnet.serving.client": ("__main__",),
+    "keras_alexnet.serving.local_server": ("__main__",),
 }
+
+
+def _name(package: str, command: str) -> str:
+    name = package.rpartition(".")[2] if command == "__main__" else command
+    return name.replace("_", "-")
+
+
 _DASK = "apache-beam[dask]>=2.77,<2.78"
 # Two stacks, and nothing between them: TensorFlow 2.21 with Keras 3.15, and, with the extra
 # `addons`, TensorFlow 2.15 with Keras 2.15. The releases between were never tried here.
@@ -27,18 +37,8 @@ setuptools.setup(
     description="The AlexNet of 2012 in TensorFlow and Keras: prepare, train, evaluate, serve.",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=[
-        "data_prep",
-        "data_prep.audit",
-        "data_prep.sources",
-        "keras_alexnet",
-        "keras_alexnet.column_parallel",
-        "keras_alexnet.foreign_weights",
-        "keras_alexnet.layers",
-        "keras_alexnet.preflight_checks",
-        "keras_alexnet.serving",
-    ],
-    package_data={"keras_alexnet.serving": ["page_files/*"]},
+    packages=setuptools.find_packages(include=("data_prep*", "keras_alexnet*")),
+    package_data={"keras_alexnet.serving.local_server": ["page/*"]},
     install_requires=[
         "absl-py",
         "apache-beam>=2.77,<2.78",
@@ -84,7 +84,7 @@ setuptools.setup(
     },
     entry_points={
         "console_scripts": [
-            f"keras-alexnet-{command.replace('_', '-')} = {package}.{command}:run"
+            f"keras-alexnet-{_name(package, command)} = {package}.{command}:run"
             for package, commands in _COMMANDS.items()
             for command in commands
         ]

@@ -142,10 +142,11 @@ def _bare(contestant: Contestant, folder: str, batch_size: int) -> Iterable:
 
 def _ours(contestant: Contestant, folder: str, batch_size: int) -> Iterable:
     """What `keras_alexnet.train` reads, with a buffer that suits the few photos."""
-    from keras_alexnet import PROFILES, input_pipeline
+    from keras_alexnet import PROFILES
+    from keras_alexnet.inputs import pipeline
 
     data_dir = os.path.join(folder, contestant.storage)
-    return input_pipeline.train_dataset(
+    return pipeline.train_dataset(
         data_dir,
         records.read_manifest(data_dir),
         profile=PROFILES[PROFILE],

@@ -19,7 +19,8 @@ from absl import flags
 
 from benchmarks import preflight_settings, preflight_truth
 from data_prep import command_line
-from keras_alexnet.preflight_checks import measuring, rule, rules
+from keras_alexnet.preflight_checks import measuring, rules
+from keras_alexnet.preflight_checks.rules import VERDICTS
 
 FLAGS = flags.FlagValues()
 _DATA_DIRS = flags.DEFINE_list(
@@ -70,10 +71,10 @@ def truths(lines: Mapping[Run, Mapping[str, object]]) -> dict[Run, str]:
 def table(truth: Mapping[Run, str], verdicts: Mapping[Run, str]) -> str:
     """Counts of runs, a row a truth and a column a verdict."""
     counts = collections.Counter((truth[run], verdicts[run]) for run in verdicts)
-    head = f"| truth \\ verdict | {' | '.join(rule.VERDICTS)} |"
+    head = f"| truth \\ verdict | {' | '.join(VERDICTS)} |"
     rows = [
-        f"| {name} | {' | '.join(str(counts[name, said]) for said in rule.VERDICTS)} |"
-        for name in rule.VERDICTS
+        f"| {name} | {' | '.join(str(counts[name, said]) for said in VERDICTS)} |"
+        for name in VERDICTS
     ]
     return "\n".join([head, "|---|---|---|---|", *rows])
 

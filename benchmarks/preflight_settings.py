@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from data_prep import records, tfrecord
-from keras_alexnet.profile import Profile
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.training_options import TrainingOptions
+from keras_alexnet.network.profile import Profile
+from keras_alexnet.network.profiles import PROFILES
+from keras_alexnet.training.options import TrainingOptions
 
 WIDTH = 0.25
 BATCH_SIZE = 32

@@ -21,7 +21,8 @@ from absl import flags
 
 from benchmarks import preflight_settings
 from data_prep import command_line, records
-from keras_alexnet import devices, input_pipeline, training_model
+from keras_alexnet.inputs import pipeline
+from keras_alexnet.training import build, devices
 
 FLAGS = flags.FlagValues()
 _DATA_DIRS = flags.DEFINE_list(
@@ -58,12 +59,10 @@ def train(setting: preflight_settings.Setting, data_dir: str, seed: int) -> dict
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     devices.use_precision(options.precision)
-    steps = input_pipeline.train_steps(manifest, options.batch_size)
-    _, model = training_model.build(
-        setting.profile, options, len(manifest.classes), statistics, steps
-    )
+    steps = pipeline.train_steps(manifest, options.batch_size)
+    _, model = build.build(setting.profile, options, len(manifest.classes), statistics, steps)
     batches = iter(
-        input_pipeline.train_dataset(
+        pipeline.train_dataset(
             data_dir,
             manifest,
             profile=setting.profile,
@@ -72,8 +71,8 @@ def train(setting: preflight_settings.Setting, data_dir: str, seed: int) -> dict
             epochs=-(-preflight_settings.STEPS // steps),
         )
     )
-    validation = input_pipeline.central_views(
-        input_pipeline.eval_dataset(data_dir, manifest, batch_size=100), setting.profile
+    validation = pipeline.central_views(
+        pipeline.eval_dataset(data_dir, manifest, batch_size=100), setting.profile
     )
     bar = 1 / classes + _CLEARLY * standard_error(classes, photos)
     figures = {"classes": classes, "photos": photos, "losses": [], "top1": [], "stopped": ""}

@@ -16,8 +16,9 @@ import psutil
 import tqdm
 from PIL import Image
 
-from data_prep import drawing, rehearsal_photos
 from data_prep.command_line import UserError
+from data_prep.rehearsal import drawing
+from data_prep.rehearsal.photos import CLASSES
 
 # Besides prepare; `prepare_contestants` has them.
 CONTESTANTS = ("bare", "bare_stored", "slim", "slim_resized")
@@ -96,7 +97,7 @@ def rendered(folder: str) -> list[str]:
     paths = []
     for number in tqdm.trange(_RENDERED, unit="photo", desc="draw"):
         generator = np.random.default_rng(number)
-        shape = rehearsal_photos.CLASSES[number % len(rehearsal_photos.CLASSES)].shape
+        shape = CLASSES[number % len(CLASSES)].shape
         photo = drawing.draw_photo(shape, generator)
         size = (500, 375) if photo.shape[1] >= photo.shape[0] else (375, 500)
         photo = cv2.resize(photo, size, interpolation=cv2.INTER_CUBIC)

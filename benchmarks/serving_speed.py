@@ -130,7 +130,7 @@ def measure(
 def _export(model_dir: str, profile_name: str, width: float) -> None:
     """Writes version 1 of a network with random weights."""
     import keras_alexnet
-    from keras_alexnet.serving import signatures
+    from keras_alexnet.saved_model import signatures
 
     profile = keras_alexnet.PROFILES[profile_name].scaled(width)
     classes = [records.ClassName(f"n{i:08d}", f"class {i}") for i in range(_CLASSES)]

@@ -48,8 +48,10 @@ def _keras_steps(contestant: Contestant, batch_size: int, steps: int, width: flo
     import tensorflow as tf
 
     from data_prep import records
-    from keras_alexnet import PROFILES, devices, training_model, training_steps
-    from keras_alexnet.training_options import TrainingOptions
+    from keras_alexnet import PROFILES
+    from keras_alexnet.training import build, devices
+    from keras_alexnet.training.options import TrainingOptions
+    from keras_alexnet.training.steps import TrainingSteps
 
     profile = PROFILES[contestant.profile].scaled(width)
     options = TrainingOptions(
@@ -78,7 +80,7 @@ def _keras_steps(contestant: Contestant, batch_size: int, steps: int, width: flo
         pca_eigenvalues=np.full(3, 3600.0),
         pca_eigenvectors=np.eye(3),
     )
-    _, model = training_model.build(profile, options, CLASSES, statistics, steps)
+    _, model = build.build(profile, options, CLASSES, statistics, steps)
     size = profile.input_size
     features = {
         "image": random.integers(0, 256, (batch_size, size, size, 3)).astype(np.uint8),
@@ -88,7 +90,7 @@ def _keras_steps(contestant: Contestant, batch_size: int, steps: int, width: flo
     }
     labels = random.integers(0, CLASSES, batch_size)
     batch = tf.nest.map_structure(tf.constant, (features, labels))
-    taken = training_steps.TrainingSteps(model, tf.distribute.get_strategy(), batch_size)
+    taken = TrainingSteps(model, tf.distribute.get_strategy(), batch_size)
     clock = _Clock()
     for _ in range(_WARM_UP_STEPS + steps):
         taken.train(batch, tf.constant(0.0)).numpy()

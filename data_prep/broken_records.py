@@ -1,7 +1,7 @@
 """Finds the records of a data set that cannot be trained on, and sets them aside.
 
 TensorFlow stops at a broken record without a word on where it is. What a good record is, is said
-once, in data_prep.verify_shard.
+once, in data_prep.verify.
 """
 
 import concurrent.futures
@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import tensorflow as tf
 import tqdm
 
-from data_prep import files, records, tfrecord, verify_shard
+from data_prep import files, record_check, records, tfrecord
 from data_prep.command_line import UserError
 
 SKIPPED = "skipped.json"
@@ -79,7 +79,7 @@ def find(
     Returns:
         In the manifest's order.
     """
-    expected = verify_shard.Expectation(
+    expected = record_check.Expectation(
         data_dir, manifest.classes, manifest.label_offset, manifest.photo_format, sum_pixels=False
     )
 
@@ -137,7 +137,7 @@ def set_aside(data_dir: str, manifest: records.Manifest, folder: str, limit: int
 
 
 def _broken_of_shard(
-    path: str, shard: records.Shard, expected: verify_shard.Expectation
+    path: str, shard: records.Shard, expected: record_check.Expectation
 ) -> Iterator[BrokenRecord]:
     number, end, rest = 0, 0, "missing: the shard ends before it"
     try:
@@ -155,10 +155,10 @@ def _broken_of_shard(
 
 
 def _fault(
-    frame: tfrecord.Frame, is_expected: bool, expected: verify_shard.Expectation
+    frame: tfrecord.Frame, is_expected: bool, expected: record_check.Expectation
 ) -> str | None:
     try:
-        verify_shard.check_record(frame, expected)
+        record_check.check_record(frame, expected)
     except ValueError as error:
         return str(error)
     return None if is_expected else "the manifest counts no such record"

@@ -36,21 +36,11 @@ from collections.abc import Mapping, Sequence
 import tqdm
 from absl import flags
 
-from data_prep import (
-    catalog,
-    command_line,
-    conversion_rule,
-    finishing,
-    images,
-    job_folder,
-    local_job,
-    options,
-    records,
-    shards,
-    sources,
-    storage,
-)
+from data_prep import command_line, conversion_rule, records, sources, storage
 from data_prep.command_line import UserError
+from data_prep.job import finishing, folder, local_job, shards
+from data_prep.job.recipe import Options
+from data_prep.sources import catalog
 
 FLAGS = flags.FlagValues()
 SOURCE = flags.DEFINE_enum(
@@ -89,7 +79,7 @@ SHORT_SIDE = flags.DEFINE_integer(
     256,
     "Short side of the stored photos in pixels.",
     lower_bound=8,
-    upper_bound=images.LARGEST_SIZE,
+    upper_bound=conversion_rule.LARGEST_SIZE,
     flag_values=FLAGS,
 )
 CROP = flags.DEFINE_enum(
@@ -179,7 +169,7 @@ def prepare(
         UserError: an argument or the input cannot be used, or the job was stopped by an error.
     """
     started = time.monotonic()
-    wanted = options.Options(**choices)
+    wanted = Options(**choices)
     if beam_options:
         _check_beam_options(beam_options)
         storage.configure(beam_options)
@@ -208,15 +198,15 @@ def prepare(
 def _make(
     photos: catalog.Catalog,
     classes: tuple[records.ClassName, ...],
-    wanted: options.Options,
+    wanted: Options,
     output_dir: str,
     beam_options: Sequence[str],
 ) -> tuple[records.Manifest, int]:
     """The manifest of the finished data set, and how many photos were converted for it now."""
     recipe = wanted.recipe(photos, classes)
-    manifest, done = job_folder.finished(output_dir, recipe), 0
+    manifest, done = folder.finished(output_dir, recipe), 0
     if manifest is None:
-        with job_folder.claim(output_dir, recipe, photos.state) as work_dir:
+        with folder.claim(output_dir, recipe, photos.state) as work_dir:
             settings = shards.Settings(
                 output_dir, work_dir, classes, wanted.rule(), wanted.label_offset
             )
@@ -225,7 +215,7 @@ def _make(
             manifest = finishing.finish(plan, settings, recipe)
     else:
         print(f"prepare: {output_dir} is finished already", file=sys.stderr)
-    job_folder.clean(output_dir)
+    folder.clean(output_dir)
     return manifest, done
 
 
@@ -235,7 +225,7 @@ def _problems(output_dir: str) -> list[str]:
     return [finding["text"] for finding in findings if finding["level"] == "problem"]
 
 
-def _plan(photos: catalog.Catalog, wanted: options.Options, work_dir: str) -> dict[str, int]:
+def _plan(photos: catalog.Catalog, wanted: Options, work_dir: str) -> dict[str, int]:
     counts = wanted.shard_counts(photos.counts)
     for split, count in counts.items():
         if count < getattr(wanted, f"{split}_shards"):
@@ -253,7 +243,7 @@ def _import_pipeline():
     """
     logging.disable(logging.WARNING)
     try:
-        from data_prep import pipeline
+        from data_prep.job import pipeline
     finally:
         logging.disable(logging.NOTSET)
     return pipeline
@@ -270,15 +260,15 @@ def _convert(
     plan: Mapping[str, int], settings: shards.Settings, beam_options: Sequence[str]
 ) -> int:
     """Runs the Beam job; returns how many photos were in the shards that had to be made."""
-    kept = job_folder.finished_shards(settings.work_dir, plan)
+    kept = folder.finished_shards(settings.work_dir, plan)
     if kept:
         print(f"prepare: {len(kept)} of {len(plan)} shards are done already", file=sys.stderr)
-    log_path = job_folder.log_path(settings.output_dir)
+    log_path = folder.log_path(settings.output_dir)
     workers = min(_cores(), len(plan) - len(kept))
     # All shards: whether one that seems done is whole, a worker finds out.
     work = {name: 0 if name in kept else photos for name, photos in plan.items()}
     try:
-        with job_folder.progress(settings.output_dir, settings.work_dir, plan, kept):
+        with folder.progress(settings.output_dir, settings.work_dir, plan, kept):
             if workers > 1 and not beam_options:
                 local_job.run(work, settings, workers=workers, log_path=log_path)
             else:

@@ -8,6 +8,11 @@ to the records; the SHA-256 of all other files, the manifest's own among them. W
 mean and covariance are computed again and compared, too.
 
 The exit status is 0 if all is well. If not, the faults are listed by file, record and byte.
+
+Reads one shard from end to end and says all that is wrong with it.
+
+Works on what anybody may have written: a broken record is a fault to name, never an error to stop
+at, and after one whose payload alone is broken the next ones are still read.
 """
 
 import concurrent.futures
@@ -23,14 +28,104 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 import tqdm
 from absl import flags
 
-from data_prep import command_line, records, statistics, tfds_metadata, verify_shard
+from data_prep import command_line, record_check, records, tfrecord
 from data_prep.command_line import UserError
-from data_prep.statistics import PixelSums
+from data_prep.job import shards, statistics, tfds_metadata
+from data_prep.job.statistics import PixelSums
+from data_prep.photos import images
+from data_prep.record_check import Expectation, check_record
+
+
+@dataclasses.dataclass
+class ShardReport:
+    """What was found in one shard.
+
+    Attributes:
+        faults: one text each, that begins with the file's name.
+        sums: over the photos of a train shard, if asked for; else of none.
+    """
+
+    faults: list[str]
+    sums: PixelSums
+
+
+def read_shard(expected: Expectation, shard: records.Shard, *, has_index: bool) -> ShardReport:
+    """Reads every record of a shard, and its index.
+
+    Args:
+        expected: of each record.
+        shard: as the manifest describes it; its name has been found to be a shard's.
+        has_index: whether there has to be an index of it.
+    """
+    sums = PixelSums.zeros(expected.photo_format.short_side if expected.sum_pixels else 0)
+    report = ShardReport([], sums)
+    add_up = expected.sum_pixels and shards.split_of(shard.name) == "train"
+    lengths: list[int] = []
+    try:
+        with open(os.path.join(expected.data_dir, shard.name), "rb") as file:
+            hashed = _HashingReader(file)
+            whole = True
+            for number, frame in enumerate(tfrecord.read_frames(hashed)):
+                lengths.append(frame.length)
+                whole = whole and not frame.fault
+                try:
+                    pixels = check_record(frame, expected)
+                except ValueError as error:
+                    where = f"{shard.name}, record {number} at byte {frame.offset}"
+                    report.faults.append(f"{where}: {error}")
+                    continue
+                if add_up:
+                    sums.add(images.central_square(pixels, expected.photo_format.short_side))
+    except OSError as error:
+        report.faults.append(f"{shard.name}: cannot be read ({error.strerror})")
+        return report
+    if whole:  # else size and hash are wrong, too, and nobody learns more from that
+        report.faults += _total_faults(shard, hashed, len(lengths))
+        if has_index:
+            report.faults += _index_faults(expected.data_dir, shard, records.index_text(lengths))
+    return report
+
+
+def _total_faults(shard: records.Shard, read: "_HashingReader", count: int) -> Iterator[str]:
+    for what, found, expected in (
+        ("records", count, shard.records),
+        ("bytes", read.size, shard.bytes),
+        ("SHA-256", read.digest.hexdigest(), shard.sha256),
+    ):
+        if found != expected:
+            yield f"{shard.name}: {what} {found}, in the manifest {expected}"
+
+
+def _index_faults(data_dir: str, shard: records.Shard, expected: str) -> Iterator[str]:
+    name = records.index_name(shard.name)
+    try:
+        with open(os.path.join(data_dir, name), "rb") as file:
+            if file.read() != expected.encode():
+                yield f"{name}: is not where the records of {shard.name} are"
+    except OSError as error:
+        yield f"{name}: cannot be read ({error.strerror})"
+
+
+class _HashingReader:
+    """A file that is hashed while it is read, so that it is read once."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def read(self, count: int) -> bytes:
+        data = self._file.read(count)
+        self.digest.update(data)
+        self.size += len(data)
+        return data
+
 
 FLAGS = flags.FlagValues()
 DATA_DIR = flags.DEFINE_string(
@@ -75,7 +170,7 @@ def verify(*, data_dir: str, check_statistics: bool = False) -> dict[str, object
     """
     started = time.monotonic()
     manifest = records.read_manifest(data_dir)
-    expected = verify_shard.Expectation(
+    expected = record_check.Expectation(
         data_dir, manifest.classes, manifest.label_offset, manifest.photo_format, check_statistics
     )
     faults = list(_file_faults(data_dir, manifest))
@@ -172,8 +267,8 @@ def _text_faults(data_dir: str, manifest: records.Manifest) -> Iterator[str]:
 
 
 def _shard_reports(
-    expected: verify_shard.Expectation, manifest: records.Manifest
-) -> Iterator[verify_shard.ShardReport]:
+    expected: record_check.Expectation, manifest: records.Manifest
+) -> Iterator[ShardReport]:
     """What is in the shards, in the manifest's order; each core reads one at a time."""
     wanted = [
         shard
@@ -183,9 +278,7 @@ def _shard_reports(
     ]
     if not wanted:
         return
-    read = functools.partial(
-        verify_shard.read_shard, expected, has_index=bool(manifest.recipe.get("index"))
-    )
+    read = functools.partial(read_shard, expected, has_index=bool(manifest.recipe.get("index")))
     workers = min(os.cpu_count() or 1, len(wanted))
     progress = functools.partial(tqdm.tqdm, total=len(wanted), unit="shard", desc="verify")
     if workers == 1:  # a second process would only cost its start

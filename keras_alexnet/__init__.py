@@ -9,20 +9,20 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_alexnet.model import AlexNet
-    from keras_alexnet.predictions import decode_predictions
-    from keras_alexnet.preprocessing import preprocess_input
-    from keras_alexnet.profile import Profile
-    from keras_alexnet.profiles import PROFILES
+    from keras_alexnet.inputs.preprocessing import preprocess_input
+    from keras_alexnet.network.model import AlexNet
+    from keras_alexnet.network.predictions import decode_predictions
+    from keras_alexnet.network.profile import Profile
+    from keras_alexnet.network.profiles import PROFILES
 
 __all__ = ["PROFILES", "AlexNet", "Profile", "decode_predictions", "preprocess_input"]
 
 _MODULES = {
-    "AlexNet": "keras_alexnet.model",
-    "PROFILES": "keras_alexnet.profiles",
-    "Profile": "keras_alexnet.profile",
-    "decode_predictions": "keras_alexnet.predictions",
-    "preprocess_input": "keras_alexnet.preprocessing",
+    "AlexNet": "keras_alexnet.network.model",
+    "PROFILES": "keras_alexnet.network.profiles",
+    "Profile": "keras_alexnet.network.profile",
+    "decode_predictions": "keras_alexnet.network.predictions",
+    "preprocess_input": "keras_alexnet.inputs.preprocessing",
 }
 
 # Both are read when TensorFlow and Keras start, so they have to be set before that; what the user

@@ -29,11 +29,11 @@ from absl import flags
 
 from data_prep import command_line, files
 from data_prep.command_line import UserError
-from keras_alexnet.foreign_weights import FORMATS, fitting, layouts, parity, recognition
-from keras_alexnet.foreign_weights.recognition import AUTO
-from keras_alexnet.model import AlexNet
-from keras_alexnet.profile import LAYER_NAMES, Profile
-from keras_alexnet.profiles import PROFILES
+from keras_alexnet.foreign_weights import fitting, layouts, parity, recognition
+from keras_alexnet.foreign_weights.recognition import AUTO, FORMATS
+from keras_alexnet.network.model import AlexNet
+from keras_alexnet.network.profile import LAYER_NAMES, Profile
+from keras_alexnet.network.profiles import PROFILES
 
 _ENDING = ".weights.h5"  # Keras asks for it
 _REPORT_ENDING = ".report.json"

@@ -18,9 +18,10 @@ import tensorflow as tf
 from absl import flags
 
 from data_prep import command_line
-from keras_alexnet.differences import ABSENT, differences, summaries
-from keras_alexnet.model import AlexNet
-from keras_alexnet.profiles import PROFILES, Profile
+from keras_alexnet.network.differences import ABSENT, differences, summaries
+from keras_alexnet.network.model import AlexNet
+from keras_alexnet.network.profile import Profile
+from keras_alexnet.network.profiles import PROFILES
 
 FLAGS = flags.FlagValues()
 _PROFILE = flags.DEFINE_enum(

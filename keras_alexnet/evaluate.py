@@ -16,10 +16,11 @@ from absl import flags
 
 from data_prep import command_line, records
 from data_prep.command_line import UserError
-from keras_alexnet import flags as training_flags
-from keras_alexnet import input_pipeline, metrics, preprocessing
-from keras_alexnet import workdir as workdirs
-from keras_alexnet.views import central_view, ten_views
+from keras_alexnet.inputs import pipeline, preprocessing
+from keras_alexnet.inputs.views import central_view, ten_views
+from keras_alexnet.network import predictions
+from keras_alexnet.training import flags as training_flags
+from keras_alexnet.training import workdir as workdirs
 
 FLAGS = flags.FlagValues()
 _WORKDIR = training_flags.workdir(FLAGS)
@@ -62,19 +63,19 @@ def evaluate(
     """
     started = time.perf_counter()
     manifest = matching_manifest(trained, data_dir)
-    input_pipeline.check_stored_size(manifest, trained.profile)
+    pipeline.check_stored_size(manifest, trained.profile)
     predict = make_predict(trained, views)
     correct = {1: 0.0, 5: 0.0}
     counted = 0
     expected = manifest.splits[split].records if split in manifest.splits else 0
-    dataset = input_pipeline.eval_dataset(data_dir, manifest, batch_size=batch_size, split=split)
+    dataset = pipeline.eval_dataset(data_dir, manifest, batch_size=batch_size, split=split)
     with (
-        input_pipeline.broken_data_is_a_user_error(data_dir, manifest, split),
+        pipeline.broken_data_is_a_user_error(data_dir, manifest, split),
         tqdm.tqdm(total=expected, unit=" images", file=sys.stderr) as bar,
     ):
         for images, labels, weights in dataset:
             scores = predict(images)
-            ranks = metrics.label_ranks(scores, labels)
+            ranks = predictions.label_ranks(scores, labels)
             for top in correct:
                 hits = tf.cast(ranks < top, tf.float32)
                 correct[top] += float(tf.reduce_sum(hits * weights))

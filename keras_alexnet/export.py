@@ -25,20 +25,18 @@ from absl import flags
 
 from data_prep import command_line, files, records
 from data_prep.command_line import UserError
-from keras_alexnet import flags as training_flags
-from keras_alexnet import workdir as workdirs
-from keras_alexnet.serving import (
+from keras_alexnet.saved_model import (
     agreement,
-    checksums,
-    comparison_photos,
+    deployment,
     fresh_process,
-    readme,
     signatures,
-    tf_serving_files,
     verification,
     versions,
     warmup,
 )
+from keras_alexnet.saved_model.versions import write
+from keras_alexnet.training import flags as training_flags
+from keras_alexnet.training import workdir as workdirs
 
 FLAGS = flags.FlagValues()
 _WORKDIR = training_flags.workdir(FLAGS)
@@ -109,7 +107,7 @@ def export(
     started = time.perf_counter()
     version = 1 + max(versions.published(_base_folder(export_dir)), default=0)
     path = os.path.join(export_dir, str(version))
-    images = comparison_photos.squares(photos, trained.statistics.mean_image.shape)
+    images = agreement.squares(photos, trained.statistics.mean_image.shape)
     known = agreement.reference(trained, photos, images)
     model_name = os.path.basename(os.path.abspath(export_dir))
     try:
@@ -124,11 +122,11 @@ def export(
                 model_name=model_name,
                 classify=[signatures.CLASSIFY],
             )
-            text = readme.text(trained, inputs=served.inputs, model_name=model_name, fit=fit)
-            files.write_file(os.path.join(folder, readme.FILE_NAME), text)
+            text = deployment.text(trained, inputs=served.inputs, model_name=model_name, fit=fit)
+            files.write_file(os.path.join(folder, deployment.FILE_NAME), text)
             difference = _compare(folder, known)
-            checksums.write(folder)
-        tf_serving_files.write(export_dir, model_name)
+            write(folder)
+        deployment.write(export_dir, model_name)
         removed = versions.remove_oldest(export_dir, keep_versions) if keep_versions else []
     except OSError as error:
         raise UserError(
@@ -166,7 +164,7 @@ def export_tflite(
         UserError: no such kind, the folder cannot be written, or a file answers otherwise than
             the network.
     """
-    from keras_alexnet.serving import tflite  # imports what a SavedModel does not need
+    from keras_alexnet.saved_model import tflite  # imports what a SavedModel does not need
 
     if unknown := sorted(set(kinds) - set(tflite.KINDS)):
         raise UserError(
@@ -258,8 +256,8 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
     del arguments
     trained = workdirs.load_run(_WORKDIR.value, _CHECKPOINT.value)
     data_dir = _DATA_DIR.value
-    manifest = comparison_photos.manifest_of(data_dir, trained.description["manifest_sha256"])
-    photos = comparison_photos.stored_photos(data_dir, manifest)
+    manifest = agreement.manifest_of(data_dir, trained.description["manifest_sha256"])
+    photos = agreement.stored_photos(data_dir, manifest)
     if _VERIFY.value:
         return verification.verify(
             trained=trained, photos=photos, export_dir=_EXPORT_DIR.value, version=_VERSION.value

@@ -11,11 +11,14 @@ first steps on the run's own batches; nothing is written. The last line of the o
 The verdict is about a run of hundreds of steps on a small data set, where it was compared with
 the truth (see benchmarks/preflight_truth.py). It is a look at the start, not a promise of the
 end: of overfitting, and of accuracy, it says nothing.
+
+The preflight's findings as a text for a person.
 """
 
 import dataclasses
 import math
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 
@@ -23,11 +26,12 @@ from absl import flags
 
 from data_prep import command_line
 from data_prep.command_line import UserError
-from keras_alexnet import flags as training_flags
-from keras_alexnet import optimizers, training_options
-from keras_alexnet.preflight_checks import measuring, report, rules
-from keras_alexnet.profile import Profile
-from keras_alexnet.training_options import TrainingOptions
+from keras_alexnet.network.profile import Profile
+from keras_alexnet.preflight_checks import measuring, rules
+from keras_alexnet.preflight_checks.measuring import Measured
+from keras_alexnet.training import flags as training_flags
+from keras_alexnet.training import optimizers
+from keras_alexnet.training.options import TrainingOptions, options_from_flags, profile_from_flags
 
 FLAGS = flags.FlagValues()
 _DATA_DIR = training_flags.data_dir(FLAGS)
@@ -69,7 +73,7 @@ def preflight(
         data_dir=data_dir, profile=profile, options=options, seconds=seconds
     )
     judgement = rules.judge(measured.figures, profile, options)
-    print(report.text(measured, judgement), file=sys.stderr)
+    print(text(measured, judgement), file=sys.stderr)
     result = {
         **dataclasses.asdict(judgement),
         **dataclasses.asdict(measured),
@@ -92,8 +96,8 @@ def _json_able(value: object) -> object:
 def main(arguments: Sequence[str]) -> Mapping[str, object]:
     """Reads the flags and measures."""
     del arguments
-    profile = training_options.profile_from_flags(FLAGS)
-    options = training_options.options_from_flags(FLAGS, profile)
+    profile = profile_from_flags(FLAGS)
+    options = options_from_flags(FLAGS, profile)
     if optimizers.addons_name(options.optimizer) is not None:
         raise UserError(
             f"the preflight knows what {' and '.join(sorted(optimizers.OPTIMIZERS))} do, not "
@@ -114,3 +118,68 @@ def run() -> None:
 
 if __name__ == "__main__":
     run()
+
+
+_WIDTH = 96
+# Heading, name of the figure, format.
+_COLUMNS = (
+    ("output rms", "rms", ".3g"),
+    ("photo's share", "photo_share", ".2g"),
+    ("dead units", "dead", ".0%"),
+    ("gradient rms", "gradient_rms", ".2g"),
+    ("first update", "update", ".2g"),
+)
+
+
+def text(measured: Measured, judgement: rules.Judgement) -> str:
+    """The layers at the start, the first losses, and the verdict with its reasons.
+
+    Args:
+        measured: what was seen.
+        judgement: what the rules make of it.
+    """
+    parts = [_layer_table(measured), _losses(measured), _verdict(judgement)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _layer_table(measured: Measured) -> str:
+    if not measured.layers:
+        return ""
+    head = f"{'layer':7}" + "".join(f"{heading:>15}" for heading, _, _ in _COLUMNS)
+    lines = [head]
+    for layer, row in measured.layers.items():
+        cells = [format(row[name], spec) if name in row else "" for _, name, spec in _COLUMNS]
+        lines.append(f"{layer:7}" + "".join(f"{cell:>15}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _losses(measured: Measured) -> str:
+    if not measured.losses:
+        return ""
+    known = f"{measured.figures['class_entropy']:.2f}"
+    return "\n".join(
+        [
+            _wrap(f"loss of the first {len(measured.losses)} steps ({known}: nothing learned):"),
+            _wrap(_numbers(measured.losses), "    "),
+            _wrap(f"loss of the same few photos, {len(measured.handful_losses)} times:"),
+            _wrap(_numbers(measured.handful_losses), "    "),
+        ]
+    )
+
+
+def _numbers(losses: Sequence[float]) -> str:
+    return " ".join(format(loss, ".2f" if loss < 1000 else ".2g") for loss in losses)
+
+
+def _verdict(judgement: rules.Judgement) -> str:
+    lines = [f"verdict: {judgement.verdict}"]
+    for finding in judgement.findings:
+        lines.append(_wrap(f"{finding.verdict}: {finding.reason}", "  "))
+        lines.append(_wrap(f"try: {finding.knob}", "    "))
+    return "\n".join(lines)
+
+
+def _wrap(line: str, indent: str = "") -> str:
+    return textwrap.fill(
+        line, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )

@@ -17,19 +17,19 @@ from absl import flags
 
 from data_prep import command_line
 from data_prep.command_line import UserError
-from keras_alexnet import (
-    addons_options,
-    checkpoints,
-    column_parallel,
-    devices,
-    stop_signal,
-    training_options,
-    training_run,
-    workers,
+from keras_alexnet import columns
+from keras_alexnet.network.profile import Profile
+from keras_alexnet.training import checkpoints, devices, stopping
+from keras_alexnet.training import flags as training_flags
+from keras_alexnet.training.options import (
+    RunOptions,
+    TrainingOptions,
+    check,
+    options_from_flags,
+    profile_from_flags,
+    run_options_from_flags,
 )
-from keras_alexnet import flags as training_flags
-from keras_alexnet.profile import Profile
-from keras_alexnet.training_options import RunOptions, TrainingOptions
+from keras_alexnet.training.run import TrainingRun, open_run
 
 FLAGS = flags.FlagValues()
 _DATA_DIR = training_flags.data_dir(FLAGS)
@@ -70,10 +70,10 @@ def train(
     """
     started = time.perf_counter()
     if options.strategy == devices.COLUMN_PARALLEL:
-        column_parallel.column_devices(profile)  # an error of the user's, before there is a workdir
+        columns.column_devices(profile)  # an error of the user's, before there is a workdir
     strategy = devices.make_strategy(options.strategy)
     devices.check_batch(options.batch_size, strategy)
-    addons_options.check(
+    check(
         optimizer=options.optimizer,
         options=options.optimizer_options,
         strategy=options.strategy,
@@ -84,8 +84,8 @@ def train(
             "--stop_after_seconds goes by one process' clock, but --strategy=multi_worker has more "
             "than one, and all must end after the same epoch; leave it out, and send them SIGTERM"
         )
-    with workers.loss_of_a_worker_is_told(strategy), stop_signal.noted() as stop:
-        data = training_run.open_run(
+    with devices.loss_of_a_worker_is_told(strategy), stopping.noted() as stop:
+        data = open_run(
             strategy=strategy,
             data_dir=data_dir,
             workdir=workdir,
@@ -94,7 +94,7 @@ def train(
             run_options=run_options,
             flags_text=flags_text,
         )
-        run = training_run.TrainingRun(strategy, workdir, profile, options, run_options, data, stop)
+        run = TrainingRun(strategy, workdir, profile, options, run_options, data, stop)
         history = run.go()
     figures = _dry_figures(history) if run_options.dry_run else _figures(history, workdir)
     if run.is_cut_short:
@@ -127,13 +127,13 @@ def _figures(history: Sequence[Mapping[str, object]], workdir: str) -> dict[str,
 def main(arguments: Sequence[str]) -> Mapping[str, object]:
     """Reads the flags and trains."""
     del arguments
-    profile = training_options.profile_from_flags(FLAGS)
+    profile = profile_from_flags(FLAGS)
     return train(
         data_dir=_DATA_DIR.value,
         workdir=_WORKDIR.value,
         profile=profile,
-        options=training_options.options_from_flags(FLAGS, profile),
-        run_options=training_options.run_options_from_flags(FLAGS),
+        options=options_from_flags(FLAGS, profile),
+        run_options=run_options_from_flags(FLAGS),
         flags_text=FLAGS.flags_into_string(),
     )
 

@@ -1,46 +1,21 @@
-"""What every test process shares: two CPU devices, and a small data set made by the real job."""
+"""Fixtures of all tests. TensorFlow is not loaded here: see support/tensorflow_process.py."""
 
-import contextlib
-import ctypes
-import gc
 import pathlib
 import subprocess
 
-import keras
 import pytest
-import tensorflow as tf
-
-# Before TensorFlow starts, or it has one CPU device for good: MirroredStrategy needs two.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-
-
-@pytest.fixture(autouse=True)
-def _float32_again():
-    """Training sets the process' dtype policy, which the next test must not inherit."""
-    yield
-    keras.mixed_precision.set_global_policy("float32")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def memory_is_given_back():
-    """After each file: models are full of cycles, and two suites of them filled 24 GiB."""
-    yield
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A prepared data set of two classes: 38 train photos (2 rejects left out), 10 validation."""
-    from data_prep import prepare, rehearsal
+    from data_prep import prepare
+    from data_prep.rehearsal import photos, release
 
     folder = tmp_path_factory.mktemp("data_set")
-    rehearsal.write_release(
+    release.write_release(
         output_dir=str(folder / "release"),
-        recipe=rehearsal.Recipe(classes=2, images_per_class=20, validation_per_class=5, seed=0),
+        recipe=photos.Recipe(classes=2, images_per_class=20, validation_per_class=5, seed=0),
         workers=1,
     )
     prepare.prepare(

@@ -43,8 +43,8 @@ from types import TracebackType
 from data_prep import records
 from data_prep.audit import findings, page
 from data_prep.audit.duplicates import Duplicates
-from data_prep.outcomes import Outcome, Thumbnail
-from data_prep.references import Reference
+from data_prep.photos.outcomes import Outcome, Thumbnail
+from data_prep.sources.reference import Reference
 
 SCHEMA_VERSION = 1
 LISTED_SIZES = 1000

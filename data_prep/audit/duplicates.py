@@ -20,7 +20,7 @@ import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from data_prep import temporary_database
+from data_prep.sources import temporary_database
 
 # What is listed by name; all the rest is counted.
 LISTED_GROUPS = 1000

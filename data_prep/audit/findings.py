@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from data_prep.references import printable
+from data_prep.sources.reference import printable
 
 # Worst first.
 LEVELS = ("problem", "look", "fine")

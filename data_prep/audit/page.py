@@ -9,8 +9,8 @@ import base64
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
-from data_prep.outcomes import Thumbnail
-from data_prep.references import printable
+from data_prep.photos.outcomes import Thumbnail
+from data_prep.sources.reference import printable
 
 # What is shown of each; audit.json has more.
 THUMBNAILS = 24  # of a kind

@@ -4,21 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from data_prep import (
-    job_folder,
-    records,
-    shard_results,
-    shards,
-    statistics,
-    storage,
-    tfds_metadata,
-)
+from data_prep import records, storage
 from data_prep.audit import Audit
 from data_prep.command_line import UserError
-from data_prep.outcomes import Outcome
-from data_prep.references import Reference
-from data_prep.shard_results import ShardResult
-from data_prep.statistics import PixelSums
+from data_prep.job import folder, shard_results, shards, statistics, tfds_metadata
+from data_prep.job.shard_results import ShardResult
+from data_prep.job.statistics import PixelSums
+from data_prep.photos.outcomes import Outcome
+from data_prep.sources.reference import Reference
 
 _TFDS_NAME = "keras_alexnet_photos"
 
@@ -149,4 +142,4 @@ def _results(plan: Mapping[str, int], settings: shards.Settings) -> Iterator[Sha
 
 
 def _publish(settings: shards.Settings, name: str, content: bytes | str) -> str:
-    return job_folder.publish(settings.output_dir, settings.work_dir, name, content)
+    return folder.publish(settings.output_dir, settings.work_dir, name, content)

@@ -21,8 +21,9 @@ from typing import BinaryIO
 
 import tqdm
 
-from data_prep import records, shard_results, storage
+from data_prep import records, storage
 from data_prep.command_line import UserError
+from data_prep.job import shard_results
 
 _HIDDEN = ".prepare"
 _SHARD_NAME = re.compile(rf"({'|'.join(records.SPLITS)})-\d{{5}}-of-\d{{5}}")

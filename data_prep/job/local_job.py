@@ -19,7 +19,7 @@ import threading
 import traceback
 from collections.abc import Mapping
 
-from data_prep import shards
+from data_prep.job import shards
 
 _DONE = "done"
 
@@ -48,7 +48,7 @@ def run(work: Mapping[str, int], settings: shards.Settings, *, workers: int, log
     }
     with open(log_path, "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "data_prep.local_job"],
+            [sys.executable, "-m", "data_prep.job.local_job"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -94,7 +94,7 @@ def _main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threading.excepthook = _end_with_worker
 
-    from data_prep import pipeline  # only in this process: Beam takes 100 MB
+    from data_prep.job import pipeline  # only in this process: Beam takes 100 MB
 
     try:
         pipeline.run(

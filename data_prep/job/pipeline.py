@@ -16,7 +16,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
 
-from data_prep import shards
+from data_prep.job import shards
 
 # Beam's remarks on itself are for its developers; a failed job is an exception anyway.
 logging.getLogger("apache_beam").setLevel(logging.CRITICAL + 1)

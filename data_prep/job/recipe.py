@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import PIL.features
 
-from data_prep import images, records
-from data_prep.catalog import Catalog
+from data_prep import conversion_rule, records
+from data_prep.photos import images
+from data_prep.sources.catalog import Catalog
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +49,13 @@ class Options:
     index: bool = False
     seed: int = 0
 
-    def rule(self) -> images.Rule:
+    def rule(self) -> conversion_rule.Rule:
         """How a photo becomes a record.
 
         Raises:
             ValueError: the options do not fit together.
         """
-        return images.Rule(
+        return conversion_rule.Rule(
             size=self.short_side,
             crop=self.crop,
             fit=self.fit,

@@ -9,8 +9,8 @@ from collections import Counter
 import numpy as np
 
 from data_prep import records, storage
-from data_prep.outcomes import Outcome, Thumbnail
-from data_prep.statistics import PixelSums
+from data_prep.job.statistics import PixelSums
+from data_prep.photos.outcomes import Outcome, Thumbnail
 
 SUFFIX = ".result"
 

@@ -7,7 +7,7 @@ the work folder, where it also survives a kill:
     NAME.result   what became of them (see `shard_results`)
     NAME.*.tmp    the shard while it is being written
 
-Workers import this and no Beam; `data_prep.pipeline` spreads it over them.
+Workers import this and no Beam; `data_prep.job.pipeline` spreads it over them.
 """
 
 import dataclasses
@@ -21,12 +21,14 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from data_prep import images, records, shard_results, storage, tfrecord
-from data_prep.catalog import Catalog
-from data_prep.outcomes import Outcome, Thumbnail
-from data_prep.references import Reference
-from data_prep.shard_results import ShardResult
-from data_prep.statistics import PixelSums
+from data_prep import conversion_rule, records, storage, tfrecord
+from data_prep.job import shard_results
+from data_prep.job.shard_results import ShardResult
+from data_prep.job.statistics import PixelSums
+from data_prep.photos import decoding, images
+from data_prep.photos.outcomes import Outcome, Thumbnail
+from data_prep.sources.catalog import Catalog
+from data_prep.sources.reference import Reference
 
 PLAN_SUFFIX = ".plan"
 # Of a repair, or of a reason to reject: each takes as long as half a photo.
@@ -51,7 +53,7 @@ class Settings:
     output_dir: str
     work_dir: str
     classes: tuple[records.ClassName, ...]
-    rule: images.Rule
+    rule: conversion_rule.Rule
     label_offset: int = 0
 
     def to_json(self) -> str:
@@ -63,7 +65,7 @@ class Settings:
         """The inverse of `to_json`."""
         fields = json.loads(text)
         fields["classes"] = tuple(records.ClassName(**entry) for entry in fields["classes"])
-        fields["rule"] = images.Rule(**fields["rule"])
+        fields["rule"] = conversion_rule.Rule(**fields["rule"])
         return Settings(**fields)
 
 
@@ -213,7 +215,7 @@ def _read(references: Iterable[Reference]) -> Iterator[tuple[Reference, bytes]]:
                 path = reference.path
                 file = storage.open_file(path, read_ahead=_READ_AHEAD)
             # One byte past the limit is enough for the photo to be rejected for its size.
-            wanted = min(reference.length, images.MAX_BYTES + 1)
+            wanted = min(reference.length, decoding.MAX_BYTES + 1)
             file.seek(reference.offset)
             data = file.read(wanted)
             if len(data) < wanted:

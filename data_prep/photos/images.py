@@ -3,7 +3,7 @@
 By default that is the rule of the authors' 2012 program: the short side becomes 256 pixels (area
 averaging to shrink, bicubic to grow), the central square is kept, as a JPEG of quality 95.
 What else can be asked for is in `data_prep.conversion_rule`; what a photo may be, in
-`data_prep.decoding`.
+`data_prep.photos.decoding`.
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from data_prep import decoding, jpeg_markers
 from data_prep.conversion_rule import LARGEST_SIZE, TRUNCATED, Rule
-from data_prep.decoding import FORMATS, MAX_BYTES, MAX_PIXELS
+from data_prep.photos import decoding, jpeg_markers
+from data_prep.photos.decoding import FORMATS, MAX_BYTES, MAX_PIXELS
 
 __all__ = [
     "FORMATS",

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from data_prep import drawing
+from data_prep.rehearsal import drawing
 
 TRAIN, VALIDATION, HELD_OUT = range(3)
 _EXIF_ORIENTATION = 0x0112

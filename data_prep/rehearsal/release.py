@@ -1,55 +1,132 @@
-"""Makes a small release of ILSVRC2012's own shape, to try the whole road without ImageNet.
+"""Writes the containers of an ILSVRC2012 release: tars and the devkit. `ilsvrc2012` reads them.
 
-The photos are drawn: a disc, a star, a ring ... of random colour, place, size and rotation, on
-textured ground. The files, their names and their faults are those of the real release:
-
-  ILSVRC2012_img_train.tar        a tar of one tar a class
-  ILSVRC2012_img_val.tar          the validation photos, in no order of class
-  ILSVRC2012_devkit_t12.tar.gz    the classes and the validation photos' true classes
-  held_out/                       photos of neither, such as star_0.jpg, to classify at the end
-  rehearsal.json                  what is where, with checksums; written last
-
-Six train photos carry the faults that real ones have: CMYK colour, a PNG named JPEG, grey, a
-rotation in EXIF, a file cut short, an empty file. The same flags give the same bytes.
-
-Example:
-  python -m data_prep.rehearsal --output_dir=/tmp/release --images_per_class=100
+Everything that would differ from day to day or machine to machine (times, owners, the header
+that names the platform) is fixed, so that equal content is equal bytes.
 """
 
 import dataclasses
+import gzip
 import hashlib
+import io
 import json
 import os
 import tarfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import scipy.io
 import tqdm
-from absl import flags
 
-from data_prep import command_line, devkit, files, rehearsal_photos
+from data_prep import files
 from data_prep.command_line import UserError
-from data_prep.rehearsal_photos import CLASSES, Place, Recipe
+from data_prep.rehearsal import photos as rehearsal_photos
+from data_prep.rehearsal.photos import CLASSES, Place, Recipe
+from data_prep.sources import ilsvrc2012_devkit
 
-FLAGS = flags.FlagValues()
-_OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", None, "folder to write the release to; new or empty", flag_values=FLAGS
-)
-_CLASSES = flags.DEFINE_integer(
-    "classes", 10, "number of classes, 2 to 10", 2, 10, flag_values=FLAGS
-)
-_IMAGES_PER_CLASS = flags.DEFINE_integer(
-    "images_per_class", 400, "train photos of each class, at least 4", 4, flag_values=FLAGS
-)
-_VALIDATION_PER_CLASS = flags.DEFINE_integer(
-    "validation_per_class", 50, "validation photos of each class", 1, flag_values=FLAGS
-)
-_SEED = flags.DEFINE_integer("seed", 0, "another seed, other photos", 0, flag_values=FLAGS)
-_WORKERS = flags.DEFINE_integer(
-    "workers", 0, "processes to draw with; 0: one a core", 0, flag_values=FLAGS
-)
-flags.mark_flag_as_required("output_dir", flag_values=FLAGS)
+_DEVKIT_FOLDER = "ILSVRC2012_devkit_t12"
+
+_MAT_HEADER_BYTES = 116  # descriptive text; the file's meaning begins after it
+_README = """\
+The devkit of a rehearsal release, in the shape of ILSVRC2012's own.
+
+data/meta.mat: the struct array `synsets`; ILSVRC2012_ID 1 to the number of classes are the
+classes, larger IDs are the inner nodes over them.
+data/ILSVRC2012_validation_ground_truth.txt: the ILSVRC2012_ID of each validation photo, one a
+line, in the order of the photos' names.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Synset:
+    """One row of meta.mat; the fields of the real file, and in its order but for their names.
+
+    Attributes:
+        id: ILSVRC2012_ID, from 1. Classes come first, inner nodes after them.
+        wnid: "n" and eight digits.
+        words: the names of the concept, separated by ", ".
+        gloss: what it is.
+        children: IDs of the synsets right under this one; empty for a class.
+        height: the longest way down to a leaf; 0 for a class.
+        train_images: 0 for an inner node.
+    """
+
+    id: int
+    wnid: str
+    words: str
+    gloss: str
+    children: tuple[int, ...]
+    height: int
+    train_images: int
+
+
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Appends a file to an open tar, with no time, owner or machine in its header."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))  # TarInfo's defaults: time 0, owner 0, mode 0644
+
+
+def tar_bytes(members: Iterable[tuple[str, bytes]]) -> bytes:
+    """A whole tar of (name, content) in memory, for a tar inside a tar."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in members:
+            add_member(tar, name, content)
+    return buffer.getvalue()
+
+
+def devkit_bytes(synsets: Sequence[Synset], ground_truth: Sequence[int]) -> bytes:
+    """ILSVRC2012_devkit_t12.tar.gz.
+
+    Args:
+        synsets: in the order of their IDs.
+        ground_truth: the ILSVRC2012_ID of each validation photo, in order of file name.
+    """
+    lines = "".join(f"{class_id}\n" for class_id in ground_truth)
+    tar = tar_bytes(
+        [
+            (f"{_DEVKIT_FOLDER}/readme.txt", _README.encode()),
+            (
+                f"{_DEVKIT_FOLDER}/data/ILSVRC2012_validation_ground_truth.txt",
+                lines.encode(),
+            ),
+            (f"{_DEVKIT_FOLDER}/data/meta.mat", _meta_mat(synsets)),
+        ]
+    )
+    return gzip.compress(tar, mtime=0)
+
+
+def _meta_mat(synsets: Sequence[Synset]) -> bytes:
+    """A MATLAB 5 file with the struct array `synsets` [N, 1], fields as in the real one."""
+    names = (
+        "ILSVRC2012_ID",
+        "WNID",
+        "words",
+        "gloss",
+        "num_children",
+        "children",
+        "wordnet_height",
+        "num_train_images",
+    )
+    structs = np.empty((len(synsets), 1), dtype=[(name, object) for name in names])
+    for row, synset in enumerate(synsets):
+        structs[row, 0] = (
+            float(synset.id),  # MATLAB's numbers are doubles
+            synset.wnid,
+            synset.words,
+            synset.gloss,
+            float(len(synset.children)),
+            np.array([synset.children], np.float64),  # [1, number of children]
+            float(synset.height),
+            float(synset.train_images),
+        )
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {"synsets": structs})
+    content = bytearray(buffer.getvalue())
+    # scipy writes the platform and the time of day here.
+    content[:_MAT_HEADER_BYTES] = b"MATLAB 5.0 MAT-file, rehearsal release".ljust(_MAT_HEADER_BYTES)
+    return bytes(content)
+
 
 SUMMARY = "rehearsal.json"
 HELD_OUT = "held_out"
@@ -129,10 +206,10 @@ def _write_files(folder: str, recipe: Recipe, workers: int) -> dict[str, object]
         )
     )
     # In the order in which they were asked for: train, validation, held out.
-    _write_train_tar(os.path.join(folder, devkit.TRAIN_TAR), recipe, photos)
-    with tarfile.open(os.path.join(folder, devkit.VALIDATION_TAR), "w") as tar:
+    _write_train_tar(os.path.join(folder, ilsvrc2012_devkit.TRAIN_TAR), recipe, photos)
+    with tarfile.open(os.path.join(folder, ilsvrc2012_devkit.VALIDATION_TAR), "w") as tar:
         for number in range(1, len(validation) + 1):
-            devkit.add_member(tar, f"ILSVRC2012_val_{number:08d}.JPEG", next(photos))
+            add_member(tar, f"ILSVRC2012_val_{number:08d}.JPEG", next(photos))
     os.mkdir(os.path.join(folder, HELD_OUT))
     held_out_names = [
         f"{HELD_OUT}/{CLASSES[place.class_index].shape}_{place.number}.jpg" for place in held_out
@@ -142,8 +219,8 @@ def _write_files(folder: str, recipe: Recipe, workers: int) -> dict[str, object]
         with open(os.path.join(folder, name), "wb") as file:
             file.write(photo)
     ground_truth = [place.class_index + 1 for place in validation]
-    with open(os.path.join(folder, devkit.DEVKIT), "wb") as file:
-        file.write(devkit.devkit_bytes(_synsets(recipe), ground_truth))
+    with open(os.path.join(folder, ilsvrc2012_devkit.DEVKIT), "wb") as file:
+        file.write(devkit_bytes(_synsets(recipe), ground_truth))
     summary = {
         "recipe": dataclasses.asdict(recipe),
         "train_images": len(train),
@@ -180,13 +257,13 @@ def _write_train_tar(path: str, recipe: Recipe, photos: Iterator[bytes]) -> None
                 for number in range(recipe.images_per_class)
             ]
             name = f"{CLASSES[class_index].wnid}.tar"
-            devkit.add_member(tar, name, devkit.tar_bytes(members))
+            add_member(tar, name, tar_bytes(members))
 
 
-def _synsets(recipe: Recipe) -> list[devkit.Synset]:
+def _synsets(recipe: Recipe) -> list[Synset]:
     """The classes, and over them a small tree of inner nodes, as WordNet's is over the real."""
     leaves = [
-        devkit.Synset(
+        Synset(
             id=class_id,
             wnid=entry.wnid,
             words=entry.words,
@@ -202,7 +279,7 @@ def _synsets(recipe: Recipe) -> list[devkit.Synset]:
     class_ids = tuple(leaf.id for leaf in leaves)
 
     def inner(node_id: int, wnid: str, words: str, children: tuple[int, ...], height: int):
-        return devkit.Synset(node_id, wnid, words, f"{words}, an inner node", children, height, 0)
+        return Synset(node_id, wnid, words, f"{words}, an inner node", children, height, 0)
 
     return [
         *leaves,
@@ -223,28 +300,3 @@ def _checksums(folder: str) -> dict[str, str]:
                 with open(path, "rb") as file:
                     checksums[relative] = hashlib.file_digest(file, "sha256").hexdigest()
     return dict(sorted(checksums.items()))
-
-
-def main(arguments: Sequence[str]) -> dict[str, object]:
-    """Reads the flags and writes the release."""
-    start = time.monotonic()
-    result = write_release(
-        output_dir=_OUTPUT_DIR.value,
-        recipe=Recipe(
-            classes=_CLASSES.value,
-            images_per_class=_IMAGES_PER_CLASS.value,
-            validation_per_class=_VALIDATION_PER_CLASS.value,
-            seed=_SEED.value,
-        ),
-        workers=_WORKERS.value,
-    )
-    return {**result, "seconds": round(time.monotonic() - start, 1)}
-
-
-def run() -> None:
-    """The command."""
-    command_line.run(main, FLAGS, __doc__)
-
-
-if __name__ == "__main__":
-    run()

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from data_prep import storage
 from data_prep.command_line import UserError
-from data_prep.references import Reference, Source
 from data_prep.sources import class_folders, ilsvrc2012, ilsvrc2012_folders
+from data_prep.sources.reference import Reference, Source
 
 SOURCES: Mapping[str, Callable[[str], Source]] = {
     "ilsvrc2012": ilsvrc2012.open_release,

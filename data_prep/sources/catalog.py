@@ -20,8 +20,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 
-from data_prep import records, temporary_database
-from data_prep.references import Reference
+from data_prep import records
+from data_prep.sources import temporary_database
+from data_prep.sources.reference import Reference
 
 _CACHE_KIB = 8 << 10
 _MODULUS = 1 << 128

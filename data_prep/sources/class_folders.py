@@ -1,14 +1,23 @@
 """Photos in a folder for each class: anybody's own.
 
 Hidden files, and folders in a class' folder, are passed over; links count as what they lead to.
+
+Splits photos into train and validation by a hash of their bytes.
+
+So a photo stays where it is when others come or go or when it is renamed, and exact duplicates
+are never on both sides.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+import collections
+import concurrent.futures
+import hashlib
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from data_prep import records, storage
 from data_prep.command_line import UserError
-from data_prep.references import Reference, Source, printable
-from data_prep.sources import class_counts, content_split
+from data_prep.sources import ground_truth
+from data_prep.sources.reference import Reference, Source, printable
 
 
 def open_split_folders(input_dir: str) -> Source:
@@ -31,7 +40,7 @@ def open_split_folders(input_dir: str) -> Source:
             yield from photos_in(place, split, labels)
 
     classes = tuple(records.ClassName(wnid, wnid) for wnid in wnids)
-    return Source(classes, class_counts.checked(photos(), classes, places=places))
+    return Source(classes, ground_truth.checked(photos(), classes, places=places))
 
 
 def open_one_folder(input_dir: str, validation_fraction: float) -> Source:
@@ -58,9 +67,9 @@ def open_one_folder(input_dir: str, validation_fraction: float) -> Source:
         )
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     classes = tuple(records.ClassName(wnid, wnid) for wnid in wnids)
-    photos = content_split.split(photos_in(input_dir, "train", labels), validation_fraction)
+    photos = split(photos_in(input_dir, "train", labels), validation_fraction)
     places = dict.fromkeys(records.SPLITS, input_dir)
-    return Source(classes, class_counts.checked(photos, classes, places=places))
+    return Source(classes, ground_truth.checked(photos, classes, places=places))
 
 
 def class_names(parent: str, advice: str = "") -> list[str]:
@@ -117,3 +126,63 @@ def photos_in(parent: str, split: str, labels: Mapping[str, int]) -> Iterator[Re
             label=labels[folder],
             modified_ns=file.modified_ns,
         )
+
+
+# Reading waits for disks and networks, and hashing lets go of Python's lock.
+_THREADS = 8
+_LOOK_AHEAD = 4 * _THREADS
+_SALT = b"validation split"  # no other hash of the same bytes must tell the split
+
+
+def split(photos: Iterable[Reference], validation_fraction: float) -> Iterator[Reference]:
+    """Reads each photo, and gives it back with its split; in the order in which they came.
+
+    Args:
+        photos: whole files, whatever their split.
+        validation_fraction: the share that validates, about: each photo is a draw of its own.
+
+    Raises:
+        UserError: a photo cannot be read.
+    """
+    # An integer of 64 bits and a float compare exactly; so does a float times a power of 2.
+    limit = validation_fraction * 2.0**64
+    for photo, place in _places(photos):
+        yield photo._replace(split="validation" if place < limit else "train")
+
+
+def place_of(path: str) -> int:
+    """Where in 0 to 2**64 - 1 the bytes of a file put it.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with storage.open_file(path) as file:
+            digest = hashlib.file_digest(file, _salted)
+    except OSError as error:
+        raise UserError(
+            f"each photo is read to split them, but {path} cannot be ({error.strerror or error}); "
+            "remove it, or make it readable"
+        ) from error
+    return int.from_bytes(digest.digest(), "big")
+
+
+def _salted():
+    return hashlib.blake2b(digest_size=8, salt=_SALT)
+
+
+def _places(photos: Iterable[Reference]) -> Iterator[tuple[Reference, int]]:
+    """Photos and their places; no more than `_LOOK_AHEAD` are in memory at once."""
+    pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
+    try:
+        waiting: collections.deque = collections.deque()
+        photos = iter(photos)
+        while True:
+            for photo in itertools.islice(photos, _LOOK_AHEAD - len(waiting)):
+                waiting.append((photo, pool.submit(place_of, photo.path)))
+            if not waiting:
+                return
+            photo, place = waiting.popleft()
+            yield photo, place.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

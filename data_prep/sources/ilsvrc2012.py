@@ -3,10 +3,12 @@
 import os
 from collections.abc import Iterator, Mapping
 
-from data_prep import devkit, storage
+from data_prep import storage
 from data_prep.command_line import UserError
-from data_prep.references import Reference, Source, printable
-from data_prep.sources import class_counts, ground_truth, ilsvrc2012_devkit, ilsvrc2012_files
+from data_prep.sources import ground_truth, ilsvrc2012_devkit, tars
+from data_prep.sources.ground_truth import checked
+from data_prep.sources.ilsvrc2012_devkit import DEVKIT, TRAIN_TAR, VALIDATION_TAR
+from data_prep.sources.reference import Reference, Source, printable
 
 
 def open_release(input_dir: str) -> Source:
@@ -25,27 +27,26 @@ def open_release(input_dir: str) -> Source:
     found = {file.name: file.modified_ns for file in storage.files(input_dir, 1)}
     if missing := [
         storage.join(input_dir, name)
-        for name in (devkit.TRAIN_TAR, devkit.VALIDATION_TAR, devkit.DEVKIT)
+        for name in (TRAIN_TAR, VALIDATION_TAR, DEVKIT)
         if name not in found
     ]:
         raise UserError(
             f"the ILSVRC2012 release is needed, but there is no {', no '.join(missing)}"
         )
     train_tar, validation_tar, devkit_tar = (
-        storage.join(input_dir, name)
-        for name in (devkit.TRAIN_TAR, devkit.VALIDATION_TAR, devkit.DEVKIT)
+        storage.join(input_dir, name) for name in (TRAIN_TAR, VALIDATION_TAR, DEVKIT)
     )
     told = ilsvrc2012_devkit.read(devkit_tar)
     labels = {entry.wnid: label for label, entry in enumerate(told.classes)}
 
     def photos() -> Iterator[Reference]:
-        yield from _train(train_tar, labels, found[devkit.TRAIN_TAR])
-        unlabelled = _validation(validation_tar, found[devkit.VALIDATION_TAR])
+        yield from _train(train_tar, labels, found[TRAIN_TAR])
+        unlabelled = _validation(validation_tar, found[VALIDATION_TAR])
         yield from ground_truth.labelled(unlabelled, told.truth, labels, validation_tar)
 
     return Source(
         classes=told.classes,
-        photos=class_counts.checked(
+        photos=checked(
             photos(),
             told.classes,
             places={"train": train_tar, "validation": validation_tar},
@@ -55,11 +56,11 @@ def open_release(input_dir: str) -> Source:
 
 
 def _train(path: str, labels: Mapping[str, int], modified_ns: int) -> Iterator[Reference]:
-    for class_tar, photo in ilsvrc2012_files.nested_members(path):
+    for class_tar, photo in tars.nested_members(path):
         wnid, extension = os.path.splitext(os.path.basename(class_tar))
         if extension != ".tar" or wnid not in labels:
             raise UserError(
-                f"{path} must hold a tar for each class of {devkit.DEVKIT}, called WNID.tar; "
+                f"{path} must hold a tar for each class of {DEVKIT}, called WNID.tar; "
                 f"{printable(class_tar)} is none"
             )
         filename = printable(os.path.basename(photo.name))
@@ -76,7 +77,7 @@ def _train(path: str, labels: Mapping[str, int], modified_ns: int) -> Iterator[R
 
 
 def _validation(path: str, modified_ns: int) -> Iterator[Reference]:
-    for photo in ilsvrc2012_files.members(path):
+    for photo in tars.members(path):
         filename = printable(os.path.basename(photo.name))
         yield Reference(
             split="validation",

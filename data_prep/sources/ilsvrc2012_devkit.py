@@ -1,17 +1,30 @@
 """Reads ILSVRC2012's devkit, packed or not: the classes and the validation photos' classes.
 
 Its ids, 1 to N, are in no order that anyone uses; here all goes by wnid.
+
+Reads the devkit's meta.mat with scipy, in a process of its own.
+
+A damaged or made-up file can bring scipy's reader down without an exception, or blow up when it
+is unpacked: then that process ends, and not the one that asked. Nothing is unpickled.
 """
 
 import dataclasses
+import io
+import json
 import os
+import resource
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping
 
+import numpy as np
+import scipy.io
+
 from data_prep import records, storage
 from data_prep.command_line import UserError
-from data_prep.references import printable
-from data_prep.sources import ilsvrc2012_files, meta_mat
+from data_prep.sources import tars
+from data_prep.sources.reference import printable
 
 META = "meta.mat"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -77,12 +90,12 @@ class _Synset:
 
 def _packed(path: str) -> dict[str, bytes]:
     contents = {}
-    with ilsvrc2012_files.open_tar(path, "r:*") as archive:
+    with tars.open_tar(path, "r:*") as archive:
         for member in archive:
             name = os.path.basename(member.name)
             if member.isreg() and name in (META, GROUND_TRUTH):
                 file = archive.extractfile(member)
-                contents[name] = ilsvrc2012_files.read_list(file, f"{name} in {path}")
+                contents[name] = tars.read_list(file, f"{name} in {path}")
         # The tar ends before the compressed stream does, whose end holds the checksum.
         while archive.fileobj.read(1 << 20):
             pass
@@ -95,13 +108,13 @@ def _unpacked(path: str) -> dict[str, bytes]:
         place = storage.join(path, "data", name)
         if storage.exists(place):
             with storage.open_file(place) as file:
-                contents[name] = ilsvrc2012_files.read_list(file, place)
+                contents[name] = tars.read_list(file, place)
     return contents
 
 
 def _synsets(meta: bytes, path: str) -> list[_Synset]:
     try:
-        rows = meta_mat.read_synsets(meta)
+        rows = read_synsets(meta)
     except ValueError as error:
         raise UserError(
             f"{META} in {path} must hold the table of synsets, but cannot be read ({error}); "
@@ -161,3 +174,65 @@ def _check_validation_counts(
             f"{path}, and at least one; {fewest} has {counts[fewest]}, {most} has {counts[most]}; "
             "fetch it again"
         )
+
+
+# The names of the 2012 release; other tools look for these.
+TRAIN_TAR = "ILSVRC2012_img_train.tar"
+VALIDATION_TAR = "ILSVRC2012_img_val.tar"
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+
+
+FIELDS = ("ILSVRC2012_ID", "WNID", "words", "num_children", "num_train_images")
+_OPTIONAL = "num_train_images"
+_LARGEST_MEMORY = 4 << 30  # of address space; libraries and the real file take less than 1 GB
+_MOST_SECONDS = 60  # of a core; the real file takes one
+
+
+def read_synsets(content: bytes) -> list[dict[str, int | str | None]]:
+    """The rows of the struct array `synsets`.
+
+    Args:
+        content: of meta.mat.
+
+    Returns:
+        For each synset, what `FIELDS` hold: numbers and text; None for a field that old files lack.
+
+    Raises:
+        ValueError: the file is no .mat file, a damaged one, or holds another table.
+    """
+    process = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            f"import sys; sys.path[:] = {sys.path!r}; "
+            f"from {__name__} import parse_in_this_process as parse; parse()",
+        ],
+        input=content,
+        capture_output=True,
+        check=False,
+        # Each thread that NumPy would start takes from the address space.
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    if process.returncode:
+        lines = process.stderr.decode(errors="replace").split("\n")
+        reason = next((line for line in reversed(lines) if line.strip()), "the reader was killed")
+        raise ValueError(f"a table of synsets is needed. Received: {reason.strip()[:200]}")
+    return json.loads(process.stdout)
+
+
+def parse(content: bytes) -> list[dict[str, int | str | None]]:
+    """As `read_synsets`, but in this process; raises whatever scipy does, if it returns at all."""
+    variables = scipy.io.loadmat(io.BytesIO(content), squeeze_me=True, variable_names=["synsets"])
+    table = np.atleast_1d(variables["synsets"])
+    absent = {_OPTIONAL} - set(table.dtype.names)
+    kinds = {"WNID": str, "words": str}
+    return [
+        {field: None if field in absent else kinds.get(field, int)(row[field]) for field in FIELDS}
+        for row in table
+    ]
+
+
+def parse_in_this_process() -> None:
+    """Print what meta.mat on stdin says, as JSON, within limits of memory and time."""
+    resource.setrlimit(resource.RLIMIT_AS, (_LARGEST_MEMORY, _LARGEST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (_MOST_SECONDS, _MOST_SECONDS))
+    print(json.dumps(parse(sys.stdin.buffer.read())))

@@ -6,17 +6,12 @@ The data set that comes of it is the same, byte for byte, as that of the release
 import os
 from collections.abc import Iterator, Mapping
 
-from data_prep import devkit, records, storage
+from data_prep import records, storage
 from data_prep.command_line import UserError
-from data_prep.references import Reference, Source, printable
-from data_prep.sources import (
-    class_counts,
-    class_folders,
-    ground_truth,
-    ilsvrc2012_devkit,
-    kaggle_files,
-)
-from data_prep.sources.ground_truth import UNLABELLED
+from data_prep.sources import class_folders, ground_truth, ilsvrc2012_devkit, kaggle_files
+from data_prep.sources.ground_truth import UNLABELLED, checked
+from data_prep.sources.ilsvrc2012_devkit import DEVKIT
+from data_prep.sources.reference import Reference, Source, printable
 
 # What the validation folder is called by torchvision and Kaggle, and by others.
 _VALIDATION = ("val", "validation")
@@ -64,7 +59,7 @@ def open_folders(input_dir: str) -> Source:
     train_images = next((kit.train_images for kit in told.values()), None)
     return Source(
         classes,
-        class_counts.checked(photos(), classes, places=places, train_images=train_images),
+        checked(photos(), classes, places=places, train_images=train_images),
     )
 
 
@@ -97,10 +92,8 @@ def _existing(folders: list[str], *names: str) -> Iterator[str]:
 
 def _read_devkits(folders: list[str]) -> dict[str, ilsvrc2012_devkit.Devkit]:
     """By path; more than one if it is there packed and unpacked, and then they must agree."""
-    unpacked = devkit.DEVKIT.removesuffix(".tar.gz")
-    return {
-        path: ilsvrc2012_devkit.read(path) for path in _existing(folders, devkit.DEVKIT, unpacked)
-    }
+    unpacked = DEVKIT.removesuffix(".tar.gz")
+    return {path: ilsvrc2012_devkit.read(path) for path in _existing(folders, DEVKIT, unpacked)}
 
 
 def _check_classes(
@@ -137,7 +130,7 @@ def _validation(
         return _in_folders(place, labels)
     if has_photos and not has_truth:
         raise UserError(
-            f"the photos in {place} are not in folders of classes; the devkit ({devkit.DEVKIT}) "
+            f"the photos in {place} are not in folders of classes; the devkit ({DEVKIT}) "
             f"or Kaggle's {kaggle_files.SOLUTION} is needed beside it to tell their classes"
         )
     return _flat(place)

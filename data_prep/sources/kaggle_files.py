@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 
 from data_prep import records, storage
 from data_prep.command_line import UserError
-from data_prep.references import printable
-from data_prep.sources import ground_truth, ilsvrc2012_files
+from data_prep.sources import ground_truth, tars
+from data_prep.sources.reference import printable
 
 SOLUTION = "LOC_val_solution.csv"
 SYNSET_MAPPING = "LOC_synset_mapping.txt"
@@ -82,7 +82,7 @@ def _rows(path: str) -> Iterator[tuple[int, list[str]]]:
 
 def _text(path: str) -> str:
     with storage.open_file(path) as file:
-        content = ilsvrc2012_files.read_list(file, path)
+        content = tars.read_list(file, path)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

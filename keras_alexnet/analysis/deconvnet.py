@@ -1,16 +1,10 @@
-r"""What excites a map of a network: photos of the validation split, and what of them does it.
-
-    python -m keras_alexnet.deconvnet --workdir=RUN --data_dir=DATA --layer=conv3 --maps=0,1,2 \
-        --output=maps.png
+"""What excites a map of a network: photos of the validation split, and what of them does it.
 
 A deconvnet (Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014)
-goes back from one activation to the pixels. The picture has a row of two squares a map: nine
-photos in whose central view the map is excited most, each cut to what the unit sees, and to their
-right the pattern of each, brighter or darker than grey, stretched to the whole range.
+goes back from one activation to the pixels.
 """
 
 import dataclasses
-import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -18,26 +12,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tqdm
-from absl import flags
 from PIL import Image
 
-from data_prep import command_line, files, records
+from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import addons, input_pipeline, layers, preprocessing, views
-from keras_alexnet import flags as training_flags
-from keras_alexnet import workdir as workdirs
-from keras_alexnet.profiles import Profile
-
-FLAGS = flags.FlagValues()
-_WORKDIR = training_flags.workdir(FLAGS)
-_DATA_DIR = training_flags.data_dir(FLAGS)
-_LAYER = flags.DEFINE_string("layer", "conv5", "conv1 ... conv5", flag_values=FLAGS)
-_MAPS = flags.DEFINE_list("maps", ["0"], "which of its maps, from 0", flag_values=FLAGS)
-_OUTPUT = flags.DEFINE_string(
-    "output", None, "the PNG file to write", required=True, flag_values=FLAGS
-)
-_CHECKPOINT = training_flags.checkpoint(FLAGS)
-_BATCH_SIZE = training_flags.evaluation_batch_size(FLAGS)
+from keras_alexnet.inputs import pipeline, preprocessing, views
+from keras_alexnet.network import layers
+from keras_alexnet.network.profile import Profile
+from keras_alexnet.training import addons
+from keras_alexnet.training import workdir as workdirs
 
 _SIDE = 3  # photos, of the square of those that excite a map most
 _TILE = 96  # pixels
@@ -306,10 +289,10 @@ def most_excited(
     except ValueError as error:
         raise UserError(str(error)) from error
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
-    input_pipeline.check_stored_size(manifest, trained.profile)
+    pipeline.check_stored_size(manifest, trained.profile)
     best: dict[int, list[tuple]] = {map_index: [] for map_index in maps}
     view = views.central_view(trained.profile, manifest.photo_format.short_side)
-    dataset = input_pipeline.eval_dataset(data_dir, manifest, batch_size=batch_size)
+    dataset = pipeline.eval_dataset(data_dir, manifest, batch_size=batch_size)
 
     @tf.function
     def strongest_of(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -319,7 +302,7 @@ def most_excited(
         flat = tf.reshape(found, [tf.shape(found)[0], -1, len(maps)])
         return tf.reduce_max(flat, axis=1), tf.argmax(flat, axis=1)
 
-    with input_pipeline.broken_data_is_a_user_error(data_dir, manifest, "validation"):
+    with pipeline.broken_data_is_a_user_error(data_dir, manifest, "validation"):
         for images, _, weights in tqdm.tqdm(dataset, unit=" batches", file=sys.stderr):
             values, places = (found.numpy() for found in strongest_of(images))
             values = np.where(weights.numpy()[:, None] > 0, values, 0)  # no padding
@@ -402,45 +385,3 @@ def _cut(pixels: np.ndarray, place: np.ndarray, seen: Field) -> np.ndarray:
     y, x = max(-top, 0), max(-left, 0)
     result[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
     return result
-
-
-def main(arguments: Sequence[str]) -> Mapping[str, object]:
-    """Reads the flags, looks through the photos, and writes the picture."""
-    del arguments
-    try:
-        maps = list(dict.fromkeys(map(int, _MAPS.value)))
-    except ValueError as error:
-        raise UserError(
-            f"--maps takes numbers from 0, as 0,1,2, but got {','.join(_MAPS.value)!r}"
-        ) from error
-    trained = workdirs.load_run(_WORKDIR.value, _CHECKPOINT.value)
-    rows = most_excited(
-        trained=trained,
-        data_dir=_DATA_DIR.value,
-        layer=_LAYER.value,
-        maps=maps,
-        batch_size=_BATCH_SIZE.value,
-    )
-    output = io.BytesIO()
-    draw(rows, field(trained.model, _LAYER.value)).save(output, "PNG")
-    files.write_file(_OUTPUT.value, output.getvalue())
-    return {
-        "output": _OUTPUT.value,
-        "layer": _LAYER.value,
-        "maps": {
-            str(row.map_index): {
-                "photos": len(row.values),
-                "largest": float(row.values.max(initial=0)),
-            }
-            for row in rows
-        },
-    }
-
-
-def run() -> None:
-    """The console script."""
-    command_line.run(main, FLAGS, __doc__)
-
-
-if __name__ == "__main__":
-    run()

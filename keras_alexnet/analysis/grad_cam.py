@@ -14,7 +14,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from keras_alexnet.profiles import Profile
+from keras_alexnet.network.profile import Profile
 
 _LOGITS = "fc8"
 

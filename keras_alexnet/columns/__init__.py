@@ -1,14 +1,8 @@
 """A network's two columns on two devices, as in 2012."""
 
-from keras_alexnet.column_parallel.columns import column_devices, place_columns
-from keras_alexnet.column_parallel.updates import UpdatesInPlace
-from keras_alexnet.column_parallel.weights import (
-    assign_weights,
-    merge,
-    named_values,
-    read_weights,
-    split,
-)
+from keras_alexnet.columns.placement import column_devices, place_columns
+from keras_alexnet.columns.weights import assign_weights, merge, named_values, read_weights, split
+from keras_alexnet.training.update_rules import UpdatesInPlace
 
 __all__ = [
     "UpdatesInPlace",

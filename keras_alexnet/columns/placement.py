@@ -22,12 +22,11 @@ import keras
 import tensorflow as tf
 
 from data_prep.command_line import UserError
-from keras_alexnet import layers
-from keras_alexnet.column_parallel.maps import Maps, Share
-from keras_alexnet.column_parallel.placement import OnDevice
-from keras_alexnet.column_parallel.weights import COLUMNS, assign_weights, name_in, read_weights
-from keras_alexnet.profile import Profile
-from keras_alexnet.profiles import PROFILES
+from keras_alexnet.columns.on_device import Maps, OnDevice, Share
+from keras_alexnet.columns.weights import COLUMNS, assign_weights, name_in, read_weights
+from keras_alexnet.network import layers
+from keras_alexnet.network.profile import Profile
+from keras_alexnet.network.profiles import PROFILES
 
 _HALVED = ("filters", "units", "groups", "columns")  # arguments, of whatever layer has them
 _INITIALIZERS = ("kernel_initializer", "bias_initializer")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import keras
 import numpy as np
 
-from keras_alexnet import checkpoints
+from keras_alexnet.network.variables import assign, named_variables
 
 COLUMNS = ("a", "b")
 _PART = re.compile(r"(?P<layer>.+)_(?P<column>[ab])/(?P<variable>[^/]+)")
@@ -28,7 +28,7 @@ def read_weights(model: keras.Model) -> dict[str, np.ndarray]:
     Args:
         model: what `place_columns` returned, or an `AlexNet`.
     """
-    variables = checkpoints.named_variables(model)
+    variables = named_variables(model)
     return merge({name: variable.numpy() for name, variable in variables.items()})
 
 
@@ -42,7 +42,7 @@ def named_values(
         variables: of the model.
         values: a tensor or variable for each, of its shape: gradients, moving averages.
     """
-    names = {id(variable): name for name, variable in checkpoints.named_variables(model).items()}
+    names = {id(variable): name for name, variable in named_variables(model).items()}
     pairs = zip(variables, values, strict=True)
     return merge({names[id(variable)]: value.numpy() for variable, value in pairs})
 
@@ -57,7 +57,7 @@ def assign_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> Non
     Raises:
         UserError: a name or a shape differs; the first one is named.
     """
-    checkpoints.assign(model, split(weights, checkpoints.named_variables(model)))
+    assign(model, split(weights, named_variables(model)))
 
 
 def merge(parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 from data_prep.command_line import UserError
 from keras_alexnet.foreign_weights.fitting import shown
 from keras_alexnet.foreign_weights.layouts import MAPS_FIRST, ForeignNetwork, weight_names
-from keras_alexnet.profile import LAYER_NAMES
+from keras_alexnet.network.profile import LAYER_NAMES
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _INT32, _INT64, _BYTES = _FIELD.TYPE_INT32, _FIELD.TYPE_INT64, _FIELD.TYPE_BYTES

@@ -11,7 +11,7 @@ from keras_alexnet.foreign_weights.layouts import (
     expected_shapes,
     foreign_shape,
 )
-from keras_alexnet.profile import LAYER_NAMES, Profile
+from keras_alexnet.network.profile import LAYER_NAMES, Profile
 
 _SHOWN_NAMES = 8  # of a list, in an error message
 _LONGEST_SHOWN = 60  # characters of a name

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_alexnet.profile import CONV_KERNELS, LAYER_NAMES, Profile
+from keras_alexnet.network.profile import CONV_KERNELS, LAYER_NAMES, Profile
 
 _CONV_AXES, _DENSE_AXES = "hwio", "io"  # of Keras
 

@@ -21,7 +21,7 @@ from keras_alexnet.foreign_weights.fitting import shown
 from keras_alexnet.foreign_weights.layouts import MAPS_LAST, ForeignNetwork, weight_names
 from keras_alexnet.foreign_weights.pickle_machine import run
 from keras_alexnet.foreign_weights.pickled_array import PickledArray
-from keras_alexnet.profile import LAYER_NAMES
+from keras_alexnet.network.profile import LAYER_NAMES
 
 MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {1: 2, 2: 4, 3: 4}  # major version -> of the header's length

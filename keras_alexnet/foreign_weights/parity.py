@@ -11,8 +11,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from keras_alexnet.foreign_weights.layouts import ForeignNetwork
-from keras_alexnet.preprocessing import ILSVRC2012_MEAN
-from keras_alexnet.profile import LAYER_NAMES, Profile
+from keras_alexnet.network.profile import LAYER_NAMES, Profile
+from keras_alexnet.network.profiles import ILSVRC2012_MEAN
 
 TOLERANCE = 1e-4  # of the largest logit; float32 sums of 9,216 products are good for about 1e-6
 _SEED = 2012

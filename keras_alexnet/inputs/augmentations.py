@@ -27,7 +27,8 @@ import numpy as np
 import tensorflow as tf
 
 from data_prep.command_line import UserError
-from keras_alexnet import addons, views
+from keras_alexnet.inputs import views
+from keras_alexnet.training import addons
 
 # What a photo has where it was cut out or does not reach: near the mean, which is subtracted.
 EMPTY = 128.0

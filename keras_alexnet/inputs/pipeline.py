@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
-from data_prep import records
+from data_prep import broken_records, records
 from data_prep.command_line import UserError
-from keras_alexnet import augmentations, broken_records, record_order, stored_photos, views
-from keras_alexnet.profiles import Profile
-from keras_alexnet.record_order import Share
+from keras_alexnet.inputs import augmentations, record_order, stored_photos, views
+from keras_alexnet.inputs.record_order import Share
+from keras_alexnet.network.profile import Profile
 
 SHUFFLE_BLOCK = 8192
 

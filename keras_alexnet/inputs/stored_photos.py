@@ -87,7 +87,7 @@ def decode_part(
 
 
 def _corner(features: Mapping[str, tf.Tensor], photo_format: records.PhotoFormat) -> tf.Tensor:
-    """Row and column of the square in the middle, as data_prep.images.central_square has it."""
+    """Row and column of the square in the middle, as photos.images.central_square has it."""
     return (_shape(features, photo_format) - photo_format.short_side) // 2
 
 

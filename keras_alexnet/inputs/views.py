@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_alexnet.profiles import Profile
+from keras_alexnet.network.profile import Profile
 
 STORED_SIZE = 256  # side of a stored photo, pixels; paper, section 2
 

@@ -11,8 +11,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 
 from data_prep.command_line import UserError
-from keras_alexnet.profile import Profile
-from keras_alexnet.profile_rules import REMOVABLE_LAYERS
+from keras_alexnet.network.profile import REMOVABLE_LAYERS, Profile
 
 _NORMALIZATIONS = ("lrn", "map_norm")
 _ONE_COLUMN = (1,) * 5

@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from keras_alexnet.profile import LAYER_NAMES, Profile
-from keras_alexnet.profile_rules import FAN_IN_UNIFORM
+from keras_alexnet.network.profile import FAN_IN_UNIFORM, LAYER_NAMES, Profile
 
 ABSENT = "-"
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 import keras
 import tensorflow as tf
 
+from keras_alexnet.network.variables import path_of
+
 IS_KERAS_2 = keras.__version__.startswith("2.")
 
 
@@ -19,16 +21,6 @@ def tf_variable(variable) -> tf.Variable:
         variable: of Keras or of TensorFlow.
     """
     return variable if isinstance(variable, tf.Variable) else variable.value
-
-
-def path_of(variable) -> str:
-    """Where in a network a variable is: "conv1/kernel", with wrappers before it, if any.
-
-    Args:
-        variable: of a network, as `layer.variables` has it; Keras 2's is TensorFlow's, whose name
-            is such a path and ":0".
-    """
-    return getattr(variable, "path", variable.name).split(":")[0]
 
 
 def scaled_loss(optimizer: keras.optimizers.Optimizer, loss: tf.Tensor) -> tf.Tensor:

@@ -1,8 +1,13 @@
-"""From scores to class names, as `keras.applications` does it."""
+"""From scores to class names, as `keras.applications` does it.
+
+Metrics of training that Keras lacks.
+"""
 
 from collections.abc import Sequence
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from data_prep.records import ClassName
 
@@ -37,3 +42,49 @@ def decode_predictions(
         [(classes[label].wnid, classes[label].name, float(row[label])) for label in labels]
         for row, labels in zip(scores, best, strict=True)
     ]
+
+
+NOT_A_NUMBER = tf.int32.max  # a rank that is right for no k, be there fewer classes than k
+
+
+class ImageCount(keras.metrics.Metric):
+    """How many images were counted: the sum of their weights, padding having weight 0."""
+
+    def __init__(self, name: str = "images", **kwargs) -> None:
+        super().__init__(name=name, **kwargs)
+        self._count = self.add_weight(name="count", initializer="zeros")
+
+    def update_state(
+        self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
+    ) -> None:
+        """Adds the weights of a batch, or its size where it has none."""
+        del y_pred
+        weights = tf.ones(tf.shape(y_true)[:1]) if sample_weight is None else sample_weight
+        self._count.assign_add(tf.reduce_sum(tf.cast(weights, self._count.dtype)))
+
+    def result(self) -> tf.Tensor:
+        """The count so far."""
+        return tf.convert_to_tensor(self._count)
+
+
+def label_ranks(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """How many classes come before the right one: below k, the photo is right among the first k.
+
+    A class comes before another if its score is higher, or the same and its label lower: the order
+    of `decode_predictions`, in which one class alone is at each rank. `tf.math.in_top_k` counts all
+    of equal classes as hits, so that a dead network, equal scores for all, is always right there.
+
+    Args:
+        logits: [N, C] scores: logits or softmax, of any floating type.
+        labels: int [N], from 0, each below C.
+
+    Returns:
+        int32 [N], from 0 to C - 1; `NOT_A_NUMBER` where the right class has NaN. The NaN of another
+        class comes after all numbers.
+    """
+    classes = tf.shape(logits)[1]
+    labels = tf.cast(labels, tf.int32)[:, None]
+    right = tf.gather(logits, labels, batch_dims=1)  # [N, 1]
+    is_before = (logits > right) | ((logits == right) & (tf.range(classes) < labels))
+    ranks = tf.reduce_sum(tf.cast(is_before, tf.int32), axis=1)
+    return tf.where(tf.math.is_nan(right[:, 0]), NOT_A_NUMBER, ranks)

@@ -16,7 +16,12 @@ import dataclasses
 import types
 from collections.abc import Mapping
 
-from keras_alexnet.profile import Profile
+from keras_alexnet.network.profile import Profile
+
+# Mean of R, G and B over the training photos of ILSVRC2012 at 256x256 (cuda-convnet2's
+# batches.meta).
+ILSVRC2012_MEAN = (127.305, 119.715, 104.913)
+
 
 __all__ = ["PROFILES", "Profile", "get_profile"]
 

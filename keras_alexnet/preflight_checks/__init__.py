@@ -1,1 +1,1 @@
-"""What `keras_alexnet.preflight` measures, the rules it judges by, and how it tells them."""
+"""Measurements and rules of `keras_alexnet.preflight`."""

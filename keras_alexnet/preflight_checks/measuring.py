@@ -1,4 +1,7 @@
-"""All that the preflight measures, in the order in which it does."""
+"""All that the preflight measures, in the order in which it does.
+
+The first steps of a run, as `Model.fit` would take them, and a handful of photos by heart.
+"""
 
 import dataclasses
 import itertools
@@ -13,17 +16,101 @@ import tensorflow as tf
 
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import (
-    augmentations,
-    devices,
-    input_pipeline,
-    preprocessing,
-    starting_weights,
-    training_model,
-)
-from keras_alexnet.preflight_checks import first_steps, labels, network, sample
-from keras_alexnet.profile import Profile
-from keras_alexnet.training_options import TrainingOptions
+from keras_alexnet.inputs import augmentations, pipeline, preprocessing
+from keras_alexnet.network import keras_compat, variables
+from keras_alexnet.network.profile import Profile
+from keras_alexnet.preflight_checks import labels, network
+from keras_alexnet.training import build, devices, starting_weights
+from keras_alexnet.training.options import TrainingOptions
+
+Batch = tuple[Mapping[str, tf.Tensor], tf.Tensor]
+
+FIRST_STEPS = 24  # at most; as many of a run's batches as the time allows
+HANDFUL_STEPS = 32
+HANDFUL = 16  # photos
+
+
+class State:
+    """The start of a run: weights, the steps of dropouts, and optimizer, to go back to.
+
+    Args:
+        network: the AlexNet inside of the model.
+        model: compiled, its optimizer built.
+    """
+
+    def __init__(self, network: keras.Model, model: keras.Model) -> None:
+        self._network = network
+        self._model = model
+        self._values = [variable.numpy() for variable in self._variables()]
+
+    def _variables(self) -> list:
+        return [
+            *variables.named_variables(self._network).values(),
+            *keras_compat.optimizer_state(self._model.optimizer),
+        ]
+
+    def restore(self) -> None:
+        """Makes the model what it was."""
+        for variable, value in zip(self._variables(), self._values, strict=True):
+            variable.assign(value)
+
+
+def take_steps(
+    model: keras.Model, batches: Iterator[Batch], limit: int, until: float, at_least: int = 1
+) -> list[float]:
+    """Trains on a batch after the other.
+
+    Args:
+        model: compiled, with the metric "cross_entropy".
+        batches: what to train on.
+        limit: of steps.
+        until: a time of `time.perf_counter`: no step is begun that would end after it, if it takes
+            as long as the one before.
+        at_least: as many steps are taken, whatever the time.
+
+    Returns:
+        The cross-entropy of each batch before its step; it ends with the first that is not finite.
+    """
+    losses: list[float] = []
+    began = time.perf_counter()
+    for features, classes in batches:
+        model.reset_metrics()  # they are means over all that was trained on
+        logs = model.train_on_batch(features, classes, return_dict=True)
+        losses.append(float(logs["cross_entropy"]))
+        now = time.perf_counter()
+        would_end, began = now + (now - began), now
+        if not math.isfinite(losses[-1]) or len(losses) >= limit:
+            break
+        if len(losses) >= at_least and would_end > until:
+            break
+    return losses
+
+
+def handful(batch: Batch, count: int = HANDFUL) -> Batch:
+    """Photos of a batch, of as many classes as there are, and each class as often, where possible.
+
+    Args:
+        batch: features and int64 labels [B].
+        count: of photos to take, at most.
+    """
+    features, labels = batch
+    seen: dict[int, int] = {}
+    # By how often its class was met before: first one photo of every class, then the seconds.
+    ranks = []
+    for label in labels.numpy():
+        ranks.append(seen.get(int(label), 0))
+        seen[int(label)] = ranks[-1] + 1
+    chosen = np.argsort(ranks, kind="stable")[:count]
+    return {name: tf.gather(value, chosen) for name, value in features.items()}, tf.gather(
+        labels, chosen
+    )
+
+
+def class_entropy(labels: tf.Tensor) -> float:
+    """Entropy of the classes among labels, in nats: the loss of one answer for all photos."""
+    shares = np.unique(labels.numpy(), return_counts=True)[1] / len(labels)
+    return float(-(shares * np.log(shares)).sum())
+
 
 TRAIN_PHOTOS, VALIDATION_PHOTOS = 2000, 500
 _GAUGE_PHOTOS = 32
@@ -65,9 +152,9 @@ def measure(
     until = time.perf_counter() + seconds
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
     statistics = records.read_statistics(data_dir, tf.io.gfile.GFile)
-    input_pipeline.check_stored_size(manifest, profile)
-    steps = input_pipeline.train_steps(manifest, options.batch_size)
-    with input_pipeline.broken_data_is_a_user_error(data_dir, manifest):
+    pipeline.check_stored_size(manifest, profile)
+    steps = pipeline.train_steps(manifest, options.batch_size)
+    with pipeline.broken_data_is_a_user_error(data_dir, manifest):
         figures = _label_figures(data_dir, manifest)
         if figures["labels_out_of_range"]:
             return Measured(figures, {}, [], [])  # no loss can be computed
@@ -78,7 +165,7 @@ def measure(
         keras.utils.set_random_seed(options.seed)
         devices.use_precision(options.precision)
         classes = len(manifest.classes)
-        trained, model = training_model.build(profile, options, classes, statistics, steps)
+        trained, model = build.build(profile, options, classes, statistics, steps)
         if options.init_weights:
             starting_weights.load(trained, options.init_weights)
         figures["planned_steps"] = float(steps * options.epochs)
@@ -97,8 +184,8 @@ def _label_figures(data_dir: str, manifest: records.Manifest) -> dict[str, float
             f"labels.txt is needed in {data_dir}, but is not there; run data_prep.prepare again"
         ) from error
     return labels.check(
-        sample.read(data_dir, manifest, "train", TRAIN_PHOTOS),
-        sample.read(data_dir, manifest, "validation", VALIDATION_PHOTOS),
+        labels.read(data_dir, manifest, "train", TRAIN_PHOTOS),
+        labels.read(data_dir, manifest, "validation", VALIDATION_PHOTOS),
         manifest,
         text,
     )
@@ -108,19 +195,19 @@ def _batches(
     data_dir: str, manifest: records.Manifest, profile: Profile, options: TrainingOptions
 ) -> tf.data.Dataset:
     """The run's own first batches, in an order that does not wait for 8,192 photos to shuffle."""
-    return input_pipeline.train_dataset(
+    return pipeline.train_dataset(
         data_dir,
         manifest,
         profile=profile,
         batch_size=options.batch_size,
         seed=options.seed,
-        epochs=_GAUGE_PHOTOS + first_steps.FIRST_STEPS,  # however few batches an epoch has
+        epochs=_GAUGE_PHOTOS + FIRST_STEPS,  # however few batches an epoch has
         shuffle_block=max(options.batch_size, 512),
         augment=augmentations.parse(options.augment),
     )
 
 
-def _joined(batches: Sequence[first_steps.Batch]) -> first_steps.Batch:
+def _joined(batches: Sequence[Batch]) -> Batch:
     """One batch of several."""
     return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *batches)
 
@@ -131,8 +218,8 @@ def _of_network(
     profile: Profile,
     options: TrainingOptions,
     inputs: tf.Tensor,
-    first: Sequence[first_steps.Batch],
-    batches: Iterator[first_steps.Batch],
+    first: Sequence[Batch],
+    batches: Iterator[Batch],
     figures: dict[str, float],
     classes: int,
     until: float,
@@ -148,21 +235,21 @@ def _of_network(
         "dead_at_start": network.worst(layers, "dead"),
     }
     photos = _joined(first)
-    few = first_steps.handful(photos)
-    some = slice(0, first_steps.HANDFUL)
+    few = handful(photos)
+    some = slice(0, HANDFUL)
     gradients = network.gradient_rms(trained, inputs[some], photos[1][some])
-    start = first_steps.State(trained, model)
+    start = State(trained, model)
 
     # The handful first: it costs little, and tells more than two or three large batches.
     handful_until = until - (until - time.perf_counter()) * (1 - _HANDFUL_SHARE)
-    handful_losses = first_steps.take_steps(
-        model, itertools.repeat(few), first_steps.HANDFUL_STEPS, handful_until, at_least=2
+    handful_losses = take_steps(
+        model, itertools.repeat(few), HANDFUL_STEPS, handful_until, at_least=2
     )
     handful_after, _, _ = gauge.read()
     start.restore()
 
     kernels = network.kernels(trained)
-    losses = first_steps.take_steps(model, iter(first[:1]), 1, until)
+    losses = take_steps(model, iter(first[:1]), 1, until)
     updates = network.relative_changes(kernels, network.kernels(trained))
     _, _, stepped = gauge.read()
     seen = slice(0, min(_GAUGE_PHOTOS, options.batch_size))  # photos that the step was taken on
@@ -170,7 +257,7 @@ def _of_network(
     figures |= _speed_figures(pace, updates, options, figures["planned_steps"])
     if math.isfinite(losses[-1]):
         rest = itertools.chain(first[1:], batches)
-        losses += first_steps.take_steps(model, rest, first_steps.FIRST_STEPS - 1, until)
+        losses += take_steps(model, rest, FIRST_STEPS - 1, until)
     after, _, _ = gauge.read()
     for layer, row in layers.items():
         row |= {"gradient_rms": gradients[layer], "update": updates[layer]}
@@ -214,13 +301,13 @@ def _speed_figures(
 def _loss_figures(
     losses: list[float],
     handful_losses: list[float],
-    few: first_steps.Batch,
+    few: Batch,
     class_entropy: float,
     classes: int,
 ) -> dict[str, float]:
     """Losses in units of what a network has that knows only how frequent the classes are."""
     unit = max(class_entropy, 1e-6)
-    few_unit = max(first_steps.class_entropy(few[1]), 1e-6)
+    few_unit = max(class_entropy(few[1]), 1e-6)
     return {
         "not_finite": float(not math.isfinite(losses[-1])),
         "handful_not_finite": float(not math.isfinite(handful_losses[-1])),

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.profile import Profile
-from keras_alexnet.training_options import TrainingOptions
+from keras_alexnet.network.profile import Profile
+from keras_alexnet.training.options import TrainingOptions
 
 LayerFigures = dict[str, dict[str, float]]
 

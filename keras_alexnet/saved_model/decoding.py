@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_alexnet.serving import exif
-from keras_alexnet.views import STORED_SIZE
+from keras_alexnet.inputs.views import STORED_SIZE
+from keras_alexnet.saved_model import exif
 
 # The data job's limit, checked before decoding: 2 MB of JPEG can decode to 192 MB of pixels.
 MAX_PIXELS = 1 << 26

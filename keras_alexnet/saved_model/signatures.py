@@ -17,6 +17,13 @@ What is no photo gets valid=false, empty class names, class_ids of -1 and scores
 map) of 0. Every output has the batch as its first dimension and no name ends in "_bytes": TF
 Serving's REST API asks for both. The class names are read from the asset labels.txt when the model
 is loaded.
+
+Photos in tf.train.Examples, which is how TF Serving's Classify API takes them.
+
+The photo is in the feature that has it in a data set's records too, so that a record of one with
+--storage=jpeg can be sent as it is.
+
+Why a network answers as it does: a heat map, and what it says of each of the ten views.
 """
 
 import os
@@ -26,14 +33,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from data_prep import records
-from keras_alexnet import preprocessing
-from keras_alexnet.keras_generations import tf_variable
-from keras_alexnet.profiles import Profile
-from keras_alexnet.serving import examples, photos
-from keras_alexnet.serving.explanation import explanation
-from keras_alexnet.serving.grad_cam import with_heat_maps
-from keras_alexnet.views import View, central_view, ten_views
+from data_prep import records, tfrecord
+from keras_alexnet.analysis.grad_cam import with_heat_maps
+from keras_alexnet.inputs import preprocessing
+from keras_alexnet.inputs.views import View, central_view, ten_views
+from keras_alexnet.network.keras_compat import tf_variable
+from keras_alexnet.network.profile import Profile
+from keras_alexnet.saved_model import decoding
 
 TOP = 5
 CLASSIFY = "classify"
@@ -137,7 +143,7 @@ class ServedModel(tf.Module):
         functions = _functions(
             # A function of its own, as above: it is long, and traced once for all signatures.
             stored=tf.function(
-                lambda files: photos.stored_images(files, size=stored_size, fit=fit),
+                lambda files: decoding.stored_images(files, size=stored_size, fit=fit),
                 input_signature=[photo_files],
             ),
             score=view_scores[views.index(centre)],
@@ -197,7 +203,7 @@ def _functions(
         return _answer_none_too(lambda images: name_top(score(images)), images)
 
     def classify(inputs: tf.Tensor) -> Outputs:
-        answer = serving_default(examples.photos(inputs))
+        answer = serving_default(photos(inputs))
         return {name: answer[name] for name in ("classes", "scores")}
 
     return {
@@ -275,7 +281,7 @@ def inputs_of(files: Sequence[bytes], images: np.ndarray) -> dict[str, np.ndarra
     """
     by_signature = {
         "pixels": images,
-        CLASSIFY: np.array([examples.encode(file) for file in files], object),
+        CLASSIFY: np.array([encode(file) for file in files], object),
     }
     return {name: by_signature.get(name, np.array(files, object)) for name in INPUT_NAMES}
 
@@ -299,3 +305,94 @@ def save(served: ServedModel, path: str) -> None:
     updater.save()
     # It holds hashes of what was just changed. Loaders do without.
     os.unlink(os.path.join(path, "fingerprint.pb"))
+
+
+FEATURE = "image/encoded"  # of data_prep.records.FEATURES
+
+
+def encode(photo: bytes) -> bytes:
+    """A serialized tf.train.Example with a photo's file in it."""
+    return tfrecord.encode_example({FEATURE: photo})
+
+
+def photos(examples: tf.Tensor) -> tf.Tensor:
+    """The photo of each Example.
+
+    Args:
+        examples: string [N], serialized.
+
+    Returns:
+        string [N]; "" for what is no Example, or has no photo, or more than one.
+    """
+    return tf.map_fn(_photo, examples, fn_output_signature=tf.TensorSpec([], tf.string))
+
+
+def _photo(example: tf.Tensor) -> tf.Tensor:
+    """The photo of one Example, by the same try as in `photos.stored_image`."""
+
+    def parse(example: tf.Tensor) -> tf.Tensor:
+        feature = tf.io.FixedLenFeature([], tf.string)
+        return tf.io.parse_single_example(example, {FEATURE: feature})[FEATURE]
+
+    return (
+        tf.data.Dataset.from_tensors(example)
+        .map(parse)
+        .ignore_errors()
+        .concatenate(tf.data.Dataset.from_tensors(tf.constant("")))
+        .take(1)
+        .get_single_element()
+    )
+
+
+def explanation(
+    images: tf.Tensor,
+    *,
+    views: Sequence[View],
+    centre: int,
+    view_scores: Sequence[Callable[[tf.Tensor], tf.Tensor]],
+    centre_heat: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+    name_top: Callable[[tf.Tensor, int], Outputs],
+    top: int,
+    input_size: int,
+) -> Outputs:
+    """The outputs of the signature `explain` but for `valid`.
+
+    Args:
+        images: uint8 [N, stored, stored, 3].
+        views: V of them, one of them the central one.
+        centre: the place of the central one among them.
+        view_scores: images -> float32 [N, classes], one a view.
+        centre_heat: images -> the scores of the central view and its heat map [N, h, w].
+        name_top: scores and a number K -> classes, class_ids, scores, each [N, K], the best first.
+        top: how many of the best classes.
+        input_size: side of a view, pixels.
+
+    Returns:
+        classes, class_ids and scores [N, top] of the central view; heat_map float32 [N, h, w];
+        heat_box int64 [N, 4], top, left, height, width of that view in the stored square;
+        view_classes and view_scores [N, V], the best class of each view; view_boxes int64
+        [N, V, 5], top, left, height, width, and 1 if mirrored; stored_size int64 [N]. The boxes
+        and the size are the same for all photos.
+    """
+    scores, heat_map = centre_heat(images)
+    best = [
+        name_top(scores if place == centre else score(images), 1)
+        for place, score in enumerate(view_scores)
+    ]
+    count = tf.shape(images)[0]
+    boxes = [[view.y, view.x, input_size, input_size, int(view.flip)] for view in views]
+
+    def for_each(constant: object) -> tf.Tensor:
+        """A constant once for each photo, int64 [N, ...]."""
+        row = tf.constant(constant, tf.int64)[tf.newaxis]
+        return tf.repeat(row, count, axis=0)
+
+    return {
+        **name_top(scores, top),
+        "heat_map": heat_map,
+        "heat_box": for_each(boxes[centre][:4]),
+        "view_classes": tf.concat([view["classes"] for view in best], axis=1),
+        "view_scores": tf.concat([view["scores"] for view in best], axis=1),
+        "view_boxes": for_each(boxes),
+        "stored_size": for_each(images.shape[1]),
+    }

@@ -30,11 +30,12 @@ import tqdm
 
 from data_prep import files, records
 from data_prep.command_line import UserError
-from keras_alexnet import evaluate, input_pipeline, preprocessing
-from keras_alexnet import workdir as workdirs
-from keras_alexnet.keras_generations import tf_variable
-from keras_alexnet.layers import normalization
-from keras_alexnet.views import central_view, crop
+from keras_alexnet import evaluate
+from keras_alexnet.inputs import pipeline, preprocessing
+from keras_alexnet.inputs.views import central_view, crop
+from keras_alexnet.network import normalization
+from keras_alexnet.network.keras_compat import tf_variable
+from keras_alexnet.training import workdir as workdirs
 
 CALIBRATION_PHOTOS = 200
 SUFFIX = ".tflite"
@@ -346,10 +347,10 @@ def _read(
     data_dir: str, manifest: records.Manifest, split: str, limit: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The first photos of a split: batches uint8 [B, size, size, 3], labels int64 [B]."""
-    dataset = input_pipeline.eval_dataset(data_dir, manifest, batch_size=_BATCH_SIZE, split=split)
+    dataset = pipeline.eval_dataset(data_dir, manifest, batch_size=_BATCH_SIZE, split=split)
     left = min(limit, manifest.splits[split].records)
     with (
-        input_pipeline.broken_data_is_a_user_error(data_dir, manifest, split),
+        pipeline.broken_data_is_a_user_error(data_dir, manifest, split),
         tqdm.tqdm(total=left, unit=" images", file=sys.stderr) as bar,
     ):
         for images, labels, _ in dataset:

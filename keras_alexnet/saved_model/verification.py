@@ -4,14 +4,9 @@ import time
 from collections.abc import Sequence
 
 from data_prep.command_line import UserError
-from keras_alexnet import workdir as workdirs
-from keras_alexnet.serving import (
-    agreement,
-    checksums,
-    comparison_photos,
-    fresh_process,
-    versions,
-)
+from keras_alexnet.saved_model import agreement, fresh_process, versions
+from keras_alexnet.saved_model.versions import ChecksumError, check
+from keras_alexnet.training import workdir as workdirs
 
 
 def verify(
@@ -40,13 +35,13 @@ def verify(
     started = time.perf_counter()
     number, path = _published(export_dir, version)
     try:
-        file_count = checksums.check(path)
-    except (checksums.ChecksumError, OSError) as error:
+        file_count = check(path)
+    except (ChecksumError, OSError) as error:
         raise UserError(
             f"a version as it was written is needed, but in {path} {error}; copy it again, or "
             f"export again"
         ) from error
-    images = comparison_photos.squares(photos, trained.statistics.mean_image.shape)
+    images = agreement.squares(photos, trained.statistics.mean_image.shape)
     known = agreement.reference(trained, photos, images)
     try:
         requests = agreement.requests_for(known, path)

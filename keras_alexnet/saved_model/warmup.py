@@ -13,6 +13,11 @@ from google.protobuf.message import DecodeError
 
 from data_prep import files, tfrecord
 
+# Of a request. A body of some megabytes can hold millions of empty photos, each of which becomes
+# 200 kB of pixels.
+MAX_BATCH = 256
+
+
 # Where TF Serving looks (saved_model_warmup_util.cc); a bad record there, or more than 1000, fails
 # the whole load.
 PATH = "assets.extra/tf_serving_warmup_requests"

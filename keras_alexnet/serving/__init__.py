@@ -1,1 +1,1 @@
-"""What is exported, a server for a laptop, and a client for it and for TF Serving."""
+"""A client for TF Serving's API, and a local server that answers the same API."""

@@ -24,10 +24,15 @@ import keras
 import tensorflow as tf
 
 from data_prep.command_line import UserError
-from keras_alexnet.column_parallel.updates import UpdatesInPlace, beside
-from keras_alexnet.keras_generations import IS_KERAS_2, apply_gradients, around, build_optimizer
-from keras_alexnet.schedules import Rate
-from keras_alexnet.update_rules import AveragedWeights, AverageRule, kept_share
+from keras_alexnet.network.keras_compat import IS_KERAS_2, apply_gradients, around, build_optimizer
+from keras_alexnet.training.schedules import Rate
+from keras_alexnet.training.update_rules import (
+    AveragedWeights,
+    AverageRule,
+    UpdatesInPlace,
+    beside,
+    kept_share,
+)
 
 if IS_KERAS_2:
     with warnings.catch_warnings():

@@ -3,21 +3,14 @@
 import keras
 
 from data_prep import records
-from keras_alexnet import (
-    augmentations,
-    column_parallel,
-    devices,
-    keras_generations,
-    losses,
-    metrics,
-    optimizers,
-    preprocessing,
-    schedules,
-    starting_weights,
-)
-from keras_alexnet.model import AlexNet
-from keras_alexnet.profile import Profile
-from keras_alexnet.training_options import TrainingOptions
+from keras_alexnet import columns
+from keras_alexnet.inputs import augmentations, preprocessing
+from keras_alexnet.network import keras_compat, predictions
+from keras_alexnet.network.model import AlexNet
+from keras_alexnet.network.profile import Profile
+from keras_alexnet.training import devices, optimizers, schedules, starting_weights
+from keras_alexnet.training.options import TrainingOptions
+from keras_alexnet.training.steps import CrossEntropy
 
 
 def build(
@@ -49,7 +42,7 @@ def build(
         seed=options.seed,
     )
     if options.strategy == devices.COLUMN_PARALLEL:
-        network = column_parallel.place_columns(network, column_parallel.column_devices(profile))
+        network = columns.place_columns(network, columns.column_devices(profile))
     size = profile.input_size
     inputs = {
         "image": keras.Input([size, size, 3], dtype="uint8", name="image"),
@@ -66,16 +59,16 @@ def build(
     optimizer = _optimizer(profile, options, steps)
     model.compile(
         optimizer=optimizer,
-        loss=losses.CrossEntropy(options.label_smoothing),
+        loss=CrossEntropy(options.label_smoothing),
         weighted_metrics=[
             keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
             keras.metrics.SparseCategoricalAccuracy(name="top1"),
             keras.metrics.SparseTopKCategoricalAccuracy(k=5, name="top5"),
-            metrics.ImageCount(name="images"),
+            predictions.ImageCount(name="images"),
         ],
     )
     # Its variables exist before a checkpoint is read. (float16 has a loss scale around it.)
-    keras_generations.build_optimizer(model.optimizer, model.trainable_variables)
+    keras_compat.build_optimizer(model.optimizer, model.trainable_variables)
     return network, model
 
 

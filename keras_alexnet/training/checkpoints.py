@@ -22,12 +22,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
 from data_prep import files
-from data_prep.command_line import UserError
-from keras_alexnet.keras_generations import path_of
 
 METRICS = "metrics.jsonl"
 TIMINGS = "timings.jsonl"
@@ -198,33 +195,6 @@ def _read_state(workdir: str, place: Place) -> dict | None:
 
 def _digest(state: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def named_variables(model: keras.Model) -> dict[str, object]:
-    """The variables of a network by "layer/variable": the names a checkpoint has.
-
-    State that is no weight, a dropout's step for example, is among them.
-    """
-    return {
-        f"{layer.name}/{path_of(variable).split('/')[-1]}": variable
-        for layer in model.layers
-        for variable in [*layer.variables, *getattr(layer, "state", [])]
-    }
-
-
-def assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
-    """Sets a network's variables from a checkpoint's.
-
-    Raises:
-        UserError: a name or a shape differs; the first one is named.
-    """
-    variables = named_variables(model)
-    for name in sorted({*variables, *weights}):
-        wanted = tuple(variables[name].shape) if name in variables else "nothing"
-        found = weights[name].shape if name in weights else "nothing"
-        if wanted != found:
-            raise UserError(f"{name}: the network has {wanted}, the checkpoint {found}")
-        variables[name].assign(weights[name])
 
 
 def _places(workdir: str) -> list[Place]:

@@ -6,11 +6,11 @@ needs: `DATA_DIR = flags.data_dir(FLAGS)` defines the flag and gives its holder.
 
 from absl import flags
 
-from keras_alexnet import augmentations, devices, optimizers, schedules, update_rules
-from keras_alexnet.ablations import ABLATIONS
-from keras_alexnet.profile import LAYER_NAMES
-from keras_alexnet.profile_rules import KERNEL_STARTS
-from keras_alexnet.profiles import PROFILES
+from keras_alexnet.inputs import augmentations
+from keras_alexnet.network.ablations import ABLATIONS
+from keras_alexnet.network.profile import KERNEL_STARTS, LAYER_NAMES
+from keras_alexnet.network.profiles import PROFILES
+from keras_alexnet.training import devices, optimizers, schedules, update_rules
 
 
 def data_dir(values: flags.FlagValues) -> flags.FlagHolder[str]:

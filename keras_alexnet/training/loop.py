@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from data_prep.command_line import TryAgain, UserError
-from keras_alexnet import checkpoints, keras_generations, update_rules
-from keras_alexnet.checkpoints import Place
-from keras_alexnet.stop_signal import StopSignal
-from keras_alexnet.training_steps import Totals, TrainingSteps, means
+from keras_alexnet.network import keras_compat
+from keras_alexnet.training import checkpoints, update_rules
+from keras_alexnet.training.checkpoints import Place
+from keras_alexnet.training.steps import Totals, TrainingSteps, means
+from keras_alexnet.training.stopping import StopSignal
 
 # Of a validation; not the loss, which there is the cross-entropy.
 _VALIDATION = ("cross_entropy", "top1", "top5", "images")
@@ -143,7 +144,7 @@ class TrainingLoop:
         epoch, first_step = self._state.place
         clock = _Clock()
         if not first_step:
-            self._state.learning_rate = keras_generations.learning_rate(self._model.optimizer)
+            self._state.learning_rate = keras_compat.learning_rate(self._model.optimizer)
         self._callbacks.on_epoch_begin(epoch)
         for step in range(first_step, self._extent.steps):
             self._train_step(Place(epoch, step), batches, clock)

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from data_prep.command_line import UserError
-from keras_alexnet.keras_generations import path_of
+from keras_alexnet.network.variables import path_of
 
 MARK = "the loss is not finite"
 _LOWER_THE_RATE = (

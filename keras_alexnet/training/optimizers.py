@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 import keras
 import tensorflow as tf
 
-from keras_alexnet import addons
-from keras_alexnet.column_parallel.updates import beside
-from keras_alexnet.keras_generations import UpdateRule, tf_variable
-from keras_alexnet.schedules import Rate
-from keras_alexnet.update_rules import (
+from keras_alexnet.network.keras_compat import UpdateRule, tf_variable
+from keras_alexnet.training import addons
+from keras_alexnet.training.schedules import Rate
+from keras_alexnet.training.update_rules import (
     AveragedWeights,
     AverageRule,
     ClippedGradients,
     LayerRate,
     LayerRates,
+    beside,
 )
 
 

@@ -13,34 +13,36 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from data_prep import records
-from keras_alexnet import (
+from data_prep import broken_records, records
+from keras_alexnet import columns
+from keras_alexnet.inputs import augmentations, pipeline, preprocessing, record_order
+from keras_alexnet.network import keras_compat
+from keras_alexnet.network.profile import Profile
+from keras_alexnet.training import (
     addons,
-    augmentations,
-    broken_records,
+    build,
     checkpoints,
-    code_version,
-    column_parallel,
     devices,
-    input_pipeline,
-    keras_generations,
     not_finite,
-    preprocessing,
     progress,
     schedules,
     starting_weights,
-    stop_signal,
-    training_loop,
-    training_model,
-    training_steps,
-    workers,
+    stopping,
 )
-from keras_alexnet import workdir as workdirs
-from keras_alexnet.profile import Profile
-from keras_alexnet.run_writer import RunWriter
-from keras_alexnet.tensorboard_logs import TensorBoardLogs
-from keras_alexnet.time_limit import TimeLimit
-from keras_alexnet.training_options import RunOptions, TrainingOptions
+from keras_alexnet.training import workdir as workdirs
+from keras_alexnet.training.loop import (
+    Extent,
+    Hooks,
+    RunState,
+    TrainingLoop,
+    first_features,
+    read_state,
+)
+from keras_alexnet.training.options import RunOptions, TrainingOptions
+from keras_alexnet.training.run_writer import RunWriter
+from keras_alexnet.training.steps import TrainingSteps
+from keras_alexnet.training.stopping import TimeLimit
+from keras_alexnet.training.tensorboard_logs import TensorBoardLogs
 
 _DRY_STEPS = 2
 
@@ -96,13 +98,13 @@ def open_run(
     """
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
     statistics = records.read_statistics(data_dir, tf.io.gfile.GFile)
-    input_pipeline.check_stored_size(manifest, profile)
-    input_pipeline.train_steps(manifest, options.batch_size)  # an error, if there is none
+    pipeline.check_stored_size(manifest, profile)
+    pipeline.train_steps(manifest, options.batch_size)  # an error, if there is none
     if options.init_weights and not workdirs.is_run(workdir):
         starting_weights.check(options.init_weights)  # before there is a workdir
     description = _describe(data_dir, manifest, profile, options)
     found = broken_records.Skipped(manifest, {}, 0)
-    with workers.chief_first(strategy) as is_chief:
+    with devices.chief_first(strategy) as is_chief:
         if is_chief and not run_options.dry_run:
             workdirs.start(
                 workdir,
@@ -121,7 +123,7 @@ def open_run(
         statistics=statistics,
         shard_paths=found.shard_paths,
         skipped=found.count,
-        steps=input_pipeline.train_steps(found.manifest, options.batch_size),
+        steps=pipeline.train_steps(found.manifest, options.batch_size),
         validation_images=manifest.splits["validation"].records,
     )
 
@@ -150,7 +152,7 @@ class TrainingRun:
         options: TrainingOptions,
         run_options: RunOptions,
         data: RunData,
-        stop: stop_signal.StopSignal,
+        stop: stopping.StopSignal,
     ) -> None:
         self.strategy = strategy
         self.workdir = workdir
@@ -185,20 +187,20 @@ class TrainingRun:
             with self.strategy.scope():
                 starting_weights.load(network, options.init_weights)
                 addons.begin_at(model.optimizer, model.trainable_variables)
-        state = training_loop.read_state(checkpoint)
-        if checkpoint and workers.is_chief(self.strategy):
+        state = read_state(checkpoint)
+        if checkpoint and devices.is_chief(self.strategy):
             # A kill between a checkpoint and its metrics leaves the metrics behind.
             checkpoints.write_metrics(self.workdir, state.history, state.timings)
         print(self._announcement(state), file=sys.stderr)
         if self._is_whole(state, plateau):
             return state.history
         extent = self._extent()
-        with input_pipeline.broken_data_is_a_user_error(
+        with pipeline.broken_data_is_a_user_error(
             data.data_dir, data.manifest, shard_paths=data.shard_paths
         ):
-            loop = training_loop.TrainingLoop(
+            loop = TrainingLoop(
                 model=model,
-                steps=training_steps.TrainingSteps(
+                steps=TrainingSteps(
                     model, self.strategy, options.batch_size, options.label_smoothing
                 ),
                 train_data=self._train_data(state, extent),
@@ -219,7 +221,7 @@ class TrainingRun:
             )
         return state.history
 
-    def _is_whole(self, state: training_loop.RunState, plateau: schedules.Plateau | None) -> bool:
+    def _is_whole(self, state: RunState, plateau: schedules.Plateau | None) -> bool:
         is_over = plateau is not None and plateau.is_over
         return is_over or len(state.history) >= self.options.epochs
 
@@ -229,7 +231,7 @@ class TrainingRun:
         devices.use_precision(self.options.precision)
         data = self.data
         with self.strategy.scope():
-            return training_model.build(
+            return build.build(
                 self.profile,
                 self.options,
                 len(data.manifest.classes),
@@ -244,9 +246,9 @@ class TrainingRun:
             self.options.patience, self.profile.learning_rate_factor, self.profile.plateau_drops
         )
 
-    def _extent(self) -> training_loop.Extent:
+    def _extent(self) -> Extent:
         dry = self.run_options.dry_run
-        return training_loop.Extent(
+        return Extent(
             epochs=1 if dry else self.options.epochs,
             steps=min(_DRY_STEPS, self.data.steps) if dry else self.data.steps,
             batch_size=self.options.batch_size,
@@ -259,11 +261,11 @@ class TrainingRun:
         return {"skipped_records": self.data.skipped} if limited else {}
 
     def _train_data(
-        self, state: training_loop.RunState, extent: training_loop.Extent
+        self, state: RunState, extent: Extent
     ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
         data, options = self.data, self.options
         return self._distributed(
-            lambda share: input_pipeline.train_dataset(
+            lambda share: pipeline.train_dataset(
                 data.data_dir,
                 data.manifest,
                 profile=self.profile,
@@ -283,11 +285,11 @@ class TrainingRun:
     def _validation_data(self) -> tf.data.Dataset | tf.distribute.DistributedDataset:
         data = self.data
 
-        def views(share: input_pipeline.Share) -> tf.data.Dataset:
-            stored = input_pipeline.eval_dataset(
+        def views(share: record_order.Share) -> tf.data.Dataset:
+            stored = pipeline.eval_dataset(
                 data.data_dir, data.manifest, batch_size=self.options.batch_size, share=share
             )
-            batches = input_pipeline.central_views(stored, self.profile, self._augment)
+            batches = pipeline.central_views(stored, self.profile, self._augment)
             if self.run_options.dry_run:
                 batches = batches.take(_DRY_STEPS * share.replicas // share.workers)
             return batches
@@ -295,10 +297,10 @@ class TrainingRun:
         return self._distributed(views)
 
     def _distributed(
-        self, make: Callable[[input_pipeline.Share], tf.data.Dataset]
+        self, make: Callable[[record_order.Share], tf.data.Dataset]
     ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-        share = workers.share_of(self.strategy)
-        if share == input_pipeline.Share():
+        share = devices.share_of(self.strategy)
+        if share == record_order.Share():
             return make(share)
         return self.strategy.distribute_datasets_from_function(lambda context: make(share))
 
@@ -308,9 +310,9 @@ class TrainingRun:
         model: keras.Model,
         plateau: schedules.Plateau | None,
         writer: RunWriter,
-        extent: training_loop.Extent,
-        state: training_loop.RunState,
-    ) -> training_loop.Hooks:
+        extent: Extent,
+        state: RunState,
+    ) -> Hooks:
         bar = progress.Progress(
             epochs=extent.epochs,
             steps=extent.steps,
@@ -320,19 +322,19 @@ class TrainingRun:
         callbacks = [callback for callback in (plateau, self._time_limit) if callback]
         callbacks.append(bar)
         if self.run_options.dry_run:
-            return training_loop.Hooks(callbacks, save_seconds=float("inf"))
-        if not workers.is_chief(self.strategy):
+            return Hooks(callbacks, save_seconds=float("inf"))
+        if not devices.is_chief(self.strategy):
             callbacks.remove(bar)
-            return training_loop.Hooks(
+            return Hooks(
                 callbacks, save_seconds=float("inf"), tell_steps=self.run_options.histogram_steps
             )
         logs = TensorBoardLogs(os.path.join(self.workdir, workdirs.TENSORBOARD), network)
 
         def tell_gradients(step: int, gradients: Sequence[tf.Tensor]) -> None:
             variables = model.trainable_variables
-            logs.log_histograms(step, column_parallel.named_values(network, variables, gradients))
+            logs.log_histograms(step, columns.named_values(network, variables, gradients))
 
-        return training_loop.Hooks(
+        return Hooks(
             callbacks=[*callbacks, logs],
             save=writer.write,
             save_seconds=self.run_options.checkpoint_seconds,
@@ -345,15 +347,15 @@ class TrainingRun:
         self,
         network: keras.Model,
         model: keras.Model,
-        loop: training_loop.TrainingLoop,
-        state: training_loop.RunState,
+        loop: TrainingLoop,
+        state: RunState,
     ) -> Iterator[None]:
         try:
             yield
         except tf.errors.InvalidArgumentError as error:
             if not_finite.MARK not in str(error):
                 raise
-            features = training_loop.first_features(loop.last_features, self.strategy)
+            features = first_features(loop.last_features, self.strategy)
             preprocess = preprocessing.NetworkInput(
                 self.profile, self.data.statistics, self._augment
             )
@@ -362,10 +364,10 @@ class TrainingRun:
                 network,
                 inputs,
                 step=state.place.epoch * self.data.steps + state.place.step + 1,
-                learning_rate=keras_generations.learning_rate(model.optimizer),
+                learning_rate=keras_compat.learning_rate(model.optimizer),
             ) from error
 
-    def _announcement(self, state: training_loop.RunState) -> str:
+    def _announcement(self, state: RunState) -> str:
         """What the run will do, before it does it."""
         options, manifest = self.options, self.data.manifest
         replicas = self.strategy.num_replicas_in_sync
@@ -398,5 +400,5 @@ def _describe(
         "options": dataclasses.asdict(options),
         "classes": [dataclasses.asdict(entry) for entry in manifest.classes],
         "manifest_sha256": digest,
-        "version": code_version.code_version(),
+        "version": workdirs.code_version(),
     }

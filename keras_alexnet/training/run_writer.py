@@ -3,15 +3,11 @@
 import keras
 
 from data_prep.command_line import UserError
-from keras_alexnet import (
-    checkpoints,
-    column_parallel,
-    keras_generations,
-    schedules,
-    update_rules,
-)
-from keras_alexnet.checkpoints import Checkpoint
-from keras_alexnet.training_loop import RunState
+from keras_alexnet import columns
+from keras_alexnet.network import keras_compat
+from keras_alexnet.training import checkpoints, schedules, update_rules
+from keras_alexnet.training.checkpoints import Checkpoint
+from keras_alexnet.training.loop import RunState
 
 
 class RunWriter:
@@ -47,7 +43,7 @@ class RunWriter:
         """
         checkpoint = Checkpoint(
             place=state.place,
-            weights=column_parallel.read_weights(self._network),
+            weights=columns.read_weights(self._network),
             averages=self._averages(),
             optimizer=[variable.numpy() for variable in self._optimizer_state()],
             schedule=self._plateau.state if self._plateau else None,
@@ -71,7 +67,7 @@ class RunWriter:
         Raises:
             UserError: the checkpoint does not fit the model.
         """
-        column_parallel.assign_weights(self._network, checkpoint.weights)
+        columns.assign_weights(self._network, checkpoint.weights)
         variables = self._optimizer_state()
         shapes = [tuple(variable.shape) for variable in variables]
         found = [array.shape for array in checkpoint.optimizer]
@@ -87,12 +83,10 @@ class RunWriter:
             self._plateau.state = checkpoint.schedule
 
     def _optimizer_state(self) -> list:
-        return keras_generations.optimizer_state(self._model.optimizer)
+        return keras_compat.optimizer_state(self._model.optimizer)
 
     def _averages(self) -> dict[str, object]:
         averages = update_rules.averages_of(self._model.optimizer)
         if not averages:
             return {}
-        return column_parallel.named_values(
-            self._network, self._model.trainable_variables, averages
-        )
+        return columns.named_values(self._network, self._model.trainable_variables, averages)

@@ -11,9 +11,11 @@ import keras
 import numpy as np
 
 from data_prep.command_line import UserError
-from keras_alexnet import checkpoints, column_parallel
-from keras_alexnet.column_parallel.weights import COLUMNS, name_in
-from keras_alexnet.profile import LAYER_NAMES
+from keras_alexnet import columns
+from keras_alexnet.columns.weights import COLUMNS, name_in
+from keras_alexnet.network.profile import LAYER_NAMES
+from keras_alexnet.network.variables import named_variables
+from keras_alexnet.training import checkpoints
 
 _KINDS = ("kernel", "bias")  # the order in which Keras numbers a layer's weights in a file
 _GROUP = re.compile(r"(.+?)(?:_([0-9]+))?", re.DOTALL)  # a class, and which of its layers, from 0
@@ -41,7 +43,7 @@ def load(network: keras.Model, source: str) -> list[str]:
         UserError: there is no such file or folder, it is no such file or has no whole checkpoint,
             or no layer of it fits.
     """
-    present = column_parallel.read_weights(network)
+    present = columns.read_weights(network)
     with _open_source(source) as found:
         misfits = _misfits(found, present)
         layers = [layer for layer in _layers(present) if layer not in misfits]
@@ -52,7 +54,7 @@ def load(network: keras.Model, source: str) -> list[str]:
             )
         names = [f"{layer}/{kind}" for layer in layers for kind in _KINDS]
         taken = {name: np.asarray(found[name], np.float32) for name in names}
-    column_parallel.assign_weights(network, {**present, **taken})
+    columns.assign_weights(network, {**present, **taken})
     anew = f"; what does not fit starts anew: {'; '.join(misfits.values())}" if misfits else ""
     print(f"weights of {' '.join(layers)} are taken from {source}{anew}", file=sys.stderr)
     return layers
@@ -78,7 +80,7 @@ def freeze(network: keras.Model, names: Sequence[str]) -> None:
     Raises:
         UserError: no layer is left that could learn, or there is no such layer.
     """
-    layers = _layers(checkpoints.named_variables(network))
+    layers = _layers(named_variables(network))
     unknown = set(names) - set(layers)
     if unknown or set(names) == set(layers):
         raise UserError(

@@ -3,6 +3,8 @@
 Keras' own `fit` would do on one machine. It fails under MultiWorkerMirroredStrategy (Keras 3.15,
 keras#20585: it reduces a PerReplica that has one local value, and takes the mean over axis 0 of
 scalar logs), cannot begin inside an epoch, and looks at a loss after the weights have changed.
+
+The loss of a run: cross-entropy, its labels smoothed if asked for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet import keras_generations, losses, metrics, not_finite
+from keras_alexnet.network import keras_compat, predictions
+from keras_alexnet.training import not_finite
 
 # What a step sums up, over the photos of the global batch; the last over the processes.
 SUMS = ("loss", "cross_entropy", "top1", "top5", "images", "stop")
@@ -100,22 +103,22 @@ class TrainingSteps:
         optimizer = self._model.optimizer
         with tf.GradientTape() as tape:
             logits = self._model(features, training=True)
-            of_photos = losses.cross_entropy(labels, logits, self._smoothing)
+            of_photos = cross_entropy(labels, logits, self._smoothing)
             # Each replica's share of the global mean, so that the gradients' sum is that of it.
             loss = tf.reduce_sum(of_photos) / self._batch_size
-            scaled = keras_generations.scaled_loss(optimizer, loss)
+            scaled = keras_compat.scaled_loss(optimizer, loss)
         # The backward pass starts from a number that a loss which is not finite does not give:
         # nothing is updated then.
         start = 1.0 + 0.0 * not_finite.checked(loss)
         gradients = tape.gradient(scaled, variables, output_gradients=start)
-        keras_generations.apply_gradients(optimizer, gradients, variables)
+        keras_compat.apply_gradients(optimizer, gradients, variables)
         return self._sums(of_photos, labels, logits, tf.ones_like(of_photos), stop), gradients
 
     def _validate_replica(
         self, features: Features, labels: tf.Tensor, weights: tf.Tensor, stop: tf.Tensor
     ) -> tf.Tensor:
         logits = self._model(features, training=False)
-        of_photos = losses.cross_entropy(labels, logits)
+        of_photos = cross_entropy(labels, logits)
         return self._sums(of_photos, labels, logits, weights, stop)
 
     def _sums(
@@ -126,10 +129,10 @@ class TrainingSteps:
         weights: tf.Tensor,
         stop: tf.Tensor,
     ) -> tf.Tensor:
-        ranks = metrics.label_ranks(logits, labels)
+        ranks = predictions.label_ranks(logits, labels)
         columns = (
             of_photos,
-            losses.cross_entropy(labels, logits) if self._smoothing else of_photos,
+            cross_entropy(labels, logits) if self._smoothing else of_photos,
             tf.cast(ranks < 1, tf.float32),
             tf.cast(ranks < 5, tf.float32),
             tf.ones_like(weights),
@@ -175,3 +178,34 @@ class Totals:
     def stop(self) -> bool:
         """Whether a process was asked to end."""
         return self._values[SUMS.index("stop")] > 0
+
+
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """Cross-entropy of each photo, in nats.
+
+    Args:
+        labels: int [N], from 0.
+        logits: float32 [N, classes].
+        smoothing: the share of a label that all classes get alike (Szegedy et al., 2016), from 0
+            to below 1.
+
+    Returns:
+        float32 [N].
+    """
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    if not smoothing:
+        return losses
+    of_all = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+    return (1 - smoothing) * losses + smoothing * of_all
+
+
+class CrossEntropy(keras.losses.Loss):
+    """`cross_entropy` as a loss of Keras."""
+
+    def __init__(self, smoothing: float = 0.0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.smoothing = smoothing
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        """The loss of each photo."""
+        return cross_entropy(tf.cast(tf.reshape(y_true, [-1]), tf.int64), y_pred, self.smoothing)

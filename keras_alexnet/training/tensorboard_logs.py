@@ -16,7 +16,8 @@ from tensorboard.backend.event_processing import event_file_loader
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 
 from data_prep.command_line import UserError
-from keras_alexnet import checkpoints, column_parallel
+from keras_alexnet import columns
+from keras_alexnet.network.variables import named_variables
 
 _SCALARS = {  # of a folder: tag -> name in the logs of an epoch
     "train": {
@@ -64,7 +65,7 @@ class TensorBoardLogs(keras.callbacks.Callback):
                 is called "conv1/kernel/gradient".
         """
         log = self._logs["train"]
-        for name, array in column_parallel.read_weights(self._network).items():
+        for name, array in columns.read_weights(self._network).items():
             if array.ndim:  # the step of a dropout is no weight
                 log.histogram(name, array, step)
         for name, array in gradients.items():
@@ -75,10 +76,10 @@ class TensorBoardLogs(keras.callbacks.Callback):
         for folder, scalars in _SCALARS.items():
             for tag, name in scalars.items():
                 self._logs[folder].scalar(tag, logs[name], epoch + 1)
-        variables = checkpoints.named_variables(self._network).items()
+        variables = named_variables(self._network).items()
         # Of all weights, conv1's alone are copied from their device.
         of_conv1 = {name: v.numpy() for name, v in variables if name.startswith("conv1")}
-        kernel = column_parallel.merge(of_conv1)["conv1/kernel"]
+        kernel = columns.merge(of_conv1)["conv1/kernel"]
         self._logs["train"].image("conv1/filters", filter_picture(kernel), epoch + 1)
 
     def on_train_end(self, logs: Mapping | None = None) -> None:

@@ -8,11 +8,16 @@ metrics.jsonl                 one line an epoch, as the last checkpoint has them
 timings.jsonl                 the same of what a clock decides: photos a second, seconds
 skipped/                      with --skip_bad_records: shards without their broken records
 tensorboard/
+
+Which code a run was made with.
 """
 
 import dataclasses
+import importlib.metadata
 import json
 import os
+import platform
+import subprocess
 import sys
 from collections.abc import Collection, Mapping
 
@@ -21,9 +26,10 @@ import tensorflow as tf
 
 from data_prep import files, records
 from data_prep.command_line import UserError
-from keras_alexnet import checkpoints, training_options
-from keras_alexnet.model import AlexNet
-from keras_alexnet.profiles import Profile
+from keras_alexnet.network import variables
+from keras_alexnet.network.model import AlexNet
+from keras_alexnet.network.profile import Profile
+from keras_alexnet.training import checkpoints, options
 
 RUN = "run.json"
 FLAGS_TEXT = "flags.txt"
@@ -119,14 +125,14 @@ def _refuse_other(
     refused = {
         name: values
         for name, values in differences.items()
-        if not training_options.flags_behind(name) & set(allowed)
+        if not options.flags_behind(name) & set(allowed)
     }
     if refused:
         told = "; ".join(
             f"{name}: there {ours}, asked for {asked}"
             for name, (ours, asked) in sorted(refused.items())
         )
-        causes = sorted({sorted(training_options.flags_behind(name))[0] for name in refused})
+        causes = sorted({sorted(options.flags_behind(name))[0] for name in refused})
         raise UserError(
             f"{workdir} holds a run with other settings ({told}); go on with the same settings, "
             f"name another --workdir, or allow it with --allow_changed_flags={','.join(causes)}"
@@ -198,7 +204,7 @@ def load_run(workdir: str, checkpoint: str = "best") -> TrainedRun:
     profile = Profile.from_dict(run["profile"])
     classes = tuple(records.ClassName(**entry) for entry in run["classes"])
     model = AlexNet(profile=profile, classes=len(classes))
-    checkpoints.assign(model, {**found.weights, **found.averages})
+    variables.assign(model, {**found.weights, **found.averages})
     metrics = found.history[-1]
     description = {
         "workdir": os.path.abspath(workdir),
@@ -210,3 +216,43 @@ def load_run(workdir: str, checkpoint: str = "best") -> TrainedRun:
         "precision": run["options"]["precision"],
     }
     return TrainedRun(model, profile, classes, records.read_statistics(workdir), description)
+
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def code_version() -> dict[str, str | None]:
+    """Versions of this project, of what it stands on, and of Python; JSON-able.
+
+    Returns:
+        keras_alexnet, commit (of the checkout, "+" behind it where files differ; None outside of
+        one), tensorflow, keras, python.
+    """
+    try:
+        version = importlib.metadata.version("keras-alexnet")
+    except importlib.metadata.PackageNotFoundError:  # run from a folder, not installed
+        version = None
+    return {
+        "keras_alexnet": version,
+        "commit": _commit(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _commit() -> str | None:
+    head = _git("rev-parse", "HEAD")
+    if not head or _git("ls-files", "--error-unmatch", os.path.basename(__file__)) is None:
+        return None  # no git, or a checkout of something else around an installed package
+    return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", _HERE, *arguments], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

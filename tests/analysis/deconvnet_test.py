@@ -14,9 +14,11 @@ from train_runs import PROFILE, run
 
 from data_prep import records, tfrecord
 from data_prep.command_line import UserError
-from keras_alexnet import addons, deconvnet, workdir
-from keras_alexnet.model import AlexNet
-from keras_alexnet.profiles import PROFILES
+from keras_alexnet import deconvnet as deconvnet_command
+from keras_alexnet.analysis import deconvnet
+from keras_alexnet.network.model import AlexNet
+from keras_alexnet.network.profiles import PROFILES
+from keras_alexnet.training import addons, workdir
 
 RANDOM = np.random.default_rng(0)
 _STRIDES = {"conv1": 4}
@@ -239,9 +241,9 @@ def test_the_photos_are_those_that_excite_the_map_most(folder, data_dir):
 
 def command(monkeypatch, capsys, *arguments):
     monkeypatch.setattr(sys, "argv", ["deconvnet", *map(str, arguments)])
-    deconvnet.FLAGS.unparse_flags()
+    deconvnet_command.FLAGS.unparse_flags()
     with pytest.raises(SystemExit) as end:
-        deconvnet.run()
+        deconvnet_command.run()
     captured = capsys.readouterr()
     return end.value.code, captured.out, captured.err
 

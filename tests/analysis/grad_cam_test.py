@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 
 import keras
@@ -7,9 +9,9 @@ import pytest
 import stand_in
 import tensorflow as tf
 
-from keras_alexnet.model import AlexNet
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.serving import grad_cam
+from keras_alexnet.analysis import grad_cam
+from keras_alexnet.network.model import AlexNet
+from keras_alexnet.network.profiles import PROFILES
 
 
 def narrow(name, **fields):

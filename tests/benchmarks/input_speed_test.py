@@ -1,7 +1,8 @@
+"""TODO."""
+
 import io
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import tarfile
@@ -9,10 +10,10 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
+from repository import ROOT
 
 from benchmarks import input_contestants, input_speed
 
-ROOT = pathlib.Path(__file__).parent.parent
 RANDOM = np.random.default_rng(0)
 
 needs_two_cores = pytest.mark.skipif(

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import numpy as np
 import pytest
 

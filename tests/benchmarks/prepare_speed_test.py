@@ -1,7 +1,8 @@
+"""TODO."""
+
 import io
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -9,10 +10,12 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from repository import ROOT
 
-from data_prep import drawing, images, tfrecord
+from data_prep import conversion_rule, tfrecord
+from data_prep.photos import images
+from data_prep.rehearsal import drawing
 
-ROOT = pathlib.Path(__file__).parent.parent
 SIZES = [(500, 375), (200, 140), (300, 420), (320, 300), (400, 300)]  # width, height
 PNG, GREY = 3, 4
 
@@ -106,7 +109,7 @@ def test_slim_stores_the_original_photos(photos, tmp_path):
 def test_slim_resized_stores_what_prepare_does(photos, tmp_path):
     stored = run_slim("slim_resized", photos, tmp_path)
     for path in photos:
-        ours = images.convert(path.read_bytes(), images.Rule())
+        ours = images.convert(path.read_bytes(), conversion_rule.Rule())
         pixels = [
             images.decode_stored(data, storage="jpeg", height=256, width=256).astype(float)
             for data in (ours.image, stored[path.name]["image/encoded"])

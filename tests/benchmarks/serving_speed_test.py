@@ -1,14 +1,14 @@
+"""TODO."""
+
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
+from repository import ROOT
 
 from benchmarks import serving_contestants, serving_speed
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 needs_two_cores = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,

@@ -1,13 +1,15 @@
+"""TODO."""
+
 import json
-import pathlib
 import subprocess
 import sys
 
 import pytest
+from repository import ROOT
 
 from benchmarks import stacks
+from data_prep import command_line
 
-ROOT = pathlib.Path(__file__).parents[1]
 HAS_BOTH = all(
     (ROOT / folder / "bin" / "python").exists() for folder in stacks.ENVIRONMENTS.values()
 )
@@ -15,7 +17,7 @@ HAS_BOTH = all(
 
 def test_an_environment_that_is_missing_is_one_line(monkeypatch):
     monkeypatch.setitem(stacks.ENVIRONMENTS, "addons", ".venv-of-nobody")
-    with pytest.raises(stacks.UserError, match="run make environment environment-addons"):
+    with pytest.raises(command_line.UserError, match="run make environment environment-addons"):
         stacks.measure(batch_size=2, steps=1, width=0.05, repeats=1)
 
 

@@ -1,14 +1,16 @@
+"""TODO."""
+
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
+from repository import ROOT
 
 from benchmarks import runs, train_contestants, train_speed
+from data_prep import command_line
 
-ROOT = pathlib.Path(__file__).parent.parent
 TINY = ("--width=0.03", "--batch_size=2", "--steps=2", "--repeats=1")
 
 needs_two_cores = pytest.mark.skipif(
@@ -73,7 +75,7 @@ def test_an_unknown_contestant_is_one_line():
 @needs_two_cores
 def test_a_contestant_that_fails_is_one_line(monkeypatch):
     monkeypatch.setattr(runs.subprocess, "run", failing)
-    with pytest.raises(train_speed.UserError, match="the contestant paper failed: no torch here"):
+    with pytest.raises(command_line.UserError, match="the contestant paper failed: no torch here"):
         train_speed.measure(batch_size=2, steps=1, repeats=1, width=0.03, only=["paper"])
 
 

@@ -12,9 +12,8 @@ import tensorflow as tf
 from tensorflow.python.eager import context  # the only way to the graphs that are run
 
 from data_prep.command_line import UserError
-from keras_alexnet import PROFILES, AlexNet, checkpoints
-from keras_alexnet.column_parallel import (
-    UpdatesInPlace,
+from keras_alexnet import PROFILES, AlexNet
+from keras_alexnet.columns import (
     assign_weights,
     column_devices,
     merge,
@@ -22,7 +21,9 @@ from keras_alexnet.column_parallel import (
     read_weights,
     split,
 )
-from keras_alexnet.optimizers import OPTIMIZERS, MomentumSGD, UpdateRecipe
+from keras_alexnet.network import variables
+from keras_alexnet.training.optimizers import OPTIMIZERS, MomentumSGD, UpdateRecipe
+from keras_alexnet.training.update_rules import UpdatesInPlace
 
 DEVICES = ("CPU:0", "CPU:1")
 NARROW = {
@@ -64,7 +65,7 @@ def gradients(model, profile):
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         loss = tf.reduce_mean(losses) + sum(model.losses)
     values = tape.gradient(loss, [value_of(variable) for variable in model.trainable_variables])
-    names = {id(variable): name for name, variable in checkpoints.named_variables(model).items()}
+    names = {id(variable): name for name, variable in variables.named_variables(model).items()}
     return logits.numpy(), {
         names[id(variable)]: gradient.numpy()
         for variable, gradient in zip(model.trainable_variables, values, strict=True)
@@ -206,7 +207,7 @@ def test_five_eager_steps_end_with_the_weights_of_one_device(name):
 def test_weights_and_momentum_live_on_the_device_of_their_column(trained):
     devices = {
         name: device_of(variable)
-        for name, variable in checkpoints.named_variables(trained.columns).items()
+        for name, variable in variables.named_variables(trained.columns).items()
     }
     assert len(devices) == 2 * 2 * 7 + 2 + 3  # conv1 to fc7 twice, fc8 once, the steps of dropouts
     for name, device in devices.items():
@@ -304,9 +305,9 @@ def test_mixed_precision_trains_as_on_one_device():
 def test_the_weights_are_those_of_one_device_cut_in_two():
     network = alexnet(NARROW["paper"])
     columns = place_columns(network, DEVICES)
-    names = checkpoints.named_variables(columns)
+    names = variables.named_variables(columns)
     whole = read_weights(network)
-    assert whole.keys() == checkpoints.named_variables(network).keys()
+    assert whole.keys() == variables.named_variables(network).keys()
     kernel = whole["conv2/kernel"]
     np.testing.assert_array_equal(names["conv2_a/kernel"], kernel[..., : kernel.shape[-1] // 2])
     np.testing.assert_array_equal(names["conv2_b/kernel"], kernel[..., kernel.shape[-1] // 2 :])
@@ -331,7 +332,7 @@ def test_weights_pass_between_one_device_and_two(tmp_path):
     columns(x, training=True)  # so that the dropouts have a step
     network = AlexNet(LIVELY["caffe"], CLASSES, classifier_activation=None, seed=4)
     assert np.abs(network(x) - columns(x)).max() > 0
-    checkpoints.assign(network, read_weights(columns))
+    variables.assign(network, read_weights(columns))
     np.testing.assert_allclose(network(x), columns(x), atol=1e-5 * np.abs(columns(x)).max())
     assert network.get_layer("drop6").step == network.get_layer("drop7").step == 1
 
@@ -363,14 +364,14 @@ def test_a_model_is_made_again_from_its_config():
     columns = place_columns(alexnet(LIVELY["paper"], weight_decay=0.01), DEVICES)
     config = keras.saving.serialize_keras_object(columns)
     again = keras.saving.deserialize_keras_object(config)
-    checkpoints.assign(
+    variables.assign(
         again,
-        {name: v.numpy() for name, v in checkpoints.named_variables(columns).items()},
+        {name: v.numpy() for name, v in variables.named_variables(columns).items()},
     )
     x, _ = photos(2, LIVELY["paper"])
     np.testing.assert_array_equal(again(x), columns(x))
     assert [float(loss) for loss in again.losses] == [float(loss) for loss in columns.losses]
-    assert device_of(checkpoints.named_variables(again)["conv5_b/kernel"]) == "CPU:1"
+    assert device_of(variables.named_variables(again)["conv5_b/kernel"]) == "CPU:1"
 
 
 # Errors

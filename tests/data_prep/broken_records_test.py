@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 import json
 import shutil
@@ -7,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_prep import records
+from data_prep import broken_records, records
 from data_prep.command_line import UserError
-from keras_alexnet import broken_records, input_pipeline
-from keras_alexnet.profiles import PROFILES
+from keras_alexnet.inputs import pipeline
+from keras_alexnet.network.profiles import PROFILES
 
 
 @pytest.fixture
@@ -144,8 +146,8 @@ def test_training_without_the_broken_records_sees_all_others_once(damaged, tmp_p
     damaged_shards.flip_byte(shard(damaged, 0), 3)
     damaged_shards.replace_photo(shard(damaged, 1), 0)
     skipped = set_aside(damaged, tmp_path / "skipped")
-    assert input_pipeline.train_steps(skipped.manifest, 6) == 6  # of 38 - 2 photos
-    dataset = input_pipeline.train_dataset(
+    assert pipeline.train_steps(skipped.manifest, 6) == 6  # of 38 - 2 photos
+    dataset = pipeline.train_dataset(
         str(damaged),
         skipped.manifest,
         profile=dataclasses.replace(PROFILES["seed"], training_crop="centre"),

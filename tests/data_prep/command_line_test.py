@@ -1,3 +1,5 @@
+"""TODO."""
+
 import errno
 import json
 import sys

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 
 import pytest

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import os
 
 import pytest

@@ -6,8 +6,9 @@ import beam_file_systems
 import pytest
 from photo_folders import arguments, contents, write_photos
 
-from data_prep import finishing, prepare, records, storage
+from data_prep import prepare, records, storage
 from data_prep.command_line import UserError
+from data_prep.job import finishing
 
 STORES = {
     "objects": beam_file_systems.ObjectStore,

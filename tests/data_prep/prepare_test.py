@@ -1,3 +1,5 @@
+"""TODO."""
+
 import fcntl
 import hashlib
 import io
@@ -13,7 +15,6 @@ import small_release
 import tensorflow as tf
 from photo_folders import (
     REASONS,
-    REPOSITORY,
     ReversedScan,
     arguments,
     contents,
@@ -25,11 +26,12 @@ from photo_folders import (
     write_photos,
 )
 from PIL import Image
+from repository import IMAGENET_SAMPLE, ROOT
 
-from data_prep import job_folder, prepare, records, shards, verify
+from data_prep import prepare, records, verify
 from data_prep.command_line import UserError
-
-SAMPLE = REPOSITORY.parent / "shared" / "imagenet_sample.tar"
+from data_prep.job import shards
+from data_prep.job.folder import claim, clean, publish
 
 
 @pytest.fixture(scope="module")
@@ -222,9 +224,9 @@ def test_a_job_killed_after_the_manifest_is_cleaned_up(data, photos):
 def test_a_folder_that_another_job_has_just_finished_is_not_claimed(data):
     output_dir, _ = data
     text = "another job has just finished"
-    with pytest.raises(UserError, match=text), job_folder.claim(str(output_dir), {}, "state"):
+    with pytest.raises(UserError, match=text), claim(str(output_dir), {}, "state"):
         pass
-    job_folder.clean(str(output_dir))
+    clean(str(output_dir))
 
 
 def test_a_finished_data_set_is_not_replaced_by_another(data, photos):
@@ -292,7 +294,7 @@ def command(*flags):
         [sys.executable, "-m", "data_prep.prepare", *flags],
         capture_output=True,
         text=True,
-        cwd=REPOSITORY,
+        cwd=ROOT,
         check=False,
     )
 
@@ -447,9 +449,9 @@ def test_the_command_ends_with_its_figures(data, photos, tmp_path):
     assert contents(tmp_path / "data") == contents(data[0])
 
 
-@pytest.mark.skipif(not SAMPLE.exists(), reason="needs real photos")
+@pytest.mark.skipif(not IMAGENET_SAMPLE.exists(), reason="needs real photos")
 def test_real_photos_become_a_proven_data_set(tmp_path):
-    with tarfile.open(SAMPLE) as tar:
+    with tarfile.open(IMAGENET_SAMPLE) as tar:
         members = [member for member in tar if member.isfile()]
         for index, member in enumerate(members):
             name = os.path.basename(member.name)
@@ -476,6 +478,6 @@ def test_real_photos_become_a_proven_data_set(tmp_path):
 
 def test_publishing_replaces_a_file_as_a_whole(tmp_path):
     (tmp_path / "work").mkdir()
-    digest = job_folder.publish(str(tmp_path), str(tmp_path / "work"), "a/b.txt", "ä")
+    digest = publish(str(tmp_path), str(tmp_path / "work"), "a/b.txt", "ä")
     assert digest == hashlib.sha256("ä".encode()).hexdigest()
     assert contents(tmp_path) == {"a/b.txt": "ä".encode()}

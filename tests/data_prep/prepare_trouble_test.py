@@ -12,7 +12,6 @@ import time
 
 import pytest
 from photo_folders import (
-    REPOSITORY,
     arguments,
     contents,
     encoded,
@@ -22,9 +21,11 @@ from photo_folders import (
     write_copies,
     write_photos,
 )
+from repository import ROOT
 
-from data_prep import finishing, prepare, records, shards
+from data_prep import prepare, records
 from data_prep.command_line import UserError
+from data_prep.job import finishing, shards
 
 needs_proc = pytest.mark.skipif(
     not os.path.isdir("/proc/self"), reason="finds the job's processes by /proc"
@@ -37,7 +38,7 @@ def start(mark, flags):
         [sys.executable, "-m", "data_prep.prepare", *flags],
         stderr=subprocess.PIPE,
         text=True,
-        cwd=REPOSITORY,
+        cwd=ROOT,
         env=os.environ | {"JOB": str(mark)},
         start_new_session=True,
     )

@@ -17,10 +17,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_prep import prepare, records
-from keras_alexnet import input_pipeline
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.serving import comparison_photos
-from keras_alexnet.serving import photos as serving_photos
+from keras_alexnet.inputs import pipeline
+from keras_alexnet.network.profiles import PROFILES
+from keras_alexnet.saved_model import agreement
+from keras_alexnet.saved_model import decoding as serving_photos
 
 SIZE = 72
 CLASSES = ["cat", "dog", "eel"]
@@ -233,11 +233,11 @@ def test_a_pattern_for_the_shards_finds_shards_alone(data):
 
 
 def evaluation_batch(data):
-    return next(iter(input_pipeline.eval_dataset(str(data.folder), data.manifest, batch_size=6)))
+    return next(iter(pipeline.eval_dataset(str(data.folder), data.manifest, batch_size=6)))
 
 
 def training_batch(data):
-    dataset = input_pipeline.train_dataset(
+    dataset = pipeline.train_dataset(
         str(data.folder), data.manifest, profile=PROFILE, batch_size=18, seed=5
     )
     return next(iter(dataset))
@@ -269,8 +269,8 @@ def test_training_sees_the_same_whichever_way_photos_are_stored(data_sets, data)
 def test_a_served_photo_becomes_what_evaluation_sees(data_sets, variant):
     data = data_sets[variant]
     digest = hashlib.sha256((data.folder / records.MANIFEST).read_bytes()).hexdigest()
-    manifest = comparison_photos.manifest_of(str(data.folder), digest)
-    files = comparison_photos.stored_photos(str(data.folder), manifest, count=6)
+    manifest = agreement.manifest_of(str(data.folder), digest)
+    files = agreement.stored_photos(str(data.folder), manifest, count=6)
     images, valid = serving_photos.stored_images(tf.constant(files), size=SIZE)
     assert valid.numpy().all()
     np.testing.assert_array_equal(images, evaluation_batch(data)[0])

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import importlib.util
 import os
 import subprocess

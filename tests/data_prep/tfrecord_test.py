@@ -1,3 +1,5 @@
+"""TODO."""
+
 import io
 
 import pytest

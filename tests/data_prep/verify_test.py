@@ -1,8 +1,9 @@
+"""TODO."""
+
 import hashlib
 import io
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -10,11 +11,12 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from repository import ROOT
 
-from data_prep import prepare, records, statistics, tfrecord, verify
+from data_prep import prepare, records, tfrecord, verify
 from data_prep.command_line import UserError
+from data_prep.job import statistics
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
 TRAIN = records.shard_name("train", 1, 3)
 
 
@@ -412,7 +414,7 @@ def command(*flags):
         [sys.executable, "-m", "data_prep.verify", *flags],
         capture_output=True,
         text=True,
-        cwd=REPOSITORY,
+        cwd=ROOT,
         check=False,
     )
 
@@ -435,7 +437,7 @@ def test_the_command_names_the_first_fault_on_one_line(data):
     ("flag", "status", "text"),
     [
         ("--data_dir=/no/such/folder", 1, "a data set made by data_prep.prepare is needed"),
-        (f"--data_dir={REPOSITORY / 'tests'}", 1, "finish it by running prepare again"),
+        (f"--data_dir={ROOT / 'tests'}", 1, "finish it by running prepare again"),
         ("--statistics", 2, "--data_dir"),
     ],
 )

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import cv2
 import foreign_files
 import numpy as np
@@ -7,7 +9,7 @@ from data_prep.command_line import UserError
 from keras_alexnet import AlexNet
 from keras_alexnet.convert import convert
 from keras_alexnet.foreign_weights import caffemodel, recognition
-from keras_alexnet.profiles import PROFILES
+from keras_alexnet.network.profiles import PROFILES
 
 _PROFILE = PROFILES["caffe"].scaled(0.01)
 _CLASSES = 7

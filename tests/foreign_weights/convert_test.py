@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 import hashlib
 import json
@@ -11,10 +13,11 @@ import numpy as np
 import pytest
 
 from data_prep.command_line import UserError
-from keras_alexnet import AlexNet, foreign_weights
+from keras_alexnet import AlexNet
 from keras_alexnet.convert import convert
 from keras_alexnet.foreign_weights import recognition
-from keras_alexnet.profiles import PROFILES
+from keras_alexnet.foreign_weights.recognition import LARGEST_FILE
+from keras_alexnet.network.profiles import PROFILES
 
 _WIDTH = 0.125
 _PROFILE = PROFILES["caffe"].scaled(_WIDTH)
@@ -240,7 +243,7 @@ def test_there_must_be_a_file(tmp_path):
 def test_a_file_that_is_too_large_is_not_read(tmp_path):
     path = tmp_path / "net.npy"
     with open(path, "wb") as file:
-        file.truncate(foreign_weights.LARGEST_FILE + 1)  # sparse: takes no disk
+        file.truncate(LARGEST_FILE + 1)  # sparse: takes no disk
     text = _refusal(tmp_path, str(path))
     assert "a file of at most 2147483647 bytes is needed;" in text
 

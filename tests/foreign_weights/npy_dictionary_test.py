@@ -1,3 +1,5 @@
+"""TODO."""
+
 import io
 import os
 import pickle
@@ -11,7 +13,7 @@ import pytest
 
 from data_prep.command_line import UserError
 from keras_alexnet.foreign_weights import npy_dictionary, pickle_opcodes, recognition
-from keras_alexnet.profiles import PROFILES
+from keras_alexnet.network.profiles import PROFILES
 
 _PROFILE = PROFILES["caffe"].scaled(0.01)
 _CLASSES = 7

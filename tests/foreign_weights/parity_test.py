@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 
 import foreign_files
@@ -7,8 +9,8 @@ import pytest
 
 from keras_alexnet import AlexNet
 from keras_alexnet.foreign_weights import layouts, parity
-from keras_alexnet.profile import LAYER_NAMES
-from keras_alexnet.profiles import PROFILES
+from keras_alexnet.network.profile import LAYER_NAMES
+from keras_alexnet.network.profiles import PROFILES
 
 _CLASSES = 5
 

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import collections
 import os
 import re
@@ -12,7 +14,7 @@ from data_prep.command_line import UserError
 from keras_alexnet import AlexNet
 from keras_alexnet.convert import convert
 from keras_alexnet.foreign_weights import recognition, torch_checkpoint
-from keras_alexnet.profiles import PROFILES
+from keras_alexnet.network.profiles import PROFILES
 
 _CLASSES = 7
 _NAMES = {"owt": foreign_files.TORCHVISION, "seed": foreign_files.SEED}

@@ -15,21 +15,14 @@ from train_runs import PROFILE, assert_same_run, metrics_of, options, places_of,
 
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import (
-    addons,
-    augmentations,
-    checkpoints,
-    input_pipeline,
-    preprocessing,
-    training_options,
-    views,
-)
-from keras_alexnet import flags as training_flags
-from keras_alexnet.checkpoints import Place
-from keras_alexnet.keras_generations import IS_KERAS_2
+from keras_alexnet.inputs import augmentations, pipeline, preprocessing, record_order, views
+from keras_alexnet.network.keras_compat import IS_KERAS_2
+from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.preflight import preflight
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.training_options import RunOptions
+from keras_alexnet.training import addons, checkpoints
+from keras_alexnet.training import flags as training_flags
+from keras_alexnet.training.checkpoints import Place
+from keras_alexnet.training.options import RunOptions, flags_behind, options_from_flags
 
 SIDE = 63
 GRAIN = np.random.default_rng(0).integers(-30, 31, [4, SIDE, SIDE, 3])
@@ -236,13 +229,13 @@ def options_of(*arguments):
     values = flags.FlagValues()
     training_flags.define_training(values)
     values(["train", *arguments])
-    return training_options.options_from_flags(values, PROFILES["paper"])
+    return options_from_flags(values, PROFILES["paper"])
 
 
 def test_the_flag_is_a_list_whose_strengths_are_kept_with_the_run():
     assert options_of("--augment=cutout,rotate:3").augment == ("cutout:64", "rotate:3")
     assert options_of().augment is None, "as in the run.json of runs before there was the flag"
-    assert training_options.flags_behind("options.augment") == {"augment"}
+    assert flags_behind("options.augment") == {"augment"}
     with pytest.raises(UserError, match="but 'spin' was asked for"):
         options_of("--augment=spin")
 
@@ -266,7 +259,7 @@ def test_draws_depend_on_seed_and_place_alone():
 
 
 def take(data_dir, first_step=0, **options):
-    dataset = input_pipeline.train_dataset(
+    dataset = pipeline.train_dataset(
         str(data_dir),
         records.read_manifest(data_dir),
         profile=PROFILE,
@@ -288,7 +281,7 @@ def test_a_batch_has_its_draws_from_whichever_step_it_is_read(data_dir):
     for features, other in zip(take(data_dir, 2, augment=chosen), whole[2:], strict=True):
         np.testing.assert_array_equal(features["augment"], other["augment"])
     halves = [
-        take(data_dir, augment=chosen, share=input_pipeline.Share(2, worker, 2))
+        take(data_dir, augment=chosen, share=record_order.Share(2, worker, 2))
         for worker in range(2)
     ]
     for one, other, both in zip(*halves, whole, strict=True):

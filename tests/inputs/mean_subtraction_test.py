@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 import types
 
@@ -5,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_alexnet import mean_subtraction
-from keras_alexnet.profiles import PROFILES
+from keras_alexnet.inputs import preprocessing
+from keras_alexnet.network.profiles import PROFILES
 
 # Of both photo and mean image, a pixel tells its column: expected values can be told by hand.
 COLUMNS = np.arange(80.0, dtype=np.float32)
@@ -18,7 +20,7 @@ def first_row(flip, **fields):
     """Of a crop of 72 columns, from column 2 of the photo; the photo is 1000 + 2 * column."""
     profile = dataclasses.replace(PROFILES["paper"], input_size=72, **fields)
     crop = np.broadcast_to(1000 + 2 * COLUMNS[None, None, 2:74, None], (1, 72, 72, 3))
-    result = mean_subtraction.subtract_mean(
+    result = preprocessing.subtract_mean(
         tf.constant(crop),
         offsets=tf.constant([[5, 2]]),
         flips=tf.constant([flip]),
@@ -49,7 +51,7 @@ def test_constants_are_each_channels_own():
 
 
 def test_a_row_of_three_constants():
-    row = mean_subtraction.row_of((1, 2, 3), 4)
+    row = preprocessing.row_of((1, 2, 3), 4)
     assert row.dtype == tf.float32
     np.testing.assert_array_equal(row, [[1, 2, 3]] * 4)
 

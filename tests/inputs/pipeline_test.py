@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 import io
 import shutil
@@ -10,9 +12,9 @@ from PIL import Image
 
 from data_prep import records, tfrecord
 from data_prep.command_line import UserError
-from keras_alexnet import input_pipeline
-from keras_alexnet.input_pipeline import Share
-from keras_alexnet.profiles import PROFILES
+from keras_alexnet.inputs import pipeline
+from keras_alexnet.inputs.record_order import Share
+from keras_alexnet.network.profiles import PROFILES
 
 PROFILE = PROFILES["paper"]
 
@@ -33,11 +35,11 @@ def take_epochs(data_dir, epochs=2, batch_size=8, **options):
     """The batches of some epochs, four steps each."""
     manifest = records.read_manifest(data_dir)
     options = {"profile": PROFILE, "seed": 3, **options}
-    dataset = input_pipeline.train_dataset(
+    dataset = pipeline.train_dataset(
         str(data_dir), manifest, batch_size=batch_size, epochs=epochs, **options
     )
     batches = [(features, labels.numpy()) for features, labels in dataset]
-    steps = input_pipeline.train_steps(manifest, batch_size)
+    steps = pipeline.train_steps(manifest, batch_size)
     share = options.get("share", Share())
     left = steps * (epochs - options.get("first_epoch", 0)) - options.get("first_step", 0)
     assert len(batches) == dataset.cardinality() == left * share.batches
@@ -82,7 +84,7 @@ def one_undecodable(data_dir, tmp_path):
     """A copy with a photo that is none, under good checksums, and the step that meets it."""
     damaged = shutil.copytree(data_dir, tmp_path / "damaged")
     damaged_shards.replace_photo(damaged / "train-00001-of-00003", 3)
-    dataset = input_pipeline.train_dataset(
+    dataset = pipeline.train_dataset(
         str(damaged), records.read_manifest(damaged), profile=PROFILE, batch_size=1, seed=3
     )
     batches = iter(dataset)
@@ -133,7 +135,7 @@ def test_a_batch_that_does_not_divide_among_the_replicas_is_refused(data_dir):
     manifest = records.read_manifest(data_dir)
     for make in (
         lambda: take_epochs(data_dir, share=Share(3)),
-        lambda: input_pipeline.eval_dataset(str(data_dir), manifest, batch_size=8, share=Share(3)),
+        lambda: pipeline.eval_dataset(str(data_dir), manifest, batch_size=8, share=Share(3)),
     ):
         with pytest.raises(UserError, match="among 3 replicas is needed, but --batch_size=8"):
             make()
@@ -142,7 +144,7 @@ def test_a_batch_that_does_not_divide_among_the_replicas_is_refused(data_dir):
 def test_records_in_memory_come_as_from_files_and_are_read_once(data_dir, tmp_path):
     expected, _ = take_epochs(data_dir, first_step=1, shuffle_block=16)
     copy = shutil.copytree(data_dir, tmp_path / "copy")
-    dataset = input_pipeline.train_dataset(
+    dataset = pipeline.train_dataset(
         str(copy),
         records.read_manifest(copy),
         profile=PROFILE,
@@ -262,7 +264,7 @@ def test_a_profile_that_draws_nothing_sees_the_same_centre_every_epoch(data_dir)
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 16])
 def test_evaluation_counts_every_photo_once(data_dir, batch_size):
     photos = read_photos(data_dir, "validation")
-    dataset = input_pipeline.eval_dataset(
+    dataset = pipeline.eval_dataset(
         str(data_dir), records.read_manifest(data_dir), batch_size=batch_size
     )
     images, labels, weights = (np.concatenate(column) for column in zip(*dataset, strict=True))
@@ -281,9 +283,7 @@ def test_evaluation_in_shares_counts_every_photo_once(data_dir, batch_size, repl
     manifest, seen = records.read_manifest(data_dir), []
     for worker in range(workers):
         share = Share(replicas, worker, workers)
-        dataset = input_pipeline.eval_dataset(
-            str(data_dir), manifest, batch_size=batch_size, share=share
-        )
+        dataset = pipeline.eval_dataset(str(data_dir), manifest, batch_size=batch_size, share=share)
         batches = list(dataset)
         steps = -(-len(photos) // batch_size)
         assert len(batches) == dataset.cardinality() == steps * share.batches
@@ -305,11 +305,9 @@ def test_evaluation_in_shares_counts_every_photo_once(data_dir, batch_size, repl
 @pytest.mark.parametrize("name", PROFILES)
 def test_training_and_validation_have_one_structure_whatever_the_profile(data_dir, name):
     manifest, profile = records.read_manifest(data_dir), PROFILES[name]
-    train = input_pipeline.train_dataset(
-        str(data_dir), manifest, profile=profile, batch_size=5, seed=0
-    )
-    stored = input_pipeline.eval_dataset(str(data_dir), manifest, batch_size=5)
-    validation = input_pipeline.central_views(stored, profile)
+    train = pipeline.train_dataset(str(data_dir), manifest, profile=profile, batch_size=5, seed=0)
+    stored = pipeline.eval_dataset(str(data_dir), manifest, batch_size=5)
+    validation = pipeline.central_views(stored, profile)
     shapes = {key: spec.shape[1:] for key, spec in train.element_spec[0].items()}
     assert shapes == {key: spec.shape[1:] for key, spec in validation.element_spec[0].items()}
     types = {key: spec.dtype for key, spec in train.element_spec[0].items()}
@@ -320,9 +318,9 @@ def test_training_and_validation_have_one_structure_whatever_the_profile(data_di
 
 def test_central_views_are_the_centre_without_flip_or_noise(data_dir):
     manifest = records.read_manifest(data_dir)
-    stored = input_pipeline.eval_dataset(str(data_dir), manifest, batch_size=5)
+    stored = pipeline.eval_dataset(str(data_dir), manifest, batch_size=5)
     for (image, *_), (features, _, _) in zip(
-        stored, input_pipeline.central_views(stored, PROFILE), strict=True
+        stored, pipeline.central_views(stored, PROFILE), strict=True
     ):
         np.testing.assert_array_equal(features["image"], image[:, 16:240, 16:240])
         np.testing.assert_array_equal(features["offset"], np.full([5, 2], 16))
@@ -339,12 +337,12 @@ def test_an_empty_split_is_refused(data_dir):
     manifest = records.read_manifest(data_dir)
     empty = dataclasses.replace(manifest, splits={})
     with pytest.raises(UserError, match="split 'validation' are needed"):
-        input_pipeline.eval_dataset(str(data_dir), empty, batch_size=1)
+        pipeline.eval_dataset(str(data_dir), empty, batch_size=1)
 
 
 def test_labels_are_counted_from_0_whatever_the_offset(data_dir):
     manifest = dataclasses.replace(records.read_manifest(data_dir), label_offset=1)
-    batches = input_pipeline.eval_dataset(str(data_dir), manifest, batch_size=10)
+    batches = pipeline.eval_dataset(str(data_dir), manifest, batch_size=10)
     labels = np.concatenate([labels for _, labels, _ in batches])
     photos = read_photos(data_dir, "validation")
     np.testing.assert_array_equal(labels, [label - 1 for _, label in photos])
@@ -353,8 +351,8 @@ def test_labels_are_counted_from_0_whatever_the_offset(data_dir):
 def test_a_manifest_that_does_not_tell_how_photos_are_stored_is_refused(data_dir):
     manifest = dataclasses.replace(records.read_manifest(data_dir), recipe={})
     for check in (
-        lambda: input_pipeline.check_stored_size(manifest, PROFILE),
-        lambda: input_pipeline.eval_dataset(str(data_dir), manifest, batch_size=1),
+        lambda: pipeline.check_stored_size(manifest, PROFILE),
+        lambda: pipeline.eval_dataset(str(data_dir), manifest, batch_size=1),
     ):
         with pytest.raises(UserError, match="must tell how the photos are stored"):
             check()
@@ -367,7 +365,7 @@ def test_a_broken_record_is_named(one_undecodable):
     for split in ("train", None):
         with (
             pytest.raises(UserError, match=message) as raised,
-            input_pipeline.broken_data_is_a_user_error(str(damaged), manifest, split),
+            pipeline.broken_data_is_a_user_error(str(damaged), manifest, split),
         ):
             take_epochs(damaged)
         assert "\n" not in str(raised.value)
@@ -379,9 +377,9 @@ def test_a_missing_shard_is_named(data_dir, tmp_path):
     manifest = records.read_manifest(damaged)
     with (
         pytest.raises(UserError, match=r"validation-00001-of-00002, record 0 .* whole shard is"),
-        input_pipeline.broken_data_is_a_user_error(str(damaged), manifest, "validation"),
+        pipeline.broken_data_is_a_user_error(str(damaged), manifest, "validation"),
     ):
-        list(input_pipeline.eval_dataset(str(damaged), manifest, batch_size=2))
+        list(pipeline.eval_dataset(str(damaged), manifest, batch_size=2))
 
 
 def test_records_that_are_elsewhere_are_looked_for_there(one_undecodable, data_dir, tmp_path):
@@ -390,7 +388,7 @@ def test_records_that_are_elsewhere_are_looked_for_there(one_undecodable, data_d
     paths = {name: str(data_dir / name)}
     with (
         pytest.raises(UserError, match=r"cannot be read to its end \(not of the data\); run"),
-        input_pipeline.broken_data_is_a_user_error(
+        pipeline.broken_data_is_a_user_error(
             str(damaged), records.read_manifest(damaged), "train", paths
         ),
     ):
@@ -400,7 +398,7 @@ def test_records_that_are_elsewhere_are_looked_for_there(one_undecodable, data_d
 def test_errors_of_other_kinds_pass(data_dir):
     with (
         pytest.raises(KeyError),
-        input_pipeline.broken_data_is_a_user_error(str(data_dir), records.read_manifest(data_dir)),
+        pipeline.broken_data_is_a_user_error(str(data_dir), records.read_manifest(data_dir)),
     ):
         raise KeyError
 

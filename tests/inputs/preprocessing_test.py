@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 
 import keras
@@ -6,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from data_prep.records import Statistics
-from keras_alexnet import preprocessing, views
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.views import View
+from keras_alexnet.inputs import preprocessing, views
+from keras_alexnet.inputs.views import View
+from keras_alexnet.network.profiles import PROFILES
 
 RANDOM = np.random.default_rng(0)
 PAPER, CAFFE, KRIZHEVSKY = (PROFILES[name] for name in ("paper", "caffe", "krizhevsky2012"))

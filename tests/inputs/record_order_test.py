@@ -1,3 +1,5 @@
+"""TODO."""
+
 import math
 
 import numpy as np
@@ -6,8 +8,8 @@ import tensorflow as tf
 
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import record_order
-from keras_alexnet.record_order import Share
+from keras_alexnet.inputs import record_order
+from keras_alexnet.inputs.record_order import Share
 
 SHARDS, EACH, BUFFER = 64, 160, 512
 COUNT = SHARDS * EACH

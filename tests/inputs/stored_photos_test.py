@@ -1,3 +1,5 @@
+"""TODO."""
+
 import io
 
 import cv2
@@ -6,8 +8,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from data_prep import images, records, tfrecord
-from keras_alexnet import stored_photos
+from data_prep import records, tfrecord
+from data_prep.photos import images
+from keras_alexnet.inputs import stored_photos
 
 SIDE = 32
 JPEG = records.PhotoFormat(SIDE, "jpeg", "center")

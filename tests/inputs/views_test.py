@@ -1,12 +1,14 @@
+"""TODO."""
+
 import dataclasses
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_alexnet import views
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.views import View
+from keras_alexnet.inputs import views
+from keras_alexnet.inputs.views import View
+from keras_alexnet.network.profiles import PROFILES
 
 PAPER, CAFFE, SEED = PROFILES["paper"], PROFILES["caffe"], PROFILES["seed"]
 

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 import json
 
@@ -7,11 +9,12 @@ import pytest
 import tensorflow as tf
 
 from data_prep.command_line import UserError
-from keras_alexnet import PROFILES, AlexNet, ablations, describe
-from keras_alexnet.ablations import ABLATIONS
-from keras_alexnet.column_parallel import column_devices, place_columns
-from keras_alexnet.differences import differences
-from keras_alexnet.profile import Profile
+from keras_alexnet import PROFILES, AlexNet, describe
+from keras_alexnet.columns import column_devices, place_columns
+from keras_alexnet.network import ablations
+from keras_alexnet.network.ablations import ABLATIONS
+from keras_alexnet.network.differences import differences
+from keras_alexnet.network.profile import Profile
 
 PAPER = PROFILES["paper"]
 TOLERANCE = 1e-4

@@ -1,14 +1,17 @@
+"""TODO."""
+
 import dataclasses
 import json
-import pathlib
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from repository import ROOT
 
-from keras_alexnet import PROFILES, AlexNet, describe, differences
-from keras_alexnet.profile import Profile
+from keras_alexnet import PROFILES, AlexNet, describe
+from keras_alexnet.network import differences
+from keras_alexnet.network.profile import Profile
 
 # Worked out by hand from the shapes in the systems' own descriptions.
 GROUPED = {
@@ -466,7 +469,7 @@ def test_padding_is_told_by_its_side(padding, text):
 
 
 def test_readme_holds_the_table(comparison):
-    readme = pathlib.Path(__file__).parents[1] / "README.md"
+    readme = ROOT / "README.md"
     _, found, rest = readme.read_text(encoding="utf-8").partition("<!-- describe --all -->\n")
     assert found, "README.md must have a line <!-- describe --all -->"
     inside, found, _ = rest.partition("<!-- end -->")

@@ -1,9 +1,11 @@
+"""TODO."""
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_alexnet.layers import GroupedConv2D
+from keras_alexnet.network.layers import GroupedConv2D
 
 RANDOM = np.random.default_rng(0)
 

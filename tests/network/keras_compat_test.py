@@ -1,10 +1,13 @@
+"""TODO."""
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_alexnet import devices, keras_generations, optimizers
-from keras_alexnet.optimizers import UpdateRecipe
+from keras_alexnet.network import keras_compat
+from keras_alexnet.training import devices, optimizers
+from keras_alexnet.training.optimizers import UpdateRecipe
 
 SCHEDULE = keras.optimizers.schedules.PiecewiseConstantDecay([1, 3], [0.5, 0.25, 0.125])
 
@@ -17,7 +20,7 @@ def layer_under_its_name():
 
 def step(optimizer, layer):
     gradients = [tf.ones([3, 1]), tf.ones([1])]
-    keras_generations.apply_gradients(optimizer, gradients, layer.trainable_variables)
+    keras_compat.apply_gradients(optimizer, gradients, layer.trainable_variables)
 
 
 KERNEL, BIAS = (3, 1), (1,)
@@ -38,7 +41,7 @@ def test_the_state_has_one_order(name, rate, recipe, expected):
     optimizer, layer = optimizers.OPTIMIZERS[name](rate, recipe), layer_under_its_name()
     optimizer.build(layer.trainable_variables)
     step(optimizer, layer)
-    state = keras_generations.optimizer_state(optimizer)
+    state = keras_compat.optimizer_state(optimizer)
     assert [tuple(variable.shape) for variable in state] == expected
     assert int(state[0].numpy()) == 1
     if RATE in expected[1:]:
@@ -52,11 +55,11 @@ def test_the_loss_scale_comes_before_the_optimizers_own_state():
     optimizer.build(layer.trainable_variables)
     for _ in range(3):
         step(optimizer, layer)
-    state = keras_generations.optimizer_state(optimizer)
+    state = keras_compat.optimizer_state(optimizer)
     assert [int(state[0].numpy()), float(state[1].numpy()), int(state[2].numpy())] == [3, 8.0, 3]
     assert [tuple(variable.shape) for variable in state[2:]] == [STEPS, RATE, KERNEL, BIAS]
-    assert float(keras_generations.scaled_loss(optimizer, tf.constant(2.0))) == 16.0
-    assert float(keras_generations.scaled_loss(inner, tf.constant(2.0))) == 2.0
+    assert float(keras_compat.scaled_loss(optimizer, tf.constant(2.0))) == 16.0
+    assert float(keras_compat.scaled_loss(inner, tf.constant(2.0))) == 2.0
 
 
 @pytest.mark.parametrize("name", list(optimizers.OPTIMIZERS))
@@ -94,6 +97,6 @@ def test_a_replicas_copy_is_known_by_its_networks_path():
     strategy.run(tf.function(lambda: step(optimizer, layer)))
     # gradients of 1 on each of two replicas
     for variable, expected in zip(layer.trainable_variables, (-0.5, -1.5), strict=True):
-        variable = keras_generations.tf_variable(variable)
+        variable = keras_compat.tf_variable(variable)
         for copy in strategy.experimental_local_results(variable):
             np.testing.assert_allclose(copy.numpy(), np.full(copy.shape, expected), rtol=1e-6)

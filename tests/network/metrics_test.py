@@ -1,8 +1,10 @@
+"""TODO."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_alexnet.metrics import NOT_A_NUMBER, label_ranks
+from keras_alexnet.network.predictions import NOT_A_NUMBER, label_ranks
 
 
 def sorted_ranks(scores, labels):

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 import gc
 import weakref
@@ -9,8 +11,9 @@ import pytest
 import tensorflow as tf
 
 from keras_alexnet import PROFILES, AlexNet
-from keras_alexnet.keras_generations import path_of, tf_variable
-from keras_alexnet.layers import GroupedConv2D
+from keras_alexnet.network.keras_compat import tf_variable
+from keras_alexnet.network.layers import GroupedConv2D
+from keras_alexnet.network.variables import path_of
 
 RANDOM = np.random.default_rng(0)
 NARROW = {name: profile.scaled(0.05) for name, profile in PROFILES.items()}
@@ -296,7 +299,7 @@ def test_a_saved_model_is_the_same_model(tmp_path):
 def test_weights_pass_to_a_network_of_keras_own_layers(monkeypatch):
     model, profile = randomized(SMALL)
     x = photos(2, 64)
-    monkeypatch.setattr("keras_alexnet.layers.GroupedConv2D", keras.layers.Conv2D)
+    monkeypatch.setattr("keras_alexnet.network.layers.GroupedConv2D", keras.layers.Conv2D)
     plain, _ = randomized(profile)
     assert not any(isinstance(layer, GroupedConv2D) for layer in plain.layers)
     plain.set_weights(model.get_weights())

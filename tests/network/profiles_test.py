@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 import json
 import os
@@ -7,7 +9,8 @@ import sys
 
 import pytest
 
-from keras_alexnet.profiles import PROFILES, Profile, get_profile
+from keras_alexnet.network.profile import Profile
+from keras_alexnet.network.profiles import PROFILES, get_profile
 
 PAPER = PROFILES["paper"]
 CAFFE = PROFILES["caffe"]
@@ -337,7 +340,7 @@ def test_removed_layers_count_for_nothing():
 def test_initializers_are_keras_own():
     import keras
 
-    from keras_alexnet.profile_rules import INITIALIZERS
+    from keras_alexnet.network.profile import INITIALIZERS
 
     for name in INITIALIZERS:
         assert "seed" in keras.initializers.get(name).get_config()
@@ -374,7 +377,7 @@ def test_the_package_starts_without_tensorflow():
 
 def test_the_package_has_what_it_promises_and_no_more():
     import keras_alexnet
-    from keras_alexnet.model import AlexNet
+    from keras_alexnet.network.model import AlexNet
 
     assert keras_alexnet.AlexNet is AlexNet
     with pytest.raises(AttributeError, match="module 'keras_alexnet' has no attribute 'ResNet'"):

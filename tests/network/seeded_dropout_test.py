@@ -1,3 +1,5 @@
+"""TODO."""
+
 import random
 
 import keras
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_alexnet.layers import SeededDropout
+from keras_alexnet.network.layers import SeededDropout
 
 RANDOM = np.random.default_rng(0)
 

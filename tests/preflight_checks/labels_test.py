@@ -1,10 +1,12 @@
+"""TODO."""
+
 import dataclasses
 
 import numpy as np
 import pytest
 
 from data_prep import records
-from keras_alexnet.preflight_checks import labels, sample
+from keras_alexnet.preflight_checks import labels
 
 CLASSES = tuple(records.ClassName(f"n{place:02d}", f"class {place}") for place in range(4))
 MANIFEST = records.Manifest(recipe={}, classes=CLASSES, splits={}, repairs={}, files={})
@@ -14,19 +16,19 @@ FILE = records.labels_text(CLASSES)
 def striped_photos(places, seed):
     """Stripes as wide as the class' place + 2 pixels, somewhere, in any colour, under noise."""
     random = np.random.default_rng(seed)
-    along = np.arange(sample.THUMBNAIL)
+    along = np.arange(labels.THUMBNAIL)
     photos = []
     for place in places:
         width, phase = place + 2, random.integers(0, 20)
         stripes = ((along + phase) // width % 2)[:, None, None] * random.uniform(60, 120, 3)
-        noise = random.normal(0, 20, [sample.THUMBNAIL, sample.THUMBNAIL, 3])
+        noise = random.normal(0, 20, [labels.THUMBNAIL, labels.THUMBNAIL, 3])
         photos.append(np.clip(60 + stripes + noise, 0, 255))
     return np.stack(photos).astype(np.uint8)
 
 
 def a_sample(count, seed):
     places = np.random.default_rng(seed).integers(0, len(CLASSES), count)
-    return sample.Sample(
+    return labels.Sample(
         places.astype(np.int64), [CLASSES[p].wnid for p in places], striped_photos(places, seed)
     )
 
@@ -79,7 +81,7 @@ def test_labels_of_train_moved_by_one_class(train, validation):
 
 def test_shuffled_labels(train, validation):
     order = np.random.default_rng(3).permutation(600)
-    shuffled = sample.Sample(
+    shuffled = labels.Sample(
         train.labels[order], [train.synsets[place] for place in order], train.thumbnails
     )
     figures = check(shuffled, validation)
@@ -94,7 +96,7 @@ def test_another_labels_file(train, validation):
 
 
 def test_a_few_photos_prove_nothing(train, validation):
-    few = sample.Sample(train.labels[:30], train.synsets[:30], train.thumbnails[:30])
+    few = labels.Sample(train.labels[:30], train.synsets[:30], train.thumbnails[:30])
     figures = check(few, validation)
     assert "label_information" not in figures
     assert figures["classes_missing"] == 0  # 30 of 4 classes would not show it
@@ -128,8 +130,8 @@ def test_the_probe_of_labels_that_are_in_the_features():
 
 def test_a_sample_is_the_records_own(data_dir):
     manifest = records.read_manifest(data_dir)
-    read = sample.read(str(data_dir), manifest, "train", 1000)
+    read = labels.read(str(data_dir), manifest, "train", 1000)
     assert len(read.labels) == len(read.synsets) == manifest.splits["train"].records
     assert read.thumbnails.shape == (len(read.labels), 64, 64, 3)
     assert {manifest.classes[label].wnid for label in read.labels} == set(read.synsets)
-    assert len(sample.read(str(data_dir), manifest, "validation", 4).labels) == 4
+    assert len(labels.read(str(data_dir), manifest, "validation", 4).labels) == 4

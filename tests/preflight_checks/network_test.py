@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 import math
 
@@ -6,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from keras_alexnet import AlexNet
-from keras_alexnet.preflight_checks import first_steps, network
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.training_options import TrainingOptions
+from keras_alexnet.network.profiles import PROFILES
+from keras_alexnet.preflight_checks import measuring, network
+from keras_alexnet.training.options import TrainingOptions
 
 PROFILE = dataclasses.replace(
     PROFILES["paper"].scaled(0.0625), kernel_init=("he_normal",) * 8, bias_init=(0.0,) * 8
@@ -141,10 +143,10 @@ def test_pace():
 def test_a_handful_has_as_many_classes_as_there_are():
     labels = tf.constant([7, 7, 7, 2, 2, 5, 7, 9], tf.int64)
     features = {"image": tf.range(8)}
-    few, chosen = first_steps.handful((features, labels), count=5)
+    few, chosen = measuring.handful((features, labels), count=5)
     assert sorted(chosen.numpy()) == [2, 2, 5, 7, 9] or sorted(chosen.numpy()) == [2, 5, 7, 7, 9]
     np.testing.assert_array_equal(labels.numpy()[few["image"].numpy()], chosen)
-    assert first_steps.class_entropy(chosen) == pytest.approx(
+    assert measuring.class_entropy(chosen) == pytest.approx(
         -(0.4 * math.log(0.4) + 3 * 0.2 * math.log(0.2))
     )
 

@@ -1,7 +1,8 @@
+"""TODO."""
+
 import dataclasses
 import json
 import math
-import pathlib
 import re
 import shutil
 import subprocess
@@ -11,16 +12,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from repository import ROOT
 
 from benchmarks import preflight_settings
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import AlexNet, ablations, preflight
-from keras_alexnet.preflight_checks import first_steps
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.training_options import TrainingOptions
+from keras_alexnet import AlexNet, preflight
+from keras_alexnet.network import ablations
+from keras_alexnet.network.profiles import PROFILES
+from keras_alexnet.preflight_checks import measuring
+from keras_alexnet.training.options import TrainingOptions
 
-ROOT = pathlib.Path(__file__).parents[1]
 # configs/quickstart.flags, narrower
 LEARNS = dataclasses.replace(
     PROFILES["paper"].scaled(0.0625),
@@ -67,8 +69,8 @@ def learning(data_dir):
 def test_the_quick_start_learns(learning):
     result = learning
     assert result["verdict"] == "learns", result["findings"]
-    assert len(result["losses"]) == first_steps.FIRST_STEPS
-    assert len(result["handful_losses"]) == first_steps.HANDFUL_STEPS
+    assert len(result["losses"]) == measuring.FIRST_STEPS
+    assert len(result["handful_losses"]) == measuring.HANDFUL_STEPS
     assert result["figures"]["handful_loss"] < 0.5
     assert list(result["layers"]) == [*(f"conv{n}" for n in range(1, 6)), "fc6", "fc7", "fc8"]
     assert result["figures"]["input_std"] == pytest.approx(1, abs=0.3)
@@ -203,7 +205,7 @@ def test_a_state_restores_weights_and_optimizer():
     model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
     model.compile(keras.optimizers.Adam(0.1), "mse")
     model.optimizer.build(model.trainable_variables)
-    state = first_steps.State(model, model)
+    state = measuring.State(model, model)
     x, y = tf.ones([4, 3]), tf.ones([4, 2])
     first = model.train_on_batch(x, y)
     moved = [np.array(value) for value in model.get_weights()]
@@ -227,7 +229,7 @@ def test_the_command_prints_a_table_and_a_line_of_json(data_dir):
     assert result["verdict"] in ("learns", "at risk", "flat")
     assert f"verdict: {result['verdict']}" in done.stderr
     assert re.search(r"^fc8 .*\d", done.stderr, re.MULTILINE)
-    assert 2 <= len(result["losses"]) <= first_steps.FIRST_STEPS
+    assert 2 <= len(result["losses"]) <= measuring.FIRST_STEPS
 
 
 def command(*arguments):

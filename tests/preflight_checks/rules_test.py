@@ -1,12 +1,16 @@
+"""TODO."""
+
 import dataclasses
 import math
 
 import pytest
 
-from keras_alexnet.preflight_checks import report, rule, rules
+from keras_alexnet import preflight
+from keras_alexnet.network.profiles import PROFILES
+from keras_alexnet.preflight_checks import rules
 from keras_alexnet.preflight_checks.measuring import Measured
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.training_options import TrainingOptions
+from keras_alexnet.preflight_checks.rules import VERDICTS
+from keras_alexnet.training.options import TrainingOptions
 
 PAPER = PROFILES["paper"]
 OPTIONS = TrainingOptions(
@@ -144,7 +148,7 @@ def test_what_was_not_measured_is_not_judged_and_what_is_no_number_is():
 
 def test_the_table_is_whole():
     for row in rules.RULES:
-        assert row.verdict in rule.VERDICTS
+        assert row.verdict in VERDICTS
         assert row.source
         for condition in row.conditions:
             assert condition.figure in GOOD, condition
@@ -169,7 +173,7 @@ def test_the_report_tells_layers_losses_verdict_and_knob():
         "fc8": {"rms": 1.0, "mean_abs": 0.9, "photo_share": 0.01, "gradient_rms": 0.1},
     }
     measured = Measured({**GOOD}, layers, [2.5, 2.25], [2.125])
-    text = report.text(measured, judge(photo_share=0.01))
+    text = preflight.text(measured, judge(photo_share=0.01))
     lines = text.splitlines()
     assert lines[0].split("  ")[0] == "layer"
     assert lines[1].split() == ["fc7", "0.5", "0.25", "12%", "0.001", "0.02"]
@@ -182,5 +186,5 @@ def test_the_report_tells_layers_losses_verdict_and_knob():
 
 def test_the_report_of_labels_that_stop_everything():
     figures = {**GOOD, "labels_out_of_range": 0.1}
-    text = report.text(Measured(figures, {}, [], []), rules.judge(figures, PAPER, OPTIONS))
+    text = preflight.text(Measured(figures, {}, [], []), rules.judge(figures, PAPER, OPTIONS))
     assert text.startswith("verdict: flat")

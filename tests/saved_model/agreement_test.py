@@ -4,27 +4,30 @@ Both see nearly the same pixels. What differs is the resize, TensorFlow's instea
 its rounding; and that the record was compressed once more, as a JPEG of quality 95.
 """
 
-import pathlib
 import tarfile
 
 import numpy as np
 import pytest
 import stand_in
 import tensorflow as tf
+from repository import IMAGENET_SAMPLE
 
-from data_prep import images, records
-from keras_alexnet import evaluate, stored_photos
-from keras_alexnet.serving import photos, signatures
+from data_prep import conversion_rule, records
+from data_prep.photos import images
+from keras_alexnet import evaluate
+from keras_alexnet.inputs import stored_photos
+from keras_alexnet.saved_model import decoding, signatures
 
-SAMPLE = pathlib.Path(__file__).parents[2] / "shared" / "imagenet_sample.tar"
-pytestmark = pytest.mark.skipif(not SAMPLE.exists(), reason="the sample of real photos is not here")
+pytestmark = pytest.mark.skipif(
+    not IMAGENET_SAMPLE.exists(), reason="the sample of real photos is not here"
+)
 
 CLASSES = 100
 
 
 @pytest.fixture(scope="module")
 def originals():
-    with tarfile.open(SAMPLE) as tar:
+    with tarfile.open(IMAGENET_SAMPLE) as tar:
         files = [tar.extractfile(entry).read() for entry in tar if entry.isfile()]
     assert len(files) == 300
     return files
@@ -79,7 +82,7 @@ def evaluated(run, stored):
 
 def as_records_hold_it(photo, **rule):
     """The pixels that evaluation reads from the record that the data job makes of a photo."""
-    rule = images.Rule(**rule)
+    rule = conversion_rule.Rule(**rule)
     converted = images.convert(photo, rule)
     serialized = records.encode(
         image=converted.image,
@@ -97,7 +100,7 @@ def as_records_hold_it(photo, **rule):
 
 
 def test_served_pixels_are_those_of_the_data_job(stored, originals):
-    squares, valid = tf.function(photos.stored_images)(tf.constant(originals))
+    squares, valid = tf.function(decoding.stored_images)(tf.constant(originals))
     assert np.all(valid)
     resized = np.abs(squares.numpy().astype(int) - stored["raw"])
     assert resized.max() <= 1

@@ -1,10 +1,12 @@
+"""TODO."""
+
 import hashlib
 import json
 import os
 
 import pytest
 
-from keras_alexnet.serving import checksums
+from keras_alexnet.saved_model import versions
 
 
 @pytest.fixture
@@ -13,7 +15,7 @@ def folder(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"graph")
     (tmp_path / "variables" / "weights").write_bytes(b"\0" * 3_000_000)
     (tmp_path / "empty").write_bytes(b"")
-    assert checksums.write(str(tmp_path)) == 3
+    assert versions.write(str(tmp_path)) == 3
     return tmp_path
 
 
@@ -28,7 +30,7 @@ def test_what_is_written(folder):
             }.items()
         }
     }
-    assert checksums.check(str(folder)) == 3
+    assert versions.check(str(folder)) == 3
 
 
 def change(folder):
@@ -73,5 +75,5 @@ def write(text):
 )
 def test_what_is_found(folder, spoil, message):
     spoil(folder)
-    with pytest.raises(checksums.ChecksumError, match=message):
-        checksums.check(str(folder))
+    with pytest.raises(versions.ChecksumError, match=message):
+        versions.check(str(folder))

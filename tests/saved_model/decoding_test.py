@@ -1,5 +1,6 @@
+"""TODO."""
+
 import io
-import pathlib
 import struct
 import tarfile
 import zlib
@@ -11,13 +12,12 @@ import stand_in
 import tensorflow as tf
 from bad_photos import BAD, GOOD, PNG
 from PIL import Image, ImageOps
+from repository import IMAGENET_SAMPLE
 
-from keras_alexnet.serving import photos
-
-SAMPLE = pathlib.Path(__file__).parents[2] / "shared" / "imagenet_sample.tar"
+from keras_alexnet.saved_model import decoding
 
 stored_images = tf.function(
-    lambda data: photos.stored_images(data), input_signature=[tf.TensorSpec([None], tf.string)]
+    lambda data: decoding.stored_images(data), input_signature=[tf.TensorSpec([None], tf.string)]
 )
 
 
@@ -65,9 +65,9 @@ def test_resizes_as_opencv_does(height, width):
     assert_stored(stand_in.encoded(stand_in.pixels(height, width), "PNG"))
 
 
-@pytest.mark.skipif(not SAMPLE.exists(), reason="the sample of real photos is not here")
+@pytest.mark.skipif(not IMAGENET_SAMPLE.exists(), reason="the sample of real photos is not here")
 def test_real_photos_differ_by_rounding_alone():
-    with tarfile.open(SAMPLE) as tar:
+    with tarfile.open(IMAGENET_SAMPLE) as tar:
         data = [tar.extractfile(entry).read() for entry in tar if entry.isfile()][:100]
     images, valid = stored_images(data)
     assert valid.numpy().all()
@@ -207,14 +207,14 @@ def test_bad_photo_is_not_valid_and_harms_no_other(name):
 
 
 def test_limit_on_pixels():
-    valid = [photos.stored_image(GOOD, max_pixels=300 * 260 - less)[1].numpy() for less in (0, 1)]
+    valid = [decoding.stored_image(GOOD, max_pixels=300 * 260 - less)[1].numpy() for less in (0, 1)]
     assert valid == [True, False]
 
 
 def test_limit_is_checked_before_decoding():
     bomb = BAD["jpeg_bomb"]  # it would decode
     assert tf.io.extract_jpeg_shape(bomb).numpy().tolist() == [65500, 2600, 3]
-    assert photos.stored_image(bomb)[1].numpy() == False  # noqa: E712
+    assert decoding.stored_image(bomb)[1].numpy() == False  # noqa: E712
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_limit_is_checked_before_decoding():
 def test_warps_as_opencv_does(height, width):
     pixels = stand_in.pixels(height, width) if height > 1 else np.full([1, width, 3], 7, np.uint8)
     photo = stand_in.encoded(pixels, "PNG")
-    image, valid = photos.stored_image(tf.constant(photo), fit="warp")
+    image, valid = decoding.stored_image(tf.constant(photo), fit="warp")
     assert bool(valid)
     expected = cv2.resize(pixels, (256, 256), interpolation=cv2.INTER_LINEAR)
     difference = np.abs(image.numpy().astype(int) - expected)

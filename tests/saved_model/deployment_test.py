@@ -1,3 +1,5 @@
+"""TODO."""
+
 import itertools
 import os
 import pathlib
@@ -16,7 +18,10 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from keras_alexnet.serving import loaded_model, tf_serving_files, versions, warmup
+from keras_alexnet.saved_model import versions, warmup
+from keras_alexnet.saved_model import warmup as tf_serving_files
+from keras_alexnet.saved_model.deployment import batch_sizes, write
+from keras_alexnet.saved_model.warmup import MAX_BATCH
 
 # Flags of tensorflow_model_server (tensorflow/serving, model_servers/main.cc, of 2022; since then
 # some were added).
@@ -78,7 +83,7 @@ FILES = [
 
 def written(tmp_path, name="birds"):
     """The texts by file name."""
-    paths = tf_serving_files.write(str(tmp_path / "model"), name)
+    paths = write(str(tmp_path / "model"), name)
     return {os.path.basename(path): pathlib.Path(path).read_text("utf-8") for path in paths}
 
 
@@ -87,7 +92,7 @@ def parsed(text, message):
 
 
 def test_where_they_lie(tmp_path):
-    paths = tf_serving_files.write(str(tmp_path / "birds"), "birds")
+    paths = write(str(tmp_path / "birds"), "birds")
     folder = tmp_path / "birds" / "serving"
     assert paths == [str(folder / name) for name in FILES]
     assert sorted(os.listdir(folder)) == sorted(FILES)  # and nothing that was written aside
@@ -124,7 +129,7 @@ def test_models_config_says_how_to_stay_at_a_version(tmp_path):
 
 def test_batching_config(tmp_path):
     config = parsed(written(tmp_path)["batching.config"], tf_serving_protos.BatchingParameters)
-    assert config.max_batch_size.value == loaded_model.MAX_BATCH
+    assert config.max_batch_size.value == MAX_BATCH
     # What batching_session.cc asks for.
     sizes = list(config.allowed_batch_sizes)
     assert sizes == sorted(set(sizes))
@@ -137,7 +142,7 @@ def test_batching_config(tmp_path):
 @pytest.mark.parametrize("largest", [1, 48, 64])
 def test_batch_sizes_end_with_the_largest(monkeypatch, largest):
     monkeypatch.setattr(tf_serving_files, "MAX_BATCH", largest)
-    sizes = tf_serving_files.batch_sizes()
+    sizes = batch_sizes()
     assert sizes[0] == 1
     assert sizes[-1] == largest
     assert all(before < after <= 2 * before for before, after in itertools.pairwise(sizes))
@@ -152,7 +157,7 @@ def test_warmup_requests_have_allowed_sizes(tmp_path):
         for proto in log.predict_log.request.inputs.values():
             seen.add(proto.tensor_shape.dim[0].size)
     assert seen
-    assert seen <= set(tf_serving_files.batch_sizes())
+    assert seen <= set(batch_sizes())
 
 
 def test_monitoring_config(tmp_path):

@@ -1,8 +1,9 @@
+"""TODO."""
+
 import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -11,14 +12,17 @@ import numpy as np
 import pytest
 import stand_in
 import tensorflow as tf
+from repository import ROOT
 from tensorflow_serving.apis import prediction_log_pb2
 
 from data_prep import files, records
 from data_prep.command_line import UserError
-from keras_alexnet import checkpoints, export, workdir
-from keras_alexnet.serving import checksums, comparison_photos, signatures, versions, warmup
+from keras_alexnet import export
+from keras_alexnet.network.variables import named_variables
+from keras_alexnet.saved_model import agreement, signatures, versions, warmup
+from keras_alexnet.saved_model.versions import check
+from keras_alexnet.training import checkpoints, workdir
 
-ROOT = pathlib.Path(__file__).parents[1]
 PHOTOS = [stand_in.photo(seed=seed) for seed in range(5)]
 # As data sets with --crop=none and --storage=raw hold them: longer than wide, or no JPEG.
 ODD_PHOTOS = [
@@ -71,7 +75,7 @@ def test_what_is_in_a_version(exported, run):
         assert " ".join(fact.split()) in one_line
     for name, key in signatures.INPUT_NAMES.items():
         assert f"{name}: {key}, " in readme
-    assert checksums.check(str(base / "1")) == 6
+    assert check(str(base / "1")) == 6
 
 
 def test_warmup_requests_can_be_answered(exported, run):
@@ -243,7 +247,7 @@ def test_photos_that_cannot_be_used(run, tmp_path):
 
 def test_stored_photos(data_dir):
     digest = hashlib.sha256((data_dir / records.MANIFEST).read_bytes()).hexdigest()
-    manifest = comparison_photos.manifest_of(str(data_dir), digest)
+    manifest = agreement.manifest_of(str(data_dir), digest)
     assert manifest == records.read_manifest(str(data_dir))
     expected = [
         records.parse(record)["image/encoded"].numpy()
@@ -251,12 +255,12 @@ def test_stored_photos(data_dir):
             str(data_dir / manifest.splits["validation"].shards[0].name)
         )
     ]
-    photos = comparison_photos.stored_photos(str(data_dir), manifest, count=len(expected) + 1)
+    photos = agreement.stored_photos(str(data_dir), manifest, count=len(expected) + 1)
     assert photos[:-1] == expected
     assert len(photos) == len(expected) + 1  # the last one is of the next shard
-    assert comparison_photos.stored_photos(str(data_dir), manifest, count=2) == expected[:2]
+    assert agreement.stored_photos(str(data_dir), manifest, count=2) == expected[:2]
     with pytest.raises(UserError, match=r"the network was trained on is needed .*is another"):
-        comparison_photos.manifest_of(str(data_dir), "0" * 64)
+        agreement.manifest_of(str(data_dir), "0" * 64)
 
 
 def write_data_set(folder, shards):
@@ -273,13 +277,13 @@ def write_data_set(folder, shards):
 
 def test_data_sets_that_cannot_be_used(tmp_path):
     with pytest.raises(UserError, match="has none"):
-        comparison_photos.stored_photos(str(tmp_path), write_data_set(tmp_path, {}))
+        agreement.stored_photos(str(tmp_path), write_data_set(tmp_path, {}))
     manifest = write_data_set(tmp_path, {"validation-00000-of-00001": b"cut"})
     with pytest.raises(UserError, match=r"record 0: its header is cut short.*data_prep\.verify"):
-        comparison_photos.stored_photos(str(tmp_path), manifest)
+        agreement.stored_photos(str(tmp_path), manifest)
     (tmp_path / "validation-00000-of-00001").unlink()
     with pytest.raises(UserError, match=r"cannot be read .*data_prep\.verify"):
-        comparison_photos.stored_photos(str(tmp_path), manifest)
+        agreement.stored_photos(str(tmp_path), manifest)
 
 
 def test_photos_of_another_size_than_the_mean_image_are_refused(run, tmp_path):
@@ -297,7 +301,7 @@ def write_run(folder, run, data_dir):
         "options": {"precision": "float32"},
     }
     workdir.start(str(folder), facts, str(data_dir))
-    variables = checkpoints.named_variables(run.model)
+    variables = named_variables(run.model)
     checkpoints.write(
         str(folder),
         checkpoints.Checkpoint(

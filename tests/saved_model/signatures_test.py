@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 import gc
 import weakref
@@ -12,8 +14,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from data_prep import records
 from keras_alexnet import evaluate
-from keras_alexnet.model import AlexNet
-from keras_alexnet.serving import signatures
+from keras_alexnet.network.model import AlexNet
+from keras_alexnet.saved_model import signatures
 
 JUNK = b"no photo"
 

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 import json
 import os
@@ -11,9 +13,9 @@ from tensorflow.lite.python import schema_py_generated as schema
 from data_prep import records
 from data_prep.command_line import UserError
 from keras_alexnet import evaluate, export
-from keras_alexnet.model import AlexNet
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.serving import tflite
+from keras_alexnet.network.model import AlexNet
+from keras_alexnet.network.profiles import PROFILES
+from keras_alexnet.saved_model import tflite
 
 PHOTOS = np.stack([stand_in.pixels(256, 256, seed) for seed in range(24)])
 # Grey levels go in, so the sums of squares of the normalizations are large.

@@ -1,6 +1,7 @@
+"""TODO."""
+
 import dataclasses
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -9,20 +10,14 @@ import numpy as np
 import pytest
 import stand_in
 import tensorflow as tf
+from repository import ROOT
 
 from data_prep.command_line import UserError
 from keras_alexnet import export
-from keras_alexnet.serving import (
-    agreement,
-    checksums,
-    comparison_photos,
-    fresh_process,
-    signatures,
-    verification,
-)
+from keras_alexnet.saved_model import agreement, fresh_process, signatures, verification, versions
 
 PHOTOS = [stand_in.photo(seed=seed) for seed in range(4)]
-IMAGES = comparison_photos.squares(PHOTOS, (256, 256, 3))
+IMAGES = agreement.squares(PHOTOS, (256, 256, 3))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +141,7 @@ def test_a_model_that_needs_this_process(run, tmp_path):
     tf.saved_model.save(module, str(path), signatures=module.serving_default)
     inputs = {"image_bytes": np.array(PHOTOS[:1], object)}
     fresh_process.by_saved_model(str(path), [fresh_process.Request("serving_default", inputs)])
-    checksums.write(str(path))
+    versions.write(str(path))
     with pytest.raises(UserError, match=r"TensorFlow alone can load .*EagerPyFunc.*; export"):
         verification.verify(trained=run, photos=PHOTOS, export_dir=str(tmp_path / "birds"))
 
@@ -164,7 +159,7 @@ def test_the_process_cannot_import_the_project(tmp_path):
         "    except ModuleNotFoundError as error: print(error)\n"
         "import json.tool\n"
     )
-    root = pathlib.Path(__file__).parents[1]
+    root = ROOT
     process = subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,

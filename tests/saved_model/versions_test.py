@@ -1,8 +1,10 @@
+"""TODO."""
+
 import os
 
 import pytest
 
-from keras_alexnet.serving import versions
+from keras_alexnet.saved_model import versions
 
 
 def make(folder, *names):

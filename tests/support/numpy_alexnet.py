@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from keras_alexnet.profiles import Profile
+from keras_alexnet.network.profile import Profile
 
 _CONV_STRIDES = (4, 1, 1, 1, 1)
 _CONV_PADDING = (0, 2, 1, 1, 1)  # of conv1: see `Profile.conv1_padding`, the layer pad1

@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 IN_PROCESS = ("--runner=FnApiRunner",)
-REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
 def picture(seed, width=60, height=48):

@@ -21,11 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import tensorflow as tf
+from repository import ROOT
 from tensorflow_serving.apis import predict_pb2
 
-from keras_alexnet.serving.local_server import Settings, serve
+from keras_alexnet.serving.local_server.server import Settings, serve
 
-ROOT = pathlib.Path(__file__).parents[1]
 _START_SECONDS = 180
 _POLL_SECONDS = 0.1
 

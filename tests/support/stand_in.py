@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from data_prep import records
-from keras_alexnet import workdir
-from keras_alexnet.model import AlexNet
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.serving import signatures
+from keras_alexnet.network.model import AlexNet
+from keras_alexnet.network.profiles import PROFILES
+from keras_alexnet.saved_model import signatures
+from keras_alexnet.training import workdir
 
 PROFILE = dataclasses.replace(
     PROFILES["paper"].scaled(0.0625),

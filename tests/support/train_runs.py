@@ -2,16 +2,15 @@
 
 import dataclasses
 import json
-import pathlib
 import re
 
 import numpy as np
 
-from keras_alexnet import checkpoints, train
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.training_options import RunOptions, TrainingOptions
+from keras_alexnet import train
+from keras_alexnet.network.profiles import PROFILES
+from keras_alexnet.training import checkpoints
+from keras_alexnet.training.options import RunOptions, TrainingOptions
 
-ROOT = pathlib.Path(__file__).parents[1]
 PROFILE = dataclasses.replace(
     PROFILES["paper"].scaled(0.0625),
     kernel_init=("he_normal",) * 8,

@@ -1,14 +1,18 @@
+"""TODO."""
+
 import json
-import pathlib
 
 import pytest
 from absl import flags
-from training_options_test import parse
+from repository import ROOT
 
 from data_prep.command_line import UserError
-from keras_alexnet import addons, addons_options, training_options
-from keras_alexnet.keras_generations import IS_KERAS_2
-from keras_alexnet.update_rules import SWA
+from keras_alexnet.network.keras_compat import IS_KERAS_2
+from keras_alexnet.training import addons
+from keras_alexnet.training import options as addons_options
+from keras_alexnet.training.options import flags_behind
+from keras_alexnet.training.update_rules import SWA
+from tests.training.options_test import parse
 
 SGDW = "--optimizer=tfa:SGDW"
 
@@ -125,7 +129,7 @@ def test_the_usual_averages_are_those_of_tensorflow_addons():
 
 
 def test_the_example_of_the_configs_is_a_run(tmp_path):
-    path = pathlib.Path(__file__).parents[1] / "configs" / "addons_sgdw.flags"
+    path = ROOT / "configs" / "addons_sgdw.flags"
     profile, options = parse(f"--flagfile={path}")
     addons_options.check(
         optimizer=options.optimizer,
@@ -139,7 +143,7 @@ def test_the_example_of_the_configs_is_a_run(tmp_path):
 
 
 def test_each_option_names_the_flags_that_decide_it():
-    behind = training_options.flags_behind
+    behind = flags_behind
     assert behind("options.optimizer_options.inner.name") == {"optimizer_options"}
     assert behind("options.ema") == {"ema", "moving_average"}
     assert behind("options.swa") == {"moving_average", "start_averaging", "average_period"}

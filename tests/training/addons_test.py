@@ -1,3 +1,5 @@
+"""TODO."""
+
 import inspect
 
 import keras
@@ -6,9 +8,10 @@ import pytest
 import tensorflow as tf
 
 from data_prep.command_line import UserError
-from keras_alexnet import addons, keras_generations, update_rules
-from keras_alexnet.keras_generations import IS_KERAS_2
-from keras_alexnet.update_rules import SWA
+from keras_alexnet.network import keras_compat
+from keras_alexnet.network.keras_compat import IS_KERAS_2
+from keras_alexnet.training import addons, update_rules
+from keras_alexnet.training.update_rules import SWA
 
 WITH_ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="TensorFlow Addons is not on this stack")
 WITHOUT_ADDONS = pytest.mark.skipif(IS_KERAS_2, reason="TensorFlow Addons is on this stack")
@@ -24,10 +27,10 @@ def train(name, rate, options):
     """Weights after each of some steps whose gradients are given."""
     optimizer = addons.make_optimizer(name, rate, options)
     weights = tf.Variable([[1.0, -2.0, 3.0]], name="fc6/kernel")
-    keras_generations.build_optimizer(optimizer, [weights])
+    keras_compat.build_optimizer(optimizer, [weights])
     seen = []
     for gradient in gradients():
-        keras_generations.apply_gradients(optimizer, [tf.constant(gradient)], [weights])
+        keras_compat.apply_gradients(optimizer, [tf.constant(gradient)], [weights])
         seen.append(weights.numpy())
     return seen
 
@@ -136,10 +139,10 @@ def averages_of_numpy(rule, weights):
 def steps_and_averages(optimizer, averages):
     """Weights after each step, and an average of them."""
     weights = tf.Variable([[1.0, -2.0, 3.0]], name="fc6/kernel")
-    keras_generations.build_optimizer(optimizer, [weights])
+    keras_compat.build_optimizer(optimizer, [weights])
     seen = []
     for gradient in gradients():
-        keras_generations.apply_gradients(optimizer, [tf.constant(gradient)], [weights])
+        keras_compat.apply_gradients(optimizer, [tf.constant(gradient)], [weights])
         seen.append((weights.numpy(), averages(optimizer, weights)))
     return zip(*seen, strict=True)
 
@@ -187,7 +190,7 @@ def test_a_schedule_goes_on_inside_of_two_others():
     optimizer = addons.make_optimizer("Lookahead", rates(), options, 0.5)
     seen = []
     weights, _ = steps_and_averages(
-        optimizer, lambda optimizer, _: seen.append(keras_generations.learning_rate(optimizer))
+        optimizer, lambda optimizer, _: seen.append(keras_compat.learning_rate(optimizer))
     )
     moved = np.diff([[[1.0, -2.0, 3.0]], *weights], axis=0)
     taken = np.array([rate_at(step) for step in range(STEPS)])

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 
 import numpy as np
@@ -5,9 +7,10 @@ import pytest
 import tensorflow as tf
 from stand_in import statistics
 
-from keras_alexnet import PROFILES, training_model
-from keras_alexnet.keras_generations import path_of
-from keras_alexnet.training_options import TrainingOptions
+from keras_alexnet import PROFILES
+from keras_alexnet.network.variables import path_of
+from keras_alexnet.training import build as training_model
+from keras_alexnet.training.options import TrainingOptions
 
 OPTIONS = TrainingOptions(
     optimizer="sgd",

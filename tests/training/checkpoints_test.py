@@ -1,11 +1,13 @@
+"""TODO."""
+
 import json
 import os
 
 import numpy as np
 import pytest
 
-from keras_alexnet import checkpoints
-from keras_alexnet.checkpoints import Place
+from keras_alexnet.training import checkpoints
+from keras_alexnet.training.checkpoints import Place
 
 
 def make_checkpoint(epoch, step=0, top1=0.5, history=None, **changes):

@@ -11,10 +11,11 @@ import time
 
 import numpy as np
 import pytest
-from train_runs import PROFILE, ROOT, metrics_of, own_lines, places_of, run
+from repository import ROOT
+from train_runs import PROFILE, metrics_of, own_lines, places_of, run
 
 from data_prep.command_line import UserError
-from keras_alexnet import checkpoints, workers
+from keras_alexnet.training import checkpoints, devices
 
 # What PROFILE and the options of train_runs are, as flags.
 _FLAGS = (
@@ -105,9 +106,9 @@ def test_two_workers_train_as_one_process_with_twice_the_batch_and_go_on_after_a
 )
 def test_an_unusable_tf_config_is_told(text):
     with pytest.raises(UserError, match=r"needs the environment variable TF_CONFIG .* such as"):
-        workers.check_config({"TF_CONFIG": text})
+        devices.check_config({"TF_CONFIG": text})
 
 
 def test_a_usable_tf_config_passes():
     config = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}
-    workers.check_config({"TF_CONFIG": json.dumps(config)})
+    devices.check_config({"TF_CONFIG": json.dumps(config)})

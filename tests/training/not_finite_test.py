@@ -1,11 +1,14 @@
+"""TODO."""
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from data_prep.command_line import UserError
-from keras_alexnet import PROFILES, AlexNet, devices, not_finite
-from keras_alexnet.column_parallel import column_devices, place_columns
+from keras_alexnet import PROFILES, AlexNet
+from keras_alexnet.columns import column_devices, place_columns
+from keras_alexnet.training import devices, not_finite
 
 PROFILE = PROFILES["paper"].scaled(0.0625)
 ADVICE = "the last checkpoint is whole: lower --learning_rate (or --clip_norm=1) in a new --workdir"

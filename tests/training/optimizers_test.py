@@ -1,9 +1,13 @@
+"""TODO."""
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_alexnet import PROFILES, AlexNet, devices, keras_generations, optimizers, update_rules
+from keras_alexnet import PROFILES, AlexNet
+from keras_alexnet.network import keras_compat
+from keras_alexnet.training import devices, optimizers, update_rules
 
 
 def fit_20_steps(optimizer):
@@ -27,7 +31,7 @@ def fit_20_steps(optimizer):
 
 def update(optimizer, layer, *gradients):
     gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
-    keras_generations.apply_gradients(optimizer, gradients, layer.trainable_variables)
+    keras_compat.apply_gradients(optimizer, gradients, layer.trainable_variables)
 
 
 def gradients(x, y, w, b):
@@ -106,7 +110,7 @@ def test_the_biases_have_their_rate_under_loss_scaling_too():
     layer = keras.layers.Dense(1, kernel_initializer="zeros")
     layer.build([None, 1])
     gradients = [tf.constant([[4.0]]), tf.constant([4.0])]  # of the loss times the scale
-    keras_generations.apply_gradients(optimizer, gradients, layer.trainable_variables)
+    keras_compat.apply_gradients(optimizer, gradients, layer.trainable_variables)
     kernel, bias = layer.get_weights()
     np.testing.assert_allclose([kernel[0, 0], bias[0]], [-0.1, -0.3], rtol=1e-6)
 
@@ -173,7 +177,7 @@ def test_a_moving_average_of_the_weights(make):
         average = weight if average is None else 0.75 * average + 0.25 * weight
         kept = update_rules.averages_of(optimizer)
         np.testing.assert_allclose(kept[0].numpy()[0, 0], average, rtol=1e-6)
-    state = keras_generations.optimizer_state(optimizer)
+    state = keras_compat.optimizer_state(optimizer)
     assert any(kept[0] is variable for variable in state), "in no checkpoint"
 
 

@@ -1,17 +1,20 @@
+"""TODO."""
+
 import pytest
 from absl import flags
 
 from data_prep.command_line import UserError
-from keras_alexnet import PROFILES, training_options
-from keras_alexnet import flags as training_flags
+from keras_alexnet import PROFILES
+from keras_alexnet.training import flags as training_flags
+from keras_alexnet.training.options import options_from_flags, profile_from_flags
 
 
 def parse(*arguments):
     values = flags.FlagValues()
     training_flags.define_training(values)
     values(["train", *arguments])
-    profile = training_options.profile_from_flags(values)
-    return profile, training_options.options_from_flags(values, profile)
+    profile = profile_from_flags(values)
+    return profile, options_from_flags(values, profile)
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import io
 import re
 import sys
@@ -5,7 +7,7 @@ import sys
 import keras
 import pytest
 
-from keras_alexnet.progress import Progress, duration
+from keras_alexnet.training.progress import Progress, duration
 
 TRAIN = {"loss": 7.5, "cross_entropy": 6.312, "top1": 0.0213, "top5": 0.07}
 UNKNOWN = dict.fromkeys(TRAIN, float("nan"))  # the sums of a step come with the next one

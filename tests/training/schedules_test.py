@@ -1,10 +1,13 @@
+"""TODO."""
+
 import itertools
 
 import keras
 import numpy as np
 import pytest
 
-from keras_alexnet import PROFILES, schedules
+from keras_alexnet import PROFILES
+from keras_alexnet.training import schedules
 
 
 def fit_with(plateau, accuracies, rate=1.0):

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 import os
 import pickle
@@ -9,9 +11,11 @@ import pytest
 import tensorflow as tf
 
 from data_prep.command_line import UserError
-from keras_alexnet import PROFILES, AlexNet, ablations, checkpoints, devices, starting_weights
-from keras_alexnet.column_parallel import column_devices, place_columns, read_weights
-from keras_alexnet.profile import LAYER_NAMES
+from keras_alexnet import PROFILES, AlexNet
+from keras_alexnet.columns import column_devices, place_columns, read_weights
+from keras_alexnet.network import ablations
+from keras_alexnet.network.profile import LAYER_NAMES
+from keras_alexnet.training import checkpoints, devices, starting_weights
 
 PROFILE = dataclasses.replace(PROFILES["paper"].scaled(0.0625), input_size=128)
 ALL_BUT_FC8 = list(LAYER_NAMES[:-1])

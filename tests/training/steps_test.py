@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 
 import numpy as np
@@ -6,8 +8,10 @@ import tensorflow as tf
 from stand_in import statistics
 from train_runs import options
 
-from keras_alexnet import PROFILES, devices, not_finite, training_model, training_steps
-from keras_alexnet.keras_generations import path_of
+from keras_alexnet import PROFILES
+from keras_alexnet.network.variables import path_of
+from keras_alexnet.training import build, devices, not_finite
+from keras_alexnet.training import steps as training_steps
 
 PROFILE = dataclasses.replace(
     PROFILES["caffe"].scaled(0.03),
@@ -23,7 +27,7 @@ def make(strategy="one_device", profile=PROFILE, **changes):
     scope = devices.make_strategy(strategy)
     devices.use_precision(chosen.precision)
     with scope.scope():
-        _, model = training_model.build(profile, chosen, CLASSES, statistics(), steps=10)
+        _, model = build.build(profile, chosen, CLASSES, statistics(), steps=10)
     return model, training_steps.TrainingSteps(model, scope, 4, chosen.label_smoothing)
 
 

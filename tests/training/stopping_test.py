@@ -1,12 +1,14 @@
+"""TODO."""
+
 import types
 
 import pytest
 from train_runs import assert_same_run, metrics_of, run
 
 from data_prep.command_line import UserError
-from keras_alexnet import time_limit
-from keras_alexnet.keras_generations import IS_KERAS_2
-from keras_alexnet.training_options import RunOptions
+from keras_alexnet.network.keras_compat import IS_KERAS_2
+from keras_alexnet.training import stopping
+from keras_alexnet.training.options import RunOptions
 
 
 class Clock:
@@ -19,11 +21,11 @@ class Clock:
 
 def our_stops(seconds, ends, monkeypatch):
     clock = Clock()
-    return stops(time_limit.TimeLimit(seconds, clock), clock, ends)
+    return stops(stopping.TimeLimit(seconds, clock), clock, ends)
 
 
 def their_stops(seconds, ends, monkeypatch):
-    addons = pytest.importorskip("keras_alexnet.addons")
+    addons = pytest.importorskip("keras_alexnet.training.addons")
     clock = Clock()
     callback = addons.tfa.callbacks.TimeStopping(seconds)
     module = __import__(type(callback).__module__, fromlist=["time"])
@@ -90,8 +92,8 @@ def test_a_dry_run_has_no_time(data_dir, tmp_path):
 
 
 def test_several_processes_have_no_common_clock(data_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_alexnet.devices.make_strategy", lambda name: None)
-    monkeypatch.setattr("keras_alexnet.devices.check_batch", lambda size, strategy: None)
+    monkeypatch.setattr("keras_alexnet.training.devices.make_strategy", lambda name: None)
+    monkeypatch.setattr("keras_alexnet.training.devices.check_batch", lambda size, strategy: None)
     limited = RunOptions(stop_after_seconds=9.0)
     with pytest.raises(UserError, match=r"one process' clock.*SIGTERM"):
         run(data_dir, tmp_path / "run", run_options=limited, strategy="multi_worker")

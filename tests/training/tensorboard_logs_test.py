@@ -1,7 +1,8 @@
+"""TODO."""
+
 import collections
 import dataclasses
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -9,14 +10,15 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from repository import ROOT
 from tensorboard.backend.event_processing import event_accumulator
 
 from data_prep.command_line import UserError
-from keras_alexnet import PROFILES, AlexNet, checkpoints
-from keras_alexnet.column_parallel import place_columns
-from keras_alexnet.tensorboard_logs import TensorBoardLogs, filter_picture
+from keras_alexnet import PROFILES, AlexNet
+from keras_alexnet.columns import place_columns
+from keras_alexnet.network import variables
+from keras_alexnet.training.tensorboard_logs import TensorBoardLogs, filter_picture
 
-ROOT = pathlib.Path(__file__).parents[1]
 PROFILE = dataclasses.replace(PROFILES["paper"].scaled(0.25), input_size=128)
 TRAIN = ("loss", "cross_entropy", "top1", "top5", "learning_rate", "images_per_second")
 VALIDATION = ("cross_entropy", "top1", "top5")
@@ -99,8 +101,8 @@ def test_a_file_that_was_cut_is_gone_on_with(tmp_path):
 def test_what_was_logged_outlives_a_kill(tmp_path):
     script = f"""
 import os, signal, sys
-sys.path.insert(0, "tests")
-import conftest, tensorboard_logs_test as test
+sys.path[:0] = ["tests/support", "tests/training"]
+import tensorflow_process, tensorboard_logs_test as test
 logs = test.TensorBoardLogs({str(tmp_path)!r}, test.alexnet())
 logs.on_epoch_end(0, test.epoch_logs(0))
 logs.log_histograms(9, {{}})
@@ -162,7 +164,7 @@ def test_histograms_are_of_all_weights_and_gradients(tmp_path, columns):
     network = alexnet()
     weights = {
         name: variable.numpy()
-        for name, variable in checkpoints.named_variables(network).items()
+        for name, variable in variables.named_variables(network).items()
         if not name.startswith("drop")
     }
     assert len(weights) == 16

@@ -10,13 +10,15 @@ import time
 
 import numpy as np
 import pytest
-from train_runs import PROFILE, ROOT, assert_same_run, metrics_of, places_of, run
+from repository import ROOT
+from train_runs import PROFILE, assert_same_run, metrics_of, places_of, run
 
 from data_prep.command_line import UserError
-from keras_alexnet import checkpoints, evaluate, workdir
-from keras_alexnet.keras_generations import IS_KERAS_2
-from keras_alexnet.training_options import RunOptions
-from keras_alexnet.update_rules import SWA
+from keras_alexnet import evaluate
+from keras_alexnet.network.keras_compat import IS_KERAS_2
+from keras_alexnet.training import checkpoints, workdir
+from keras_alexnet.training.options import RunOptions
+from keras_alexnet.training.update_rules import SWA
 
 EACH_STEP = RunOptions(checkpoint_seconds=0.0, keep=100)
 ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="TensorFlow Addons is not on this stack")
@@ -82,7 +84,8 @@ def test_a_killed_run_ends_as_the_one_that_was_not(data_dir, tmp_path, name):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(data_dir, whole, name)
     script = (
-        "import sys; sys.path.insert(0, 'tests'); import conftest, train_addons_test as t; "
+        "import sys; sys.path[:0] = ['tests/support', 'tests/training']; "
+        "import tensorflow_process, train_addons_test as t; "
         f"t.train({str(data_dir)!r}, {str(killed)!r}, {name!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.DEVNULL)

@@ -10,10 +10,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from train_runs import PROFILE, assert_same_run, metrics_of, places_of, run
 
 from data_prep import records
-from keras_alexnet import ablations, checkpoints, evaluate, losses, preprocessing, views, workdir
-from keras_alexnet import input_pipeline as pipeline
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.training_options import RunOptions
+from keras_alexnet import evaluate
+from keras_alexnet.inputs import pipeline, preprocessing, views
+from keras_alexnet.network import ablations
+from keras_alexnet.network.profiles import PROFILES
+from keras_alexnet.training import checkpoints, workdir
+from keras_alexnet.training.options import RunOptions
+from keras_alexnet.training.steps import cross_entropy
 
 EACH_STEP = RunOptions(checkpoint_seconds=0.0, keep=100)
 PROGRAM = dataclasses.replace(
@@ -83,7 +86,7 @@ def test_the_moving_average_is_what_is_validated_evaluated_and_kept(data_dir, tm
     view = views.central_view(trained.profile)
     inputs = preprocessing.view_input(images, view, trained.profile, trained.statistics)
     logits = tf.math.log(trained.model(inputs))
-    by_hand = losses.cross_entropy(labels, logits).numpy().mean()
+    by_hand = cross_entropy(labels, logits).numpy().mean()
     assert last["val_cross_entropy"] == pytest.approx(by_hand, rel=1e-3)
 
 

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 import shutil
 import signal
@@ -7,12 +9,15 @@ import time
 
 import numpy as np
 import pytest
-from train_runs import PROFILE, ROOT, assert_same_run, metrics_of, own_lines, run
+from repository import ROOT
+from train_runs import PROFILE, assert_same_run, metrics_of, own_lines, run
 
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import checkpoints, evaluate, train, training_options, workdir
-from keras_alexnet.profiles import PROFILES
+from keras_alexnet import evaluate, train
+from keras_alexnet.network.profiles import PROFILES
+from keras_alexnet.training import checkpoints, workdir
+from keras_alexnet.training.options import options_from_flags, profile_from_flags
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +73,8 @@ def test_a_run_that_was_killed_ends_as_the_one_that_was_not(finished, data_dir, 
     """kill -9 once the first checkpoint is there, then the same command."""
     folder = tmp_path / "run"
     script = (
-        "import sys; sys.path.insert(0, 'tests'); import conftest, train_test; "
+        "import sys; sys.path[:0] = ['tests/support', 'tests/training']; "
+        "import tensorflow_process, train_test; "
         f"train_test.run({str(data_dir)!r}, {str(folder)!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -217,7 +223,7 @@ def test_every_config_is_a_run_that_can_be_started(path):
     values = train.FLAGS
     values.unparse_flags()
     values(["train", f"--flagfile={path}", "--data_dir=d", "--workdir=w"])
-    profile = training_options.profile_from_flags(values)
-    options = training_options.options_from_flags(values, profile)
+    profile = profile_from_flags(values)
+    options = options_from_flags(values, profile)
     assert options.epochs > 0
     assert path.read_text().startswith("# ")

@@ -14,19 +14,12 @@ import sys
 import time
 
 import pytest
-from train_runs import (
-    PROFILE,
-    ROOT,
-    assert_same_run,
-    metrics_of,
-    own_lines,
-    places_of,
-    run,
-)
+from repository import ROOT
+from train_runs import PROFILE, assert_same_run, metrics_of, own_lines, places_of, run
 
 from data_prep.command_line import TryAgain, UserError
-from keras_alexnet import checkpoints, progress
-from keras_alexnet.training_options import RunOptions
+from keras_alexnet.training import checkpoints, progress
+from keras_alexnet.training.options import RunOptions
 
 EACH_STEP = RunOptions(checkpoint_seconds=0.0)
 _COMMAND = (

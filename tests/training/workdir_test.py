@@ -1,8 +1,11 @@
+"""TODO."""
+
 import keras
 import pytest
 
 from data_prep.command_line import UserError
-from keras_alexnet import code_version, workdir
+from keras_alexnet.training import workdir
+from keras_alexnet.training import workdir as code_version
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -1,7 +1,6 @@
 """The whole road by the commands themselves, in small, and what they say of wrong input."""
 
 import json
-import pathlib
 import re
 import signal
 import subprocess
@@ -10,9 +9,7 @@ import sys
 import pytest
 import train_runs
 from PIL import Image
-
-ROOT = pathlib.Path(__file__).parents[1]
-IMAGENET_SAMPLE = ROOT.parent / "shared" / "imagenet_sample.tar"
+from repository import IMAGENET_SAMPLE, ROOT
 
 TRAINING = (
     "--width=0.0625",

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 
 import numpy as np
@@ -6,7 +8,7 @@ import stand_in
 
 from data_prep import records
 from keras_alexnet import evaluate
-from keras_alexnet.model import AlexNet
+from keras_alexnet.network.model import AlexNet
 
 
 def run_of(data_dir, bias):

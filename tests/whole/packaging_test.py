@@ -1,11 +1,11 @@
+"""TODO."""
+
 import importlib
-import pathlib
 import runpy
 
 import pytest
 import setuptools
-
-ROOT = pathlib.Path(__file__).parents[1]
+from repository import ROOT
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import importlib
 import json
 import os
@@ -10,7 +12,7 @@ import pytest
 from absl import flags
 
 from data_prep.command_line import UserError
-from data_prep.rehearsal_photos import CLASSES
+from data_prep.rehearsal.photos import CLASSES
 from keras_alexnet import quickstart
 
 

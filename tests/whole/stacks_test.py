@@ -8,13 +8,15 @@ import subprocess
 import numpy as np
 import pytest
 import stand_in
-from train_runs import PROFILE, ROOT, run
+from repository import ROOT
+from train_runs import PROFILE, run
 
-from keras_alexnet import AlexNet, checkpoints, export, starting_weights
-from keras_alexnet.keras_generations import IS_KERAS_2
-from keras_alexnet.profile import LAYER_NAMES
-from keras_alexnet.serving import fresh_process
-from keras_alexnet.update_rules import SWA
+from keras_alexnet import AlexNet, export
+from keras_alexnet.network.keras_compat import IS_KERAS_2
+from keras_alexnet.network.profile import LAYER_NAMES
+from keras_alexnet.saved_model import fresh_process
+from keras_alexnet.training import checkpoints, starting_weights
+from keras_alexnet.training.update_rules import SWA
 
 OTHER = ROOT / (".venv" if IS_KERAS_2 else ".venv-addons") / "bin" / "python"
 
@@ -25,7 +27,10 @@ pytestmark = pytest.mark.skipif(
 
 def there(call):
     """Calls a function of this file under the other stack."""
-    script = f"import sys; sys.path.insert(0, 'tests'); import conftest, stacks_test as t; t.{call}"
+    script = (
+        "import sys; sys.path[:0] = ['tests/support', 'tests/whole']; "
+        f"import tensorflow_process, stacks_test as t; t.{call}"
+    )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         [OTHER, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True

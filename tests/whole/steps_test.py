@@ -1,3 +1,5 @@
+"""TODO."""
+
 import os
 import re
 import signal
@@ -8,8 +10,8 @@ import time
 import pytest
 
 from data_prep.command_line import UserError
-from keras_alexnet import steps
-from keras_alexnet.steps import Step, run_steps, table
+from keras_alexnet import quickstart
+from keras_alexnet.quickstart import Step, run_steps, table
 
 _TALK = """
 import json, sys
@@ -125,7 +127,7 @@ def test_server_that_does_not_start_is_told(tmp_path, capfd):
 
 
 def test_server_that_is_never_ready_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(steps, "_READY_SECONDS", 0.5)
+    monkeypatch.setattr(quickstart, "_READY_SECONDS", 0.5)
     with pytest.raises(UserError, match=r"was not ready after 0.5 seconds"):
         _run(_server(module="talk_sleep"), run_dir=tmp_path)
 
@@ -134,7 +136,7 @@ def test_server_that_is_never_ready_is_told(tmp_path, monkeypatch):
 def test_interrupted_run_leaves_no_process_behind(tmp_path, how):
     script = (
         "import signal\n"
-        "from keras_alexnet.steps import Step, run_steps\n"
+        "from keras_alexnet.quickstart import Step, run_steps\n"
         "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         "run_steps([Step('serve', 'talk_server', ('{run}',), '', is_server=True),\n"
         "    Step('sleep', 'talk_server', ('{run}/second',), '')],\n"

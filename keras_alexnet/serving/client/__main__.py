@@ -31,20 +31,12 @@ from absl import flags
 
 from data_prep import command_line
 from data_prep.command_line import UserError
-from keras_alexnet.serving import (
-    client_address,
-    client_batches,
-    client_grpc,
-    client_output,
-    client_photos,
-    client_rest,
-)
-from keras_alexnet.serving.client_address import Address
-from keras_alexnet.serving.client_answers import Answer
-from keras_alexnet.serving.client_batches import BatchResult, Limits
-from keras_alexnet.serving.client_calls import CallFailed, Connection, ModelSpec
-from keras_alexnet.serving.client_retries import Retries
-from keras_alexnet.serving.client_summary import Summary
+from keras_alexnet.serving.client import classify_files, output
+from keras_alexnet.serving.client.batches import BatchResult, Limits
+from keras_alexnet.serving.client.connection import ModelSpec
+from keras_alexnet.serving.client.output import Summary
+from keras_alexnet.serving.client.photos import SUFFIXES
+from keras_alexnet.serving.client.rest_connection import Retries
 
 FLAGS = flags.FlagValues()
 _SERVER = flags.DEFINE_string(
@@ -101,109 +93,14 @@ _JSON = flags.DEFINE_boolean(
 )
 
 
-def classify(
-    *,
-    server: str,
-    model: str = "alexnet",
-    photos: Sequence[bytes],
-    signature: str = "serving_default",
-    model_version: int | None = None,
-    deadline: float = 60.0,
-    retries: int = 4,
-    ca_file: str | None = None,
-) -> list[Answer]:
-    """Asks for the classes of some photos, in one request.
-
-    Proxies that the environment names are not used.
-
-    Args:
-        server: "http://HOST:PORT", or the same with https, grpc or grpcs.
-        model: its name on the server.
-        photos: contents of JPEG or PNG files.
-        signature: "serving_default", "ten_crop" or "classify".
-        model_version: a number; None for the server's choice.
-        deadline: seconds, all tries together.
-        retries: how often the request is sent again if the server cannot be reached, breaks off
-            the connection or is overloaded.
-        ca_file: PEM file of the authorities that are trusted; None for the system's.
-
-    Returns:
-        An answer a photo.
-
-    Raises:
-        UserError: the server cannot be reached in time, refuses, or does not answer as a model
-            exported by keras_alexnet.export does.
-    """
-    spec = ModelSpec(model, model_version, signature)
-    rule = Retries(limit=retries, deadline=deadline)
-    with contextlib.closing(_connect(client_address.parse(server), spec, ca_file)) as connection:
-        if not photos:
-            return []
-        request = connection.encode(photos)
-        try:
-            answers, _ = rule.run(lambda seconds: connection.ask(request, seconds))
-        except CallFailed as failure:
-            raise UserError(str(failure)) from failure
-    return answers
-
-
-def classify_files(
-    *,
-    server: str,
-    spec: ModelSpec,
-    paths: Sequence[str],
-    skip: Callable[[str], None],
-    limits: Limits,
-    retries: Retries,
-    ca_file: str | None = None,
-) -> Generator[BatchResult, None, None]:
-    """Asks for the classes of the photos in files and folders.
-
-    Args:
-        server: "http://HOST:PORT", or the same with https, grpc or grpcs.
-        spec: the model to ask.
-        paths: of files and folders.
-        skip: called with the path of each file in a folder that is not sent.
-        limits: how much at once.
-        retries: the rule for a request that failed.
-        ca_file: PEM file of the authorities that are trusted; None for the system's.
-
-    Returns:
-        An iterator over what became of each batch, in the order of the photos; to be closed.
-
-    Raises:
-        UserError: one of `paths` is not there, or the address is none; and from the iterator,
-            that it is of no use to go on (client_batches.ask_all).
-    """
-    address = client_address.parse(server)
-    files = client_photos.find(paths, skip)
-    return client_batches.ask_all(files, lambda: _connect(address, spec, ca_file), retries, limits)
-
-
-def _connect(address: Address, spec: ModelSpec, ca_file: str | None) -> Connection:
-    if ca_file is not None and not address.is_tls:
-        raise UserError(
-            f"certificates are for https:// and grpcs://, received {address.text}; check --server, "
-            f"or leave --ca_file away"
-        )
-    try:
-        spec.name.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"the name of a model is text, received {spec.name!r}; check --model"
-        ) from error
-    protocol = client_grpc if address.is_grpc else client_rest
-    return protocol.Connection(address, spec, ca_file)
-
-
 def _show(results: Generator[BatchResult, None, None], summary: Summary, *, as_json: bool) -> None:
     """Prints and counts the results as they come."""
-    table = client_output.Table()
+    table = output.Table()
     with contextlib.closing(results), _progress() as show:
         for result in results:
             summary.add(result)
             if as_json:
-                client_output.print_json(result.outcomes)
+                output.print_json(result.outcomes)
             else:
                 table.print(result.outcomes)
             show(len(result.outcomes))
@@ -255,7 +152,7 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
     if not summary.photos:
         raise UserError(
             f"a photo is needed, {', '.join(arguments)} has none "
-            f"({' '.join(client_photos.SUFFIXES)}; {summary.skipped} other files); name a file "
+            f"({' '.join(SUFFIXES)}; {summary.skipped} other files); name a file "
             f"itself to send it whatever its name is"
         )
     figures = summary.figures(with_photos=not _JSON.value)

@@ -10,11 +10,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from data_prep.command_line import UserError
-from keras_alexnet.serving import client_photos
-from keras_alexnet.serving.client_answers import Answer
-from keras_alexnet.serving.client_calls import CallFailed, Connection
-from keras_alexnet.serving.client_photos import PhotoFile
-from keras_alexnet.serving.client_retries import Retries
+from keras_alexnet.serving.client.connection import Answer, CallFailed, Connection
+from keras_alexnet.serving.client.photos import PhotoFile, read
+from keras_alexnet.serving.client.rest_connection import Retries
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -167,7 +165,7 @@ def ask_batch(
     faults: dict[int, Outcome] = {}
     for number, photo in enumerate(batch):
         try:
-            contents[number] = client_photos.read(photo, request_bytes)
+            contents[number] = read(photo, request_bytes)
         except ValueError as error:
             faults[number] = Outcome(photo.path, None, str(error), 0.0)
     paths = [batch[number].path for number in contents]

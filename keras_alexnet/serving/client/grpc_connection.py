@@ -8,19 +8,19 @@ import time
 from collections.abc import Sequence
 
 from data_prep.command_line import UserError
-from keras_alexnet.serving import client_tls
-from keras_alexnet.serving.client_address import Address
-from keras_alexnet.serving.client_answers import Answer
-from keras_alexnet.serving.client_calls import (
+from keras_alexnet.serving.client import rest_connection
+from keras_alexnet.serving.client.connection import (
     CLASSIFY,
     MAX_ANSWER_BYTES,
     PHOTO_FEATURE,
     PHOTO_INPUT,
+    Answer,
     CallFailed,
     ModelSpec,
     Request,
     read_answers,
 )
+from keras_alexnet.serving.client.rest_connection import Address
 
 _SERVICE = "/tensorflow.serving.PredictionService"
 _OPTIONS = [
@@ -58,14 +58,14 @@ class Connection:
             import grpc
             from google.protobuf import message
 
-            from keras_alexnet.serving import client_protos, client_tensors
+            from keras_alexnet.serving.client import protos
         except ImportError as error:
             raise UserError(
                 f"grpcio is needed for {address.text} ({error}); "
                 f"pip install 'keras-alexnet[serving]', or ask by http://"
             ) from error
-        self._protos = client_protos
-        self._tensors = client_tensors
+        self._protos = protos
+        self._tensors = protos
         self._rpc_error = grpc.RpcError
         self._decode_error = message.DecodeError
         self._server = address.text
@@ -73,7 +73,7 @@ class Connection:
         host = f"[{address.host}]" if ":" in address.host else address.host
         target = f"{host}:{address.port}"
         if address.is_tls:
-            credentials = grpc.ssl_channel_credentials(client_tls.root_certificates(ca_file))
+            credentials = grpc.ssl_channel_credentials(rest_connection.root_certificates(ca_file))
             self._channel = grpc.secure_channel(target, credentials, _OPTIONS)
         else:
             self._channel = grpc.insecure_channel(target, _OPTIONS)

@@ -5,7 +5,14 @@ photo is sent, where this takes milliseconds. Here is what is needed of their wi
 numbers and types of the fields (tensorflow/serving: predict.proto, classification.proto,
 input.proto, model.proto; tensorflow: tensor.proto, tensor_shape.proto, example.proto); the tests
 hold it against the official modules.
+
+TensorProtos <-> lists, without TensorFlow (tensorflow/core/framework/tensor.cc).
 """
+
+import itertools
+import math
+import struct
+from collections.abc import Sequence
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -83,3 +90,93 @@ PredictResponse = _CLASSES["PredictResponse"]
 ClassificationRequest = _CLASSES["ClassificationRequest"]
 ClassificationResponse = _CLASSES["ClassificationResponse"]
 TensorProto = _CLASSES["TensorProto"]
+
+
+_DT_STRING = 7  # types.proto
+# By DataType: (field of the values, letter of `struct` for a value in tensor_content), for the
+# types that the signatures of an export put out.
+_KINDS = {
+    1: ("float_val", "f"),
+    3: ("int_val", "i"),
+    _DT_STRING: ("string_val", None),
+    9: ("int64_val", "q"),
+    10: ("bool_val", "?"),
+}
+# A tensor of a few bytes may claim to have any number of values, all alike.
+_MAX_VALUES = 1 << 20
+_MAX_RANK = 254  # tensor_shape.h
+_VARINT_BITS = 63
+
+
+def from_photos(photos: Sequence[bytes]) -> TensorProto:
+    """A tensor of strings, [N]."""
+    tensor = TensorProto(dtype=_DT_STRING, string_val=photos)
+    tensor.tensor_shape.dim.add(size=len(photos))
+    return tensor
+
+
+def to_lists(tensor: TensorProto) -> object:
+    """The values of a tensor, in nested lists of its shape; strings decoded.
+
+    The values may be in the field of their type or, if TF Serving runs with
+    --enable_serialization_as_tensor_content, in tensor_content.
+
+    Args:
+        tensor: as it came.
+
+    Raises:
+        ValueError: it is broken, or of a type that no signature of an export puts out.
+    """
+    sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
+    if tensor.dtype not in _KINDS:
+        raise ValueError(f"a tensor of DataType {tensor.dtype}")
+    if tensor.tensor_shape.unknown_rank or min(sizes, default=0) < 0:
+        raise ValueError("a tensor without a shape")
+    # Without its zeros, which would hide how many empty lists there are.
+    if len(sizes) > _MAX_RANK or math.prod(max(size, 1) for size in sizes) > _MAX_VALUES:
+        raise ValueError(f"a tensor of the shape {sizes[:_MAX_RANK]}")
+    count = math.prod(sizes)
+    values = _values(tensor, count)
+    if tensor.dtype == _DT_STRING:
+        values = [value.decode("utf-8", "replace") for value in values]
+    return _nested(values, sizes)
+
+
+def _values(tensor: TensorProto, count: int) -> list[object]:
+    field, letter = _KINDS[tensor.dtype]
+    content = tensor.tensor_content
+    if not content:
+        values = list(getattr(tensor, field))
+        if len(values) > count or (count and not values):
+            raise ValueError(f"a tensor of {count} values with {len(values)}")
+        # The last one stands for all that follow.
+        return values + values[-1:] * (count - len(values))
+    if letter is None:
+        return _strings(content, count)
+    if len(content) != count * struct.calcsize(f"<{letter}"):
+        raise ValueError(f"a tensor of {count} values in {len(content)} bytes")
+    return list(struct.unpack(f"<{count}{letter}", content))
+
+
+def _strings(content: bytes, count: int) -> list[bytes]:
+    """As EncodeStringList writes them: all lengths, as varints, then all bytes."""
+    lengths, length, shift, at = [], 0, 0, 0
+    while len(lengths) < count and at < len(content) and shift <= _VARINT_BITS:
+        length |= (content[at] & 0x7F) << shift
+        shift += 7
+        if content[at] < 0x80:  # the last byte of this number
+            lengths.append(length)
+            length, shift = 0, 0
+        at += 1
+    if len(lengths) < count or at + sum(lengths) != len(content):
+        raise ValueError(f"a tensor of {count} strings in {len(content)} bytes")
+    ends = [at, *(at + total for total in itertools.accumulate(lengths))]
+    return [content[begin:end] for begin, end in itertools.pairwise(ends)]
+
+
+def _nested(values: list[object], sizes: Sequence[int]) -> object:
+    """Lists in lists, the innermost of the last size; a value alone for a scalar."""
+    if not sizes:
+        return values[0]
+    length = math.prod(sizes[1:])
+    return [_nested(values[at * length : (at + 1) * length], sizes[1:]) for at in range(sizes[0])]

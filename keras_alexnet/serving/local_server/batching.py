@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
-from keras_alexnet.serving.errors import RequestError
+from keras_alexnet.serving.local_server.errors import RequestError
 
 Arrays = Mapping[str, np.ndarray]
 

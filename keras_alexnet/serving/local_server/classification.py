@@ -12,8 +12,8 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from keras_alexnet.serving.errors import RequestError
-from keras_alexnet.serving.loaded_model import DEFAULT_SIGNATURE, LoadedModel
+from keras_alexnet.serving.local_server.errors import RequestError
+from keras_alexnet.serving.local_server.loaded_model import DEFAULT_SIGNATURE, LoadedModel
 
 _INPUTS, _CLASSES, _SCORES = "inputs", "classes", "scores"
 # The method names of signatures by the word that errors have for them.

@@ -6,6 +6,7 @@ UNIMPLEMENTED. The words of the errors are TF Serving's (predict_util.cc, classi
 get_model_metadata_impl.cc, server_core.cc).
 """
 
+
 # The methods are called by the names that the .proto files give them.
 # ruff: noqa: N802
 
@@ -35,17 +36,16 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from keras_alexnet.serving import classification, rest_api
-from keras_alexnet.serving.activity import Activity
-from keras_alexnet.serving.errors import RequestError
-from keras_alexnet.serving.loaded_model import (
+from keras_alexnet.serving.local_server import classification, rest_api
+from keras_alexnet.serving.local_server.errors import RequestError
+from keras_alexnet.serving.local_server.loaded_model import (
     DEFAULT_SIGNATURE,
     LoadedModel,
     require_inputs,
     require_tensor,
     shape_of,
 )
-from keras_alexnet.serving.served_versions import ServedVersions
+from keras_alexnet.serving.local_server.served_versions import Activity, ServedVersions
 
 _THREADS = 16
 _SIGNATURE_DEF = "signature_def"

@@ -1,11 +1,22 @@
 """The HTTP in front of `rest_api`: connections, limits on size and time, errors as JSON.
 
 Beside the API: the page at /, and metrics for Prometheus.
+
+The page that local_server shows to a browser at "/": drop a photo, see what the model sees.
+
+One document: style and script stand inline, so "/" is all that has to be served, and a policy that
+names the two by their hashes forbids the browser everything else. The page asks the server's own
+REST API (`explain` of `saved_model.signatures`) and shows names of files and of classes, which are
+other people's, as text alone.
 """
 
+import base64
 import contextlib
 import dataclasses
+import hashlib
+import html
 import http.server
+import importlib.resources
 import io
 import json
 import re
@@ -15,11 +26,10 @@ import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 
-from keras_alexnet.serving import page, rest_api, server_metrics
-from keras_alexnet.serving.activity import Activity
-from keras_alexnet.serving.errors import RequestError
-from keras_alexnet.serving.served_versions import ServedVersions
-from keras_alexnet.serving.server_metrics import ServerMetrics
+from keras_alexnet.serving.local_server import rest_api
+from keras_alexnet.serving.local_server.errors import RequestError
+from keras_alexnet.serving.local_server.metrics import CONTENT_TYPE, PATH, ServerMetrics
+from keras_alexnet.serving.local_server.served_versions import Activity, ServedVersions
 
 # From the answer to one request until the header of the next is complete.
 _IDLE_SECONDS = 60
@@ -271,20 +281,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def _page(server: Server) -> _Answer:
-    return _Answer(
-        page.content(server.versions.name), content_type=page.CONTENT_TYPE, headers=page.HEADERS
-    )
+    return _Answer(content(server.versions.name), content_type=PAGE_CONTENT_TYPE, headers=HEADERS)
 
 
 def _metrics(server: Server) -> _Answer:
-    return _Answer(server.metrics.text(), content_type=server_metrics.CONTENT_TYPE)
+    return _Answer(server.metrics.text(), content_type=CONTENT_TYPE)
 
 
 # What is served beside the API, by path.
 _PAGES = {
     "/": _page,
     "/favicon.ico": lambda server: _Answer(b"", status=http.HTTPStatus.NO_CONTENT),
-    server_metrics.PATH: _metrics,
+    PATH: _metrics,
 }
 
 
@@ -294,3 +302,53 @@ def _error(error: RequestError) -> _Answer:
 
 def _error_body(message: str) -> bytes:
     return json.dumps({"error": message}).encode()
+
+
+PAGE_CONTENT_TYPE = "text/html; charset=utf-8"
+
+_FILES = importlib.resources.files(__package__) / "page"
+_DOCUMENT, _STYLE, _SCRIPT = (
+    (_FILES / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
+)
+
+
+def _source(inline: str) -> str:
+    """What a policy calls an inline script or style (Content Security Policy 3, section 2.3.1)."""
+    digest = hashlib.sha256(inline.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {_source(_SCRIPT)}",
+            f"style-src {_source(_STYLE)}",
+            "img-src blob: data:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            # Text that is put into the page as markup is an error, whatever the script does.
+            "require-trusted-types-for 'script'",
+        )
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # a newer server may have a newer page
+}
+
+
+def content(model_name: str) -> bytes:
+    """The page for one model, UTF-8; send it with `PAGE_CONTENT_TYPE` and `HEADERS`.
+
+    Args:
+        model_name: that requests call it by; any text.
+    """
+    # The name comes last: what looks like a place to fill in stays text when it is in a name.
+    document = (
+        _DOCUMENT.replace("{{style}}", _STYLE)
+        .replace("{{script}}", _SCRIPT)
+        .replace("{{model_name}}", html.escape(model_name))
+    )
+    return document.encode("utf-8", "replace")  # a folder's name may have bytes that are no text

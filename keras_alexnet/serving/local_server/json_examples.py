@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from keras_alexnet.serving import json_values
-from keras_alexnet.serving.json_values import invalid
-from keras_alexnet.serving.loaded_model import require_batch
+from keras_alexnet.serving.local_server import json_tensors
+from keras_alexnet.serving.local_server.json_tensors import invalid
+from keras_alexnet.serving.local_server.loaded_model import require_batch
 
 _CONTEXT, _EXAMPLES = "context", "examples"
 # The kinds of a tf.train.Feature, with what TF Serving calls them.
@@ -34,18 +34,18 @@ def serialized_examples(document: Mapping[str, object]) -> list[bytes]:
     context = _serialized(document[_CONTEXT]) if _CONTEXT in document else b""
     if _EXAMPLES not in document:
         raise invalid(
-            f"JSON Value: {json_values.quote(document)} When method is classify, key '{_EXAMPLES}' "
-            "is expected and was not found"
+            f"JSON Value: {json_tensors.quote(document)} When method is classify, key "
+            f"'{_EXAMPLES}' is expected and was not found"
         )
     examples = document[_EXAMPLES]
     if not isinstance(examples, list):
         raise invalid(
-            f"JSON Value: {json_values.quote(document)} Expecting '{_EXAMPLES}' value to be an "
+            f"JSON Value: {json_tensors.quote(document)} Expecting '{_EXAMPLES}' value to be an "
             "list/array"
         )
     if not examples:
         raise invalid(
-            f"JSON Value: {json_values.quote(document)} '{_EXAMPLES}' value is an empty array"
+            f"JSON Value: {json_tensors.quote(document)} '{_EXAMPLES}' value is an empty array"
         )
     require_batch(len(examples))
     # One message behind another is their merger, in which the last of a name counts.
@@ -54,10 +54,10 @@ def serialized_examples(document: Mapping[str, object]) -> list[bytes]:
 
 def _serialized(example: object) -> bytes:
     if not isinstance(example, dict):
-        raise invalid(f"Example must be JSON object but got JSON {json_values.type_name(example)}")
+        raise invalid(f"Example must be JSON object but got JSON {json_tensors.type_name(example)}")
     features = {}
     for name, value in example.items():
-        json_values.utf8(name)
+        json_tensors.utf8(name)
         features[name] = _feature(name, value if isinstance(value, list) else [value])
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
@@ -79,20 +79,20 @@ def _feature(name: str, values: list[object]) -> tf.train.Feature:
 
 def _kind(name: str, value: object) -> str:
     """Which list of a tf.train.Feature a value goes into."""
-    if isinstance(value, str) or json_values.is_base64(value):
+    if isinstance(value, str) or json_tensors.is_base64(value):
         return _BYTES
     if isinstance(value, bool):
         return _INT64
-    if json_values.is_number(value):
-        return _INT64 if json_values.is_integer(value) else _FLOAT
+    if json_tensors.is_number(value):
+        return _INT64 if json_tensors.is_integer(value) else _FLOAT
     raise invalid(
-        f"Feature: {name} has element with unexpected JSON type: {json_values.type_name(value)}"
+        f"Feature: {name} has element with unexpected JSON type: {json_tensors.type_name(value)}"
     )
 
 
 def _float(value: float) -> float:
-    return json_values.lossless(value, tf.float32)
+    return json_tensors.lossless(value, tf.float32)
 
 
 # How a value becomes an element of each kind of list; true is 1.
-_CONVERSIONS = {_BYTES: json_values.to_bytes, _FLOAT: _float, _INT64: int}
+_CONVERSIONS = {_BYTES: json_tensors.to_bytes, _FLOAT: _float, _INT64: int}

@@ -1,6 +1,10 @@
 """An exported model in memory, with the checks that stand between it and a request.
 
 Loaded by TensorFlow alone: nothing of this project's network or preprocessing is imported.
+
+Sends a version the warm-up requests that came with it, as TF Serving does when it loads one.
+
+A graph is optimised when it is first run, which takes seconds: better before users come.
 """
 
 import os
@@ -11,13 +15,12 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_shape_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from keras_alexnet.serving import batching
-from keras_alexnet.serving.errors import RequestError
+from keras_alexnet.saved_model import warmup
+from keras_alexnet.saved_model.warmup import MAX_BATCH
+from keras_alexnet.serving.local_server import batching
+from keras_alexnet.serving.local_server.errors import RequestError
 
 DEFAULT_SIGNATURE = "serving_default"
-# Of a request. A body of some megabytes can hold millions of empty photos, each of which becomes
-# 200 kB of pixels.
-MAX_BATCH = 256
 
 
 class LoadedModel:
@@ -219,3 +222,23 @@ def _code_of(error: tf.errors.OpError) -> str:
         tf.errors.RESOURCE_EXHAUSTED: "RESOURCE_EXHAUSTED",
     }
     return codes.get(error.error_code, "INTERNAL")
+
+
+def replay(model: LoadedModel, path: str) -> None:
+    """Runs each warm-up request of a version.
+
+    Args:
+        model: the version.
+        path: its folder.
+
+    Raises:
+        ValueError: the file is broken, or holds a request that the model refuses. TF Serving
+            would not load such a version.
+    """
+    for signature, inputs in warmup.read(path):
+        try:
+            model.predict(signature or DEFAULT_SIGNATURE, inputs)
+        except RequestError as error:
+            raise ValueError(
+                f"the warm-up request for {signature!r} fails: {error.message}"
+            ) from error

@@ -24,10 +24,10 @@ from typing import NoReturn
 import tensorflow as tf
 from google.protobuf import json_format, message
 
-from keras_alexnet.serving import classification, json_examples, rest_json
-from keras_alexnet.serving.errors import RequestError
-from keras_alexnet.serving.loaded_model import DEFAULT_SIGNATURE, LoadedModel
-from keras_alexnet.serving.served_versions import ServedVersions
+from keras_alexnet.serving.local_server import classification, json_examples, json_tensors
+from keras_alexnet.serving.local_server.errors import RequestError
+from keras_alexnet.serving.local_server.loaded_model import DEFAULT_SIGNATURE, LoadedModel
+from keras_alexnet.serving.local_server.served_versions import ServedVersions
 
 # http_server.cc, ToHTTPStatusCode
 HTTP_STATUS = {
@@ -91,7 +91,7 @@ def answer(versions: ServedVersions, method: str, path: str, body: bytes, timeou
             return _metadata(versions, asked)
         # As in TF Serving, a label does not narrow down which versions are told of.
         return _status(versions, asked)
-    return _POST_VERBS[asked.verb](versions, asked, rest_json.parse(body), timeout)
+    return _POST_VERBS[asked.verb](versions, asked, json_tensors.parse(body), timeout)
 
 
 def _parse(method: str, path: str) -> _Asked:
@@ -133,9 +133,9 @@ def _predict(
     require_no_label(asked.label)
     with versions.use(asked.name, asked.version) as model:
         signature = document.get("signature_name") or DEFAULT_SIGNATURE
-        inputs, as_rows = rest_json.to_tensors(document, _input_types(model, signature))
+        inputs, as_rows = json_tensors.to_tensors(document, _input_types(model, signature))
         outputs = model.predict(signature, inputs, timeout=timeout)
-    return rest_json.from_tensors(outputs, as_rows=as_rows)
+    return json_tensors.from_tensors(outputs, as_rows=as_rows)
 
 
 def _input_types(model: LoadedModel, signature: str) -> dict[str, tf.DType]:
@@ -160,7 +160,7 @@ def _classify(
         labels, scores = classification.classify(
             model, document.get("signature_name", ""), examples, timeout
         )
-    return rest_json.from_classes(labels, scores)
+    return json_tensors.from_classes(labels, scores)
 
 
 def _regress(

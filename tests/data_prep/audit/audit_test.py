@@ -1,3 +1,5 @@
+"""TODO."""
+
 import hashlib
 import json
 import random
@@ -9,8 +11,8 @@ import pytest
 
 from data_prep import audit, records
 from data_prep.audit import Audit
-from data_prep.outcomes import Outcome, Thumbnail
-from data_prep.references import Reference
+from data_prep.photos.outcomes import Outcome, Thumbnail
+from data_prep.sources.reference import Reference
 
 CLASSES = tuple(records.ClassName(f"n{index:08d}", f"thing {index}") for index in range(12))
 

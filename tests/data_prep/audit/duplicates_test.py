@@ -1,3 +1,5 @@
+"""TODO."""
+
 import resource
 import tracemalloc
 

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import copy
 
 import pytest

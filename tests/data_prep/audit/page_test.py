@@ -1,3 +1,5 @@
+"""TODO."""
+
 import base64
 import hashlib
 import io
@@ -10,8 +12,8 @@ from PIL import Image
 from data_prep import records
 from data_prep.audit import Audit
 from data_prep.audit import page as audit_page
-from data_prep.outcomes import Outcome, Thumbnail
-from data_prep.references import Reference
+from data_prep.photos.outcomes import Outcome, Thumbnail
+from data_prep.sources.reference import Reference
 
 EVIL = "<script>alert('1')</script>\"&amp;"
 VOID = {"meta", "br", "img"}

@@ -1,6 +1,7 @@
+"""TODO."""
+
 import io
 import os
-import pathlib
 import re
 
 import apache_beam as beam
@@ -9,10 +10,12 @@ import pytest
 from apache_beam.testing import test_pipeline as beam_test
 from apache_beam.testing.util import assert_that, equal_to
 from PIL import Image
+from repository import ROOT
 
-from data_prep import images, local_job, pipeline, records, shards
-from data_prep.catalog import Catalog
-from data_prep.references import Reference
+from data_prep import conversion_rule, records
+from data_prep.job import local_job, pipeline, shards
+from data_prep.sources.catalog import Catalog
+from data_prep.sources.reference import Reference
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def job(tmp_path):
         size = os.path.getsize(path)
         references.append(Reference("train", path.name, str(path), 0, size, path.name, 0, 0))
     classes = (records.ClassName("n0", "zero"),)
-    rule = images.Rule(size=16)
+    rule = conversion_rule.Rule(size=16)
     settings = shards.Settings(str(tmp_path / "out"), str(work_dir), classes, rule)
     with Catalog(seed=0) as catalog:
         catalog.fill(references)
@@ -152,7 +155,7 @@ def test_beam_options_are_passed_on():
 
 
 def test_beam_knows_the_options_that_readme_shows():
-    readme = pathlib.Path(__file__).parents[1] / "README.md"
+    readme = ROOT / "README.md"
     shown = re.findall(r"^\|.*`(--runner=[^`]*)`", readme.read_text(), re.MULTILINE)
     assert len(shown) > 3
     for options in shown:

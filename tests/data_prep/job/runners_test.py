@@ -6,7 +6,8 @@ import sys
 import time
 
 import pytest
-from photo_folders import REPOSITORY, arguments, contents, write_photos
+from photo_folders import arguments, contents, write_photos
+from repository import ROOT
 
 from data_prep import prepare
 
@@ -54,7 +55,7 @@ def job_service(tmp_path):
             ],
             stdout=log,
             stderr=log,
-            cwd=REPOSITORY,
+            cwd=ROOT,
         )
     try:
         for _ in range(600):  # a minute: only so that the test ends at all
@@ -101,7 +102,7 @@ def test_two_processes_of_dask_write_the_same_bytes(expected, photos, tmp_path):
     wanted.pop("beam_options")
     result = subprocess.run(
         [sys.executable, tmp_path / "dask_job.py", repr(wanted)],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

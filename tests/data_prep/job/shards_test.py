@@ -1,3 +1,5 @@
+"""TODO."""
+
 import hashlib
 import io
 import os
@@ -8,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import decoding, images, records, shard_results, shards, tfrecord
-from data_prep.catalog import Catalog
-from data_prep.references import Reference
+from data_prep import conversion_rule, records, tfrecord
+from data_prep.job import shard_results, shards
+from data_prep.photos import decoding, images
+from data_prep.sources.catalog import Catalog
+from data_prep.sources.reference import Reference
 
 CLASSES = (records.ClassName("n0", "zero"), records.ClassName("n1", "one"))
 NAME = "train-00000-of-00001"
@@ -41,7 +45,7 @@ def references_to(folder, contents):
 def settings_in(folder, label_offset=0, **rule):
     work_dir = folder / "out" / ".prepare" / "recipe"
     work_dir.mkdir(parents=True)
-    rule = images.Rule(**{"size": 32} | rule)
+    rule = conversion_rule.Rule(**{"size": 32} | rule)
     return shards.Settings(str(folder / "out"), str(work_dir), CLASSES, rule, label_offset)
 
 
@@ -278,7 +282,7 @@ def test_a_source_that_has_shrunk_stops_the_job(tmp_path):
 
 def test_a_huge_file_is_rejected_unread(tmp_path, monkeypatch):
     settings = settings_in(tmp_path)
-    monkeypatch.setattr(images, "MAX_BYTES", 1000)
+    monkeypatch.setattr(decoding, "MAX_BYTES", 1000)
     monkeypatch.setattr(decoding, "MAX_BYTES", 1000)
     references = references_to(tmp_path, [jpeg(0)])
     huge = references[0]._replace(length=1 << 50)

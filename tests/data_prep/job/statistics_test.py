@@ -1,3 +1,5 @@
+"""TODO."""
+
 import json
 import tracemalloc
 
@@ -5,8 +7,9 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from data_prep import images, records, statistics
-from data_prep.statistics import PixelSums
+from data_prep import conversion_rule, records
+from data_prep.job import statistics
+from data_prep.job.statistics import PixelSums
 
 SIZE = 12
 
@@ -96,7 +99,7 @@ def test_products_of_odd_sizes_are_exact():
 
 
 def test_products_of_the_largest_photos_are_exact():
-    size = images.LARGEST_SIZE
+    size = conversion_rule.LARGEST_SIZE
     image = np.zeros((size, size, 3), np.uint8)
     image[..., 0] = 255  # the largest squares and, to green, the largest differences
     image[1::2, 1:, 2] = 255

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import io
 import resource
 import threading
@@ -9,7 +11,7 @@ import pytest
 from odd_photos import encoded, picture
 from PIL import Image, ImageFile, PngImagePlugin
 
-from data_prep import decoding
+from data_prep.photos import decoding
 
 KINDS = odd_photos.odd_photos()
 # Of odd metadata, which pytest shows whatever the package has asked for.

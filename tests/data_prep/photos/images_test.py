@@ -1,3 +1,5 @@
+"""TODO."""
+
 import dataclasses
 import io
 
@@ -8,8 +10,9 @@ import pytest
 from odd_photos import encoded, picture
 from PIL import Image
 
-from data_prep import images
-from data_prep.images import Rule
+from data_prep import conversion_rule
+from data_prep.conversion_rule import Rule
+from data_prep.photos import images
 
 KINDS = odd_photos.odd_photos()
 # Of odd metadata, which pytest shows whatever the package has asked for.
@@ -344,7 +347,7 @@ def test_no_damage_raises(kind):
 
 @pytest.mark.parametrize("storage", ["jpeg", "raw"])
 def test_stored_pixels_are_those_that_a_reader_decodes(storage):
-    rule = images.Rule(size=32, storage=storage)
+    rule = conversion_rule.Rule(size=32, storage=storage)
     photo = images.convert(encoded(picture(48, 64)), rule)
     read = images.decode_stored(photo.image, storage=storage, height=32, width=32)
     np.testing.assert_array_equal(images.stored_pixels(photo, rule), read)

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import io
 import os
 
@@ -6,7 +8,7 @@ import odd_photos
 import pytest
 from PIL import Image
 
-from data_prep import jpeg_markers
+from data_prep.photos import jpeg_markers
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import gzip
 import io
 import tarfile
@@ -6,19 +8,19 @@ import time
 import pytest
 import scipy.io
 
-from data_prep import devkit
+from data_prep.rehearsal import release
 
 _SYNSETS = (
-    devkit.Synset(1, "n00000007", "cat, house cat", "purrs", (), 0, 12),
-    devkit.Synset(2, "n00000003", "dog", "barks", (), 0, 1300),
-    devkit.Synset(3, "n00000001", "animal", "lives", (1, 2), 1, 0),
+    release.Synset(1, "n00000007", "cat, house cat", "purrs", (), 0, 12),
+    release.Synset(2, "n00000003", "dog", "barks", (), 0, 1300),
+    release.Synset(3, "n00000001", "animal", "lives", (1, 2), 1, 0),
 )
 _GROUND_TRUTH = (2, 1, 1, 2, 2)
 
 
 @pytest.fixture(scope="module")
 def members():
-    content = devkit.devkit_bytes(_SYNSETS, _GROUND_TRUTH)
+    content = release.devkit_bytes(_SYNSETS, _GROUND_TRUTH)
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
         return {member.name: tar.extractfile(member).read() for member in tar}
 
@@ -46,15 +48,15 @@ def test_nothing_holds_the_day_or_the_platform(members):
     assert meta[:116].split() == [b"MATLAB", b"5.0", b"MAT-file,", b"rehearsal", b"release"]
     # What follows the text is the format's: no subsystem, version 1, byte order.
     assert meta[116:128] == bytes(8) + b"\x00\x01IM"
-    content = devkit.devkit_bytes(_SYNSETS, _GROUND_TRUTH)
+    content = release.devkit_bytes(_SYNSETS, _GROUND_TRUTH)
     assert content[4:8] == bytes(4)  # gzip's time
     with tarfile.open(fileobj=io.BytesIO(gzip.decompress(content))) as tar:
         assert {(member.mtime, member.uid, member.uname) for member in tar} == {(0, 0, "")}
     time.sleep(1.1)
-    assert devkit.devkit_bytes(_SYNSETS, _GROUND_TRUTH) == content
+    assert release.devkit_bytes(_SYNSETS, _GROUND_TRUTH) == content
 
 
 def test_tar_reads_back():
     members = [("a.JPEG", b"1234"), ("b/c.JPEG", b""), ("d", bytes(2000))]
-    with tarfile.open(fileobj=io.BytesIO(devkit.tar_bytes(members))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(release.tar_bytes(members))) as tar:
         assert [(member.name, tar.extractfile(member).read()) for member in tar] == members

@@ -1,9 +1,11 @@
+"""TODO."""
+
 import math
 
 import numpy as np
 import pytest
 
-from data_prep import drawing
+from data_prep.rehearsal import drawing
 
 _CELL = 0.004
 _PLACES = np.arange(-1.2, 1.2, _CELL, dtype=np.float32)

@@ -1,11 +1,13 @@
+"""TODO."""
+
 import io
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from data_prep import drawing
-from data_prep.rehearsal_photos import CLASSES, Place, Recipe, draw_file
+from data_prep.rehearsal import drawing
+from data_prep.rehearsal.photos import CLASSES, Place, Recipe, draw_file
 
 _SMALL = Recipe(classes=3, images_per_class=5, validation_per_class=3, seed=5)
 _TEN = Recipe(classes=10, images_per_class=8, validation_per_class=1, seed=3)

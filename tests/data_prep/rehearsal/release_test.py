@@ -1,3 +1,5 @@
+"""TODO."""
+
 import hashlib
 import io
 import json
@@ -16,9 +18,11 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from data_prep import devkit, rehearsal
 from data_prep.command_line import UserError
-from data_prep.rehearsal_photos import CLASSES, FAULTS, Recipe
+from data_prep.rehearsal import release as devkit
+from data_prep.rehearsal.photos import CLASSES, FAULTS, Recipe
+from data_prep.rehearsal.release import write_release
+from data_prep.sources import ilsvrc2012_devkit
 
 _CLASSES, _TRAIN_PER_CLASS, _VALIDATION_PER_CLASS = 10, 60, 30
 _SMALL = Recipe(classes=3, images_per_class=5, validation_per_class=3, seed=5)
@@ -28,7 +32,7 @@ _SMALL = Recipe(classes=3, images_per_class=5, validation_per_class=3, seed=5)
 def release(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rehearsal") / "release"
     recipe = Recipe(_CLASSES, _TRAIN_PER_CLASS, _VALIDATION_PER_CLASS, seed=1)
-    rehearsal.write_release(output_dir=str(folder), recipe=recipe)
+    write_release(output_dir=str(folder), recipe=recipe)
     return folder
 
 
@@ -79,14 +83,14 @@ def _run(*arguments):
 
 def test_same_seed_same_bytes_whatever_the_workers(tmp_path):
     for name, workers in (("one", 1), ("two", 2)):
-        rehearsal.write_release(output_dir=str(tmp_path / name), recipe=_SMALL, workers=workers)
+        write_release(output_dir=str(tmp_path / name), recipe=_SMALL, workers=workers)
     assert _tree(tmp_path / "one") == _tree(tmp_path / "two")
 
 
 def test_another_seed_other_bytes(tmp_path):
     other = Recipe(3, 5, 3, seed=6)
     for name, recipe in (("one", _SMALL), ("other", other)):
-        rehearsal.write_release(output_dir=str(tmp_path / name), recipe=recipe, workers=1)
+        write_release(output_dir=str(tmp_path / name), recipe=recipe, workers=1)
     one, other = _tree(tmp_path / "one"), _tree(tmp_path / "other")
     assert one.keys() == other.keys()
     # The devkit's differ by the order of the validation photos.
@@ -264,13 +268,13 @@ def test_classes_are_learnable_but_not_by_a_line_through_the_pixels(train, valid
 
 def test_finished_release_is_kept(tmp_path):
     output_dir = str(tmp_path / "release")
-    first = rehearsal.write_release(output_dir=output_dir, recipe=_SMALL, workers=1)
-    written = os.stat(tmp_path / "release" / devkit.TRAIN_TAR).st_mtime_ns
+    first = write_release(output_dir=output_dir, recipe=_SMALL, workers=1)
+    written = os.stat(tmp_path / "release" / ilsvrc2012_devkit.TRAIN_TAR).st_mtime_ns
     (tmp_path / "release" / "a_note_of_mine.txt").write_text("no harm")
-    second = rehearsal.write_release(output_dir=output_dir, recipe=_SMALL, workers=1)
+    second = write_release(output_dir=output_dir, recipe=_SMALL, workers=1)
     assert (first["kept"], second["kept"]) == (False, True)
     assert {**second, "kept": False} == first
-    assert os.stat(tmp_path / "release" / devkit.TRAIN_TAR).st_mtime_ns == written
+    assert os.stat(tmp_path / "release" / ilsvrc2012_devkit.TRAIN_TAR).st_mtime_ns == written
 
 
 def test_summary_agrees_with_the_files(release):
@@ -287,17 +291,17 @@ def test_summary_agrees_with_the_files(release):
 
 def test_release_of_another_recipe_is_refused(release):
     with pytest.raises(UserError, match=r"holds a release of another recipe.*choose another"):
-        rehearsal.write_release(output_dir=str(release), recipe=_SMALL)
+        write_release(output_dir=str(release), recipe=_SMALL)
 
 
 def test_changed_release_is_refused(tmp_path):
     output_dir = tmp_path / "release"
-    rehearsal.write_release(output_dir=str(output_dir), recipe=_SMALL, workers=1)
-    with open(output_dir / devkit.VALIDATION_TAR, "r+b") as tar:
+    write_release(output_dir=str(output_dir), recipe=_SMALL, workers=1)
+    with open(output_dir / ilsvrc2012_devkit.VALIDATION_TAR, "r+b") as tar:
         tar.seek(600)
         tar.write(b"?")
     with pytest.raises(UserError, match="its files have changed"):
-        rehearsal.write_release(output_dir=str(output_dir), recipe=_SMALL, workers=1)
+        write_release(output_dir=str(output_dir), recipe=_SMALL, workers=1)
 
 
 @pytest.mark.parametrize("summary", [None, "", "[]", '{"recipe": {}, "files": 3}'])
@@ -306,12 +310,12 @@ def test_folder_of_something_else_is_refused(tmp_path, summary):
     if summary is not None:
         (tmp_path / "rehearsal.json").write_text(summary)
     with pytest.raises(UserError, match=r"new or empty, but .* is no finished release"):
-        rehearsal.write_release(output_dir=str(tmp_path), recipe=_SMALL, workers=1)
+        write_release(output_dir=str(tmp_path), recipe=_SMALL, workers=1)
     assert (tmp_path / "holiday.jpg").read_bytes() == b"precious"
 
 
 def test_empty_folder_is_filled(tmp_path):
-    rehearsal.write_release(output_dir=str(tmp_path), recipe=_SMALL, workers=1)
+    write_release(output_dir=str(tmp_path), recipe=_SMALL, workers=1)
     assert (tmp_path / "rehearsal.json").exists()
 
 
@@ -321,7 +325,7 @@ def test_full_disk_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
 
     monkeypatch.setattr(devkit, "devkit_bytes", full)
     with pytest.raises(UserError, match=r"cannot be .*No space left.*make room"):
-        rehearsal.write_release(output_dir=str(tmp_path / "release"), recipe=_SMALL, workers=1)
+        write_release(output_dir=str(tmp_path / "release"), recipe=_SMALL, workers=1)
     assert not list(tmp_path.iterdir())
 
 
@@ -329,7 +333,7 @@ def test_path_under_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "release"):
         with pytest.raises(UserError, match="--output_dir must be"):
-            rehearsal.write_release(output_dir=str(path), recipe=_SMALL, workers=1)
+            write_release(output_dir=str(path), recipe=_SMALL, workers=1)
 
 
 def test_command_ends_with_one_line_of_json(tmp_path):

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import os
 import pathlib
 import random
@@ -5,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from repository import ROOT
 
-from data_prep.catalog import Catalog
-from data_prep.references import Reference
+from data_prep.sources.catalog import Catalog
+from data_prep.sources.reference import Reference
 
 
 def photo(number, split="train", **changes):
@@ -126,7 +129,7 @@ def test_an_error_of_the_source_passes_through():
 FULL_DISK = """
 import resource, signal
 from catalog_test import photo
-from data_prep.catalog import Catalog
+from data_prep.sources.catalog import Catalog
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 with Catalog(0) as catalog:
@@ -135,7 +138,7 @@ with Catalog(0) as catalog:
 
 
 def test_a_full_disk_is_one_line():
-    folders = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parents[1])]
+    folders = [str(pathlib.Path(__file__).parent), str(ROOT)]
     result = subprocess.run(
         [sys.executable, "-c", FULL_DISK],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(folders)},

@@ -1,11 +1,13 @@
+"""TODO."""
+
 import re
 
 import pytest
 
 from data_prep import records
 from data_prep.command_line import UserError
-from data_prep.references import Reference
-from data_prep.sources import class_counts
+from data_prep.sources import ground_truth
+from data_prep.sources.reference import Reference
 
 CLASSES = tuple(records.ClassName(wnid, wnid) for wnid in ("n01", "n02"))
 PLACES = {"train": "/in/train", "validation": "/in/val"}
@@ -23,7 +25,7 @@ def photos(train, validation):
 @pytest.mark.parametrize("train_images", [None, {"n01": 2, "n02": 1}])
 def test_photos_pass_as_they_are(train_images):
     given = photos([0, 1, 0], [1])
-    passed = class_counts.checked(given, CLASSES, places=PLACES, train_images=train_images)
+    passed = ground_truth.checked(given, CLASSES, places=PLACES, train_images=train_images)
     assert list(passed) == given
 
 
@@ -32,7 +34,7 @@ def test_photos_pass_one_at_a_time():
         while True:
             yield from photos([0], [])
 
-    passed = class_counts.checked(endless(), CLASSES, places=PLACES)
+    passed = ground_truth.checked(endless(), CLASSES, places=PLACES)
     assert [next(passed).label for _ in range(3)] == [0, 0, 0]
 
 
@@ -61,7 +63,7 @@ def test_photos_pass_one_at_a_time():
 )
 def test_too_few_photos_are_refused_at_the_end(train, validation, train_images, text):
     given = photos(train, validation)
-    passed = class_counts.checked(given, CLASSES, places=PLACES, train_images=train_images)
+    passed = ground_truth.checked(given, CLASSES, places=PLACES, train_images=train_images)
     assert [next(passed) for _ in given] == given
     with pytest.raises(UserError, match=re.escape(text)):
         next(passed)
@@ -69,4 +71,4 @@ def test_too_few_photos_are_refused_at_the_end(train, validation, train_images, 
 
 def test_no_classes_have_no_photos():
     with pytest.raises(UserError, match="train photos are needed in /in/train; there are none"):
-        list(class_counts.checked([], (), places=PLACES))
+        list(ground_truth.checked([], (), places=PLACES))

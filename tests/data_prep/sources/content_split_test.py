@@ -1,3 +1,5 @@
+"""TODO."""
+
 import hashlib
 import io
 import itertools
@@ -8,8 +10,8 @@ import pytest
 
 from data_prep import storage
 from data_prep.command_line import UserError
-from data_prep.references import Reference
-from data_prep.sources import content_split
+from data_prep.sources import class_folders
+from data_prep.sources.reference import Reference
 
 
 def write(folder, contents):
@@ -29,12 +31,12 @@ def contents(count):
 
 
 def splits(photos, fraction):
-    return {photo.key: photo.split for photo in content_split.split(photos, fraction)}
+    return {photo.key: photo.split for photo in class_folders.split(photos, fraction)}
 
 
 def test_the_hash_of_the_bytes_decides(tmp_path):
     photos = write(tmp_path, [*contents(300), b"", b"x" * 3_000_000])
-    for photo in content_split.split(photos, 0.3):
+    for photo in class_folders.split(photos, 0.3):
         with open(photo.path, "rb") as file:
             hashed = hashlib.blake2b(file.read(), digest_size=8, salt=b"validation split").digest()
         place = int.from_bytes(hashed, "big") / 2**64
@@ -43,7 +45,7 @@ def test_the_hash_of_the_bytes_decides(tmp_path):
 
 def test_nothing_but_the_split_and_no_order_changes(tmp_path):
     photos = write(tmp_path, contents(200))
-    result = list(content_split.split(photos, 0.5))
+    result = list(class_folders.split(photos, 0.5))
     assert [photo._replace(split="train") for photo in result] == photos
     assert {photo.split for photo in result} == {"train", "validation"}
 
@@ -77,7 +79,7 @@ def test_it_looks_ahead_a_little_only(tmp_path):
     photo = write(tmp_path, [b"x"])[0]
     asked = itertools.count()
     endless = (photo._replace(label=n) for n in asked)
-    stream = content_split.split(endless, 0.5)
+    stream = class_folders.split(endless, 0.5)
     for label in range(10):
         assert next(stream).label == label
     assert next(asked) < 10 + 64
@@ -89,14 +91,14 @@ def test_it_looks_ahead_a_little_only(tmp_path):
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 100])
 def test_none_is_lost(tmp_path, count):
     photos = write(tmp_path, contents(count))
-    assert [photo.key for photo in content_split.split(photos, 0.5)] == [p.key for p in photos]
+    assert [photo.key for photo in class_folders.split(photos, 0.5)] == [p.key for p in photos]
 
 
 def test_a_photo_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     photos = write(tmp_path, contents(100))
     os.unlink(photos[70].path)
     with pytest.raises(UserError, match=rf"{photos[70].path} cannot be \(No such file or direct"):
-        list(content_split.split(photos, 0.5))
+        list(class_folders.split(photos, 0.5))
 
     class Failing(io.RawIOBase):
         def readable(self):
@@ -107,4 +109,4 @@ def test_a_photo_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(storage, "open_file", lambda _: io.BufferedReader(Failing()))
     with pytest.raises(UserError, match=rf"{photos[0].path} cannot be \(Input/output error\)"):
-        list(content_split.split(photos, 0.5))
+        list(class_folders.split(photos, 0.5))

@@ -1,11 +1,13 @@
+"""TODO."""
+
 import re
 
 import pytest
 
 from data_prep.command_line import UserError
-from data_prep.references import Reference
 from data_prep.sources import ground_truth
 from data_prep.sources.ground_truth import UNLABELLED
+from data_prep.sources.reference import Reference
 
 TRUTH = {1: "n02", 2: "n01", 3: "n02"}
 LABELS = {"n01": 0, "n02": 1}

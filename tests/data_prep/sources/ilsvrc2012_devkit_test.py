@@ -1,3 +1,5 @@
+"""TODO."""
+
 import gzip
 import importlib.util
 import pathlib
@@ -10,7 +12,7 @@ from small_release import SYNSETS, devkit_tar, tar_bytes
 
 from data_prep import records
 from data_prep.command_line import UserError
-from data_prep.sources import ilsvrc2012_devkit, ilsvrc2012_files
+from data_prep.sources import ilsvrc2012_devkit, tars
 
 
 def read(folder, content):
@@ -93,7 +95,7 @@ def test_a_faulty_unpacked_devkit_is_refused(tmp_path, name):
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(ilsvrc2012_files, "LARGEST_LIST", 1 << 20)
+    monkeypatch.setattr(tars, "LARGEST_LIST", 1 << 20)
     bomb = devkit_tar(truth="1\n" * (1 << 20))
     assert len(bomb) < 1 << 16
     with pytest.raises(UserError, match=r"ground_truth.txt in .* list of at most 1 MB"):

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import os
 
 import pytest
@@ -16,7 +18,7 @@ from small_release import (
 
 from data_prep import records
 from data_prep.command_line import UserError
-from data_prep.sources import ilsvrc2012_folders, meta_mat
+from data_prep.sources import ilsvrc2012_devkit, ilsvrc2012_folders
 
 TRAIN = train_files()
 DEVKIT = {"ILSVRC2012_devkit_t12.tar.gz": devkit_tar()}
@@ -31,7 +33,7 @@ def opened(root, contents):
 @pytest.fixture(autouse=True)
 def _fast_devkit(monkeypatch):
     # Without the process of its own, which takes half a second; ilsvrc2012_devkit_test has it.
-    monkeypatch.setattr(meta_mat, "read_synsets", meta_mat.parse)
+    monkeypatch.setattr(ilsvrc2012_devkit, "read_synsets", ilsvrc2012_devkit.parse)
 
 
 def test_without_lists_folders_are_enough(tmp_path):

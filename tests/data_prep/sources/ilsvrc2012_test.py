@@ -1,3 +1,5 @@
+"""TODO."""
+
 import os
 import tarfile
 
@@ -5,15 +7,16 @@ import pytest
 import small_release
 from small_release import tar_bytes, train_tar, validation_tar
 
-from data_prep import devkit, rehearsal
 from data_prep.command_line import UserError
-from data_prep.sources import ilsvrc2012, meta_mat
+from data_prep.rehearsal import release
+from data_prep.rehearsal.photos import Recipe
+from data_prep.sources import ilsvrc2012, ilsvrc2012_devkit
 
 
 @pytest.fixture(autouse=True)
 def _fast_devkit(monkeypatch):
     # Without the process of its own, which takes half a second; ilsvrc2012_devkit_test has it.
-    monkeypatch.setattr(meta_mat, "read_synsets", meta_mat.parse)
+    monkeypatch.setattr(ilsvrc2012_devkit, "read_synsets", ilsvrc2012_devkit.parse)
 
 
 def test_the_order_in_the_tars_does_not_matter(tmp_path):
@@ -28,12 +31,12 @@ def test_the_order_in_the_tars_does_not_matter(tmp_path):
 
 def test_a_photo_is_as_old_as_its_tar(tmp_path):
     folder = small_release.write_release(tmp_path)
-    os.utime(tmp_path / devkit.TRAIN_TAR, ns=(0, 111))
-    os.utime(tmp_path / devkit.VALIDATION_TAR, ns=(0, 222))
+    os.utime(tmp_path / ilsvrc2012_devkit.TRAIN_TAR, ns=(0, 111))
+    os.utime(tmp_path / ilsvrc2012_devkit.VALIDATION_TAR, ns=(0, 222))
     photos = list(ilsvrc2012.open_release(folder).photos)
     assert {(p.split, p.modified_ns, p.path) for p in photos} == {
-        ("train", 111, str(tmp_path / devkit.TRAIN_TAR)),
-        ("validation", 222, str(tmp_path / devkit.VALIDATION_TAR)),
+        ("train", 111, str(tmp_path / ilsvrc2012_devkit.TRAIN_TAR)),
+        ("validation", 222, str(tmp_path / ilsvrc2012_devkit.VALIDATION_TAR)),
     }
 
 
@@ -61,7 +64,7 @@ def test_links_folders_and_hidden_files_in_tars_are_passed_over(tmp_path):
         ("n01/n01_1.JPEG", b"y"),
     ]
     assert len(found) == 6
-    assert {photo.path for photo in found} == {str(tmp_path / devkit.TRAIN_TAR)}
+    assert {photo.path for photo in found} == {str(tmp_path / ilsvrc2012_devkit.TRAIN_TAR)}
 
 
 def test_names_that_are_no_text_are_made_text(tmp_path):
@@ -75,7 +78,10 @@ def test_names_that_are_no_text_are_made_text(tmp_path):
     assert small_release.content_of(photo) == b"odd"
 
 
-@pytest.mark.parametrize("name", [devkit.TRAIN_TAR, devkit.VALIDATION_TAR, devkit.DEVKIT])
+@pytest.mark.parametrize(
+    "name",
+    [ilsvrc2012_devkit.TRAIN_TAR, ilsvrc2012_devkit.VALIDATION_TAR, ilsvrc2012_devkit.DEVKIT],
+)
 def test_a_missing_file_is_named(tmp_path, name):
     folder = small_release.write_release(tmp_path)
     os.unlink(tmp_path / name)
@@ -118,8 +124,8 @@ def test_a_faulty_release_is_refused(tmp_path, faulty, text):
 
 
 def test_a_rehearsal_release_is_one(tmp_path):
-    recipe = rehearsal.Recipe(classes=2, images_per_class=5, validation_per_class=3, seed=0)
-    rehearsal.write_release(output_dir=str(tmp_path / "release"), recipe=recipe, workers=1)
+    recipe = Recipe(classes=2, images_per_class=5, validation_per_class=3, seed=0)
+    release.write_release(output_dir=str(tmp_path / "release"), recipe=recipe, workers=1)
     source = ilsvrc2012.open_release(str(tmp_path / "release"))
     photos = list(source.photos)
     counts = {(split, label): 0 for split in ("train", "validation") for label in (0, 1)}

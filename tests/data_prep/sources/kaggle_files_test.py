@@ -1,3 +1,5 @@
+"""TODO."""
+
 import importlib.util
 import pathlib
 
@@ -6,7 +8,7 @@ import small_release
 from small_release import MAPPING, SOLUTION
 
 from data_prep.command_line import UserError
-from data_prep.sources import ilsvrc2012_files, kaggle_files
+from data_prep.sources import kaggle_files, tars
 
 WNIDS = {"n01", "n02", "n03"}
 HEADER = "ImageId,PredictionString\n"
@@ -99,7 +101,7 @@ def test_a_faulty_mapping_is_refused(tmp_path, content, text):
 
 
 def test_lists_that_are_too_large_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(ilsvrc2012_files, "LARGEST_LIST", 1 << 20)
+    monkeypatch.setattr(tars, "LARGEST_LIST", 1 << 20)
     for read in (solution, mapping):
         with pytest.raises(UserError, match=r"LOC_\w+\.\w+ must be a list of at most 1 MB"):
             read(tmp_path, bytes((1 << 20) + 1))

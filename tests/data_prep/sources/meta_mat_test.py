@@ -1,3 +1,5 @@
+"""TODO."""
+
 import io
 
 import numpy as np
@@ -5,11 +7,11 @@ import pytest
 import scipy.io
 import small_release
 
-from data_prep.sources import meta_mat
+from data_prep.sources import ilsvrc2012_devkit
 
 
 def rows(synsets=small_release.SYNSETS):
-    return [dict(zip(meta_mat.FIELDS, synset, strict=True)) for synset in synsets]
+    return [dict(zip(ilsvrc2012_devkit.FIELDS, synset, strict=True)) for synset in synsets]
 
 
 def saved(synsets, **options):
@@ -20,15 +22,17 @@ def saved(synsets, **options):
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_what_was_saved_is_read(compressed):
-    dtype = [(name, object) for name in meta_mat.FIELDS]
+    dtype = [(name, object) for name in ilsvrc2012_devkit.FIELDS]
     table = np.array(list(small_release.SYNSETS), dtype).reshape(-1, 1)
     content = saved(table, do_compression=compressed)
-    assert meta_mat.read_synsets(content) == meta_mat.parse(content) == rows()
+    assert ilsvrc2012_devkit.read_synsets(content) == ilsvrc2012_devkit.parse(content) == rows()
 
 
 def test_a_field_that_is_not_there_is_none():
     content = small_release.meta_mat([synset[:4] for synset in small_release.SYNSETS])
-    assert meta_mat.read_synsets(content) == [{**row, "num_train_images": None} for row in rows()]
+    assert ilsvrc2012_devkit.read_synsets(content) == [
+        {**row, "num_train_images": None} for row in rows()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +47,7 @@ def test_a_field_that_is_not_there_is_none():
 )
 def test_another_file_is_refused(content, text):
     with pytest.raises(ValueError, match=text):
-        meta_mat.read_synsets(content)
+        ilsvrc2012_devkit.read_synsets(content)
 
 
 def test_what_kills_the_reader_kills_nobody_else():
@@ -51,4 +55,4 @@ def test_what_kills_the_reader_kills_nobody_else():
     # The type of a piece of text, out of the table of types: scipy 1.17 reads outside of it.
     content[content.index(b"third, 3rd") - 7] = 0xFF
     with pytest.raises(ValueError, match=r"a table of synsets is needed. Received: \w"):
-        meta_mat.read_synsets(bytes(content))
+        ilsvrc2012_devkit.read_synsets(bytes(content))

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import os
 
 import pytest
@@ -6,8 +8,8 @@ from small_release import CLASSES
 
 from data_prep import sources
 from data_prep.command_line import UserError
-from data_prep.references import Source
-from data_prep.sources import class_folders, meta_mat
+from data_prep.sources import class_folders, ilsvrc2012_devkit
+from data_prep.sources.reference import Source
 
 EXPECTED = sorted(
     [
@@ -66,7 +68,7 @@ LAYOUTS = {
 @pytest.fixture(autouse=True)
 def _fast_devkit(monkeypatch):
     # Without the process of its own, which takes half a second; ilsvrc2012_devkit_test has it.
-    monkeypatch.setattr(meta_mat, "read_synsets", meta_mat.parse)
+    monkeypatch.setattr(ilsvrc2012_devkit, "read_synsets", ilsvrc2012_devkit.parse)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

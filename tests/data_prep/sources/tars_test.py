@@ -1,3 +1,5 @@
+"""TODO."""
+
 import gzip
 import io
 import tarfile
@@ -8,7 +10,7 @@ from small_release import tar_bytes
 
 from data_prep import storage
 from data_prep.command_line import UserError
-from data_prep.sources import ilsvrc2012_files
+from data_prep.sources import tars
 
 
 def large_photos_tar():
@@ -40,7 +42,7 @@ def of_size(size):
 def test_files_in_a_tar_are_ranges_of_its_bytes(tmp_path):
     path = tmp_path / "a.tar"
     path.write_bytes(large_photos_tar())
-    for number, member in enumerate(ilsvrc2012_files.members(str(path)), start=1):
+    for number, member in enumerate(tars.members(str(path)), start=1):
         content = path.read_bytes()[member.offset : member.offset + member.length]
         assert (member.name, content) == (f"{number}.JPEG", bytes([number]) * 5000)
     assert number == 3
@@ -56,7 +58,7 @@ def test_each_form_of_tar_in_a_tar_is_read(tmp_path, form):
         tar.addfile(member, io.BytesIO(b"photo"))
     path = tmp_path / "a.tar"
     path.write_bytes(tar_bytes([("0", b"first" * 300), ("n01.tar", inner.getvalue())][1:]))
-    [(outer_name, member)] = ilsvrc2012_files.nested_members(str(path))
+    [(outer_name, member)] = tars.nested_members(str(path))
     assert (outer_name, member.name) == ("n01.tar", name)
     assert path.read_bytes()[member.offset : member.offset + member.length] == b"photo"
 
@@ -76,7 +78,7 @@ def test_each_form_of_tar_in_a_tar_is_read(tmp_path, form):
 def test_a_faulty_tar_is_refused(tmp_path, content, text):
     (tmp_path / "a.tar").write_bytes(content)
     with pytest.raises(UserError, match=text):
-        list(ilsvrc2012_files.members(str(tmp_path / "a.tar")))
+        list(tars.members(str(tmp_path / "a.tar")))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_a_faulty_tar_is_refused(tmp_path, content, text):
 def test_a_faulty_tar_in_a_tar_is_refused(tmp_path, entries, text):
     (tmp_path / "a.tar").write_bytes(tar_bytes(entries))
     with pytest.raises(UserError, match=text):
-        list(ilsvrc2012_files.nested_members(str(tmp_path / "a.tar")))
+        list(tars.nested_members(str(tmp_path / "a.tar")))
 
 
 def test_a_disk_that_fails_is_no_damaged_tar(tmp_path, monkeypatch):
@@ -102,19 +104,19 @@ def test_a_disk_that_fails_is_no_damaged_tar(tmp_path, monkeypatch):
 
     monkeypatch.setattr(storage, "open_file", lambda _: Failing(large_photos_tar()))
     with pytest.raises(UserError, match=r"a.tar cannot be read \(.*Input/output error\)"):
-        list(ilsvrc2012_files.members(str(tmp_path / "a.tar")))
+        list(tars.members(str(tmp_path / "a.tar")))
 
 
 def test_a_list_that_is_too_large_is_refused(monkeypatch):
-    monkeypatch.setattr(ilsvrc2012_files, "LARGEST_LIST", 1 << 20)
-    assert ilsvrc2012_files.read_list(io.BytesIO(bytes(1 << 20)), "x") == bytes(1 << 20)
+    monkeypatch.setattr(tars, "LARGEST_LIST", 1 << 20)
+    assert tars.read_list(io.BytesIO(bytes(1 << 20)), "x") == bytes(1 << 20)
     with pytest.raises(UserError, match=r"x must be a list of at most 1 MB, but is larger"):
-        ilsvrc2012_files.read_list(io.BytesIO(bytes((1 << 20) + 1)), "x")
+        tars.read_list(io.BytesIO(bytes((1 << 20) + 1)), "x")
 
 
 def test_members_are_not_kept(tmp_path):
     # 50,000 of them, a kB each, would be most of what a listing takes.
     (tmp_path / "a.tar").write_bytes(small_release.validation_tar(range(1, 50)))
-    with ilsvrc2012_files.open_tar(str(tmp_path / "a.tar")) as archive:
-        assert len(list(ilsvrc2012_files._files(archive, ""))) == 49
+    with tars.open_tar(str(tmp_path / "a.tar")) as archive:
+        assert len(list(tars._files(archive, ""))) == 49
         assert len(archive.members) <= 1

@@ -1,10 +1,12 @@
+"""TODO."""
+
 import threading
 
 import pytest
 
-from keras_alexnet.serving import client_batches
-from keras_alexnet.serving.client_batches import Limits
-from keras_alexnet.serving.client_photos import PhotoFile
+from keras_alexnet.serving.client import batches as client_batches
+from keras_alexnet.serving.client.batches import Limits
+from keras_alexnet.serving.client.photos import PhotoFile
 
 
 def sizes_of_batches(sizes, **limits):

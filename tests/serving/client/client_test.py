@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pathlib
 import pty
 import signal
 import subprocess
@@ -16,13 +15,14 @@ import pytest
 import served
 import serving_answers
 import stand_in
+from repository import ROOT
 from serving_answers import Service, error, grpc_server, photo, predicted, rest_server
 
 from data_prep.command_line import UserError
 from keras_alexnet import export
 from keras_alexnet.serving import client
+from keras_alexnet.serving.client import connection
 
-ROOT = pathlib.Path(__file__).parents[1]
 PHOTOS = [stand_in.photo(256, 256, seed=seed) for seed in range(3)]
 
 
@@ -54,7 +54,7 @@ def test_classify(run, servers, protocol, signature):
         signature=signature,
         model_version=1,
     )
-    assert answers[1] == client.Answer(valid=False, classes=(), class_ids=(), scores=())
+    assert answers[1] == connection.Answer(valid=False, classes=(), class_ids=(), scores=())
     names = [name.name for name in run.classes]
     for answer, scores in zip(answers[::2], expected_scores(run, PHOTOS[:2]), strict=True):
         assert answer.valid

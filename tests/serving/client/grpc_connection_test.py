@@ -1,3 +1,5 @@
+"""TODO."""
+
 import concurrent.futures
 import contextlib
 import socket
@@ -13,18 +15,17 @@ from serving_answers import Service, as_content, grpc_server, photo, rest_server
 from tensorflow_serving.apis import predict_pb2
 
 from data_prep.command_line import UserError
-from keras_alexnet.serving import client_address, client_grpc
-from keras_alexnet.serving.client_answers import UNREADABLE, Answer
-from keras_alexnet.serving.client_calls import CallFailed, ModelSpec
-from keras_alexnet.serving.client_retries import Retries
+from keras_alexnet.serving.client import grpc_connection, rest_connection
+from keras_alexnet.serving.client.connection import UNREADABLE, Answer, CallFailed, ModelSpec
+from keras_alexnet.serving.client.rest_connection import Retries
 
 SPEC = ModelSpec("birds", None, "serving_default")
 
 
 @contextlib.contextmanager
 def connected(server, spec=SPEC, ca_file=None):
-    address = client_address.parse(server)
-    with contextlib.closing(client_grpc.Connection(address, spec, ca_file)) as connection:
+    address = rest_connection.parse(server)
+    with contextlib.closing(grpc_connection.Connection(address, spec, ca_file)) as connection:
         yield connection
 
 

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import contextlib
 import os
 import pathlib
@@ -8,14 +10,13 @@ import tempfile
 import pytest
 
 from data_prep.command_line import UserError
-from keras_alexnet.serving import client_photos
-from keras_alexnet.serving.client_photos import PhotoFile
+from keras_alexnet.serving.client.photos import PhotoFile, find, read
 
 
 def found(*paths):
     """(photos, skipped), relative to the first path."""
     skipped = []
-    photos = list(client_photos.find([str(path) for path in paths], skipped.append))
+    photos = list(find([str(path) for path in paths], skipped.append))
     root = str(paths[0])
     return (
         [os.path.relpath(photo.path, root) for photo in photos],
@@ -43,7 +44,7 @@ def test_a_folder_is_walked_by_name(tmp_path):
 def test_sizes_and_order_of_what_is_named(tmp_path):
     make(tmp_path, "no photo.txt", "folder/a.jpg")
     paths = [str(tmp_path / "no photo.txt"), str(tmp_path / "folder"), str(tmp_path / "folder")]
-    photos = list(client_photos.find(paths, None))
+    photos = list(find(paths, None))
     inside = PhotoFile(str(tmp_path / "folder" / "a.jpg"), 12)
     assert photos == [PhotoFile(paths[0], 12), inside, inside]
 
@@ -64,7 +65,7 @@ def test_links(tmp_path):
     photos, skipped = found(tmp_path)
     assert photos == ["again/a.jpg", "link.jpg", "loop.jpg", "top.jpg"]  # real is again
     assert skipped == ["broken"]
-    faults = [photo.fault for photo in client_photos.find([str(tmp_path)], skipped.append)]
+    faults = [photo.fault for photo in find([str(tmp_path)], skipped.append)]
     assert [bool(fault) for fault in faults] == [False, False, True, False]
     assert faults[2] == "cannot be read: Too many levels of symbolic links"
 
@@ -86,7 +87,7 @@ def test_folders_nested_deeper_than_calls(tmp_path):
             os.chdir("d")
         make(pathlib.Path(), "deep.jpg")
         os.chdir(tmp_path)
-        (photo,) = client_photos.find(["d"], None)
+        (photo,) = find(["d"], None)
         assert photo.path.count("d/") == 1500
     finally:
         os.chdir(here)
@@ -120,32 +121,32 @@ def test_what_cannot_be_read_is_named(open_folder):
     make(open_folder, "a.jpg", "b/b.jpg", "c.jpg")
     a, b, c = (open_folder / name for name in ("a.jpg", "b", "c.jpg"))
     with without_rights(b):
-        assert list(client_photos.find([str(open_folder)], None)) == [
+        assert list(find([str(open_folder)], None)) == [
             PhotoFile(str(a), 5),
             PhotoFile(str(b), 0, "cannot be read: Permission denied"),
             PhotoFile(str(c), 5),
         ]
     with without_rights(a), pytest.raises(ValueError, match=r"^cannot be read: Permission denied$"):
-        client_photos.read(PhotoFile(str(a), 5), 5)
+        read(PhotoFile(str(a), 5), 5)
 
 
 @pytest.mark.parametrize("name", ["none.jpg", "a.jpg/x", "zero\0byte", "x" * 300])
 def test_a_path_that_is_not_there(tmp_path, name):
     make(tmp_path, "a.jpg")
     with pytest.raises(UserError, match=r"cannot be read \(.*nothing was sent; check the path"):
-        client_photos.find([str(tmp_path / "a.jpg"), f"{tmp_path}/{name}"], None)
+        find([str(tmp_path / "a.jpg"), f"{tmp_path}/{name}"], None)
 
 
 def test_read(tmp_path):
     make(tmp_path, "a.jpg")
     photo = PhotoFile(str(tmp_path / "a.jpg"), 5)
-    assert client_photos.read(photo, 5) == b"a.jpg"
+    assert read(photo, 5) == b"a.jpg"
     for size in (5, 0):  # it has grown since it was found
         with pytest.raises(ValueError, match=r"more than the 4 bytes.*--request_mb"):
-            client_photos.read(PhotoFile(photo.path, size), 4)
+            read(PhotoFile(photo.path, size), 4)
     with pytest.raises(ValueError, match=r"^cannot be read: No such file"):
-        client_photos.read(PhotoFile(str(tmp_path / "gone.jpg"), 5), 5)
+        read(PhotoFile(str(tmp_path / "gone.jpg"), 5), 5)
     with pytest.raises(ValueError, match=r"^cannot be read: Is a directory"):
-        client_photos.read(PhotoFile(str(tmp_path), 5), 5)
+        read(PhotoFile(str(tmp_path), 5), 5)
     with pytest.raises(ValueError, match=r"^whatever$"):
-        client_photos.read(PhotoFile(photo.path, 5, "whatever"), 5)
+        read(PhotoFile(photo.path, 5, "whatever"), 5)

@@ -1,3 +1,5 @@
+"""TODO."""
+
 import contextlib
 import json
 import socket
@@ -8,18 +10,18 @@ import serving_answers
 from serving_answers import Reply, error, photo, predicted, raw_server, rest_server
 
 from data_prep.command_line import UserError
-from keras_alexnet.serving import client_address, client_rest
-from keras_alexnet.serving.client_answers import UNREADABLE, Answer
-from keras_alexnet.serving.client_calls import CallFailed, ModelSpec
-from keras_alexnet.serving.client_retries import Retries
+from keras_alexnet.serving.client import connection as client_rest
+from keras_alexnet.serving.client import rest_connection
+from keras_alexnet.serving.client.connection import UNREADABLE, Answer, CallFailed, ModelSpec
+from keras_alexnet.serving.client.rest_connection import Retries
 
 SPEC = ModelSpec("birds", None, "serving_default")
 
 
 @contextlib.contextmanager
 def connected(server, spec=SPEC, ca_file=None):
-    address = client_address.parse(server)
-    with contextlib.closing(client_rest.Connection(address, spec, ca_file)) as connection:
+    address = rest_connection.parse(server)
+    with contextlib.closing(rest_connection.Connection(address, spec, ca_file)) as connection:
         yield connection
 
 

@@ -1,7 +1,9 @@
+"""TODO."""
+
 import pytest
 
-from keras_alexnet.serving.client_calls import CallFailed
-from keras_alexnet.serving.client_retries import Retries
+from keras_alexnet.serving.client.connection import CallFailed
+from keras_alexnet.serving.client.rest_connection import Retries
 
 
 class Clock:

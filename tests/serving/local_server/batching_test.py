@@ -1,11 +1,13 @@
+"""TODO."""
+
 import threading
 import time
 
 import numpy as np
 import pytest
 
-from keras_alexnet.serving import batching
-from keras_alexnet.serving.errors import RequestError
+from keras_alexnet.serving.local_server import batching
+from keras_alexnet.serving.local_server.errors import RequestError
 
 
 class Doubler:

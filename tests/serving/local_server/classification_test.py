@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_alexnet.serving import batching, classification, json_examples, rest_json
-from keras_alexnet.serving.errors import RequestError
-from keras_alexnet.serving.loaded_model import LoadedModel
+from keras_alexnet.serving.local_server import batching, classification, json_examples, json_tensors
+from keras_alexnet.serving.local_server.errors import RequestError
+from keras_alexnet.serving.local_server.loaded_model import LoadedModel
 
 
 def serialized(body):
-    return json_examples.serialized_examples(rest_json.parse(body.encode()))
+    return json_examples.serialized_examples(json_tensors.parse(body.encode()))
 
 
 def features(**lists):

@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from data_prep import images
+from data_prep.photos import images
 from keras_alexnet import export
 
 PHOTOS = [stand_in.photo(300, 400, seed=seed) for seed in range(3)]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_alexnet.serving import rest_json
-from keras_alexnet.serving.errors import RequestError
+from keras_alexnet.serving.local_server import json_tensors
+from keras_alexnet.serving.local_server.errors import RequestError
 
 INT, FLOAT, DOUBLE = ({"x": dtype} for dtype in (tf.int32, tf.float32, tf.float64))
 TEXT, PIXELS = ({"x": dtype} for dtype in (tf.string, tf.uint8))
@@ -17,7 +17,7 @@ BOTH = {"ints": tf.int32, "texts": tf.string}
 
 
 def tensors(body, dtypes):
-    return rest_json.to_tensors(rest_json.parse(body.encode()), dtypes)
+    return json_tensors.to_tensors(json_tensors.parse(body.encode()), dtypes)
 
 
 def is_right(array, expected, dtype):
@@ -193,7 +193,7 @@ def test_forms_that_are_no_request(body, dtypes, message):
 def test_more_rows_than_a_batch_may_have_are_refused_unread():
     rows = ["not a number"] * 257
     with pytest.raises(RequestError, match="1 to 256 photos, received 257"):
-        rest_json.to_tensors({"instances": rows}, INT)
+        json_tensors.to_tensors({"instances": rows}, INT)
 
 
 @pytest.mark.parametrize(
@@ -212,23 +212,23 @@ def test_more_rows_than_a_batch_may_have_are_refused_unread():
 )
 def test_bodies_that_are_no_json_object(body, message):
     with pytest.raises(RequestError, match=message) as error:
-        rest_json.parse(body)
+        json_tensors.parse(body)
     assert error.value.code == "INVALID_ARGUMENT"
 
 
 def test_byte_order_mark():
-    assert rest_json.parse(b'\xef\xbb\xbf{"inputs": 1}') == {"inputs": 1}
+    assert json_tensors.parse(b'\xef\xbb\xbf{"inputs": 1}') == {"inputs": 1}
 
 
 def test_long_values_are_cut_in_errors():
     with pytest.raises(RequestError) as error:
-        rest_json.parse(json.dumps(["x" * 10_000]).encode())
+        json_tensors.parse(json.dumps(["x" * 10_000]).encode())
     assert len(error.value.message) < 200
 
 
 def body_of(outputs, as_rows):
     # Numbers as they are written: 0.2 is not 0.20000000298023224.
-    return json.loads(rest_json.from_tensors(outputs, as_rows=as_rows), parse_float=str)
+    return json.loads(json_tensors.from_tensors(outputs, as_rows=as_rows), parse_float=str)
 
 
 def test_answer_of_one_output():
@@ -261,7 +261,7 @@ def test_answer_of_several_outputs():
 
 def test_decimals_are_written_short():
     values = np.array([0.2, 1, 0.1 + 0.2, np.nan, np.inf, -np.inf], np.float32)
-    assert rest_json.from_tensors({"y": values}, as_rows=True) == (
+    assert json_tensors.from_tensors({"y": values}, as_rows=True) == (
         b'{"predictions": [0.2, 1.0, 0.3, NaN, Infinity, -Infinity]}'
     )
     doubles = np.array([0.2, 0.1 + 0.2])
@@ -270,7 +270,7 @@ def test_decimals_are_written_short():
 
 def test_every_float32_survives():
     values = np.random.default_rng(0).integers(0, 0x7F800000, 2000, np.uint32).view(np.float32)
-    body = json.loads(rest_json.from_tensors({"y": values}, as_rows=False))
+    body = json.loads(json_tensors.from_tensors({"y": values}, as_rows=False))
     np.testing.assert_array_equal(np.array(body["outputs"], np.float32), values)
 
 
@@ -288,7 +288,7 @@ def test_every_float32_survives():
 )
 def test_outputs_that_are_no_rows(outputs, message):
     with pytest.raises(RequestError, match=message) as error:
-        rest_json.from_tensors(outputs, as_rows=True)
+        json_tensors.from_tensors(outputs, as_rows=True)
     assert error.value.code == "INVALID_ARGUMENT"
 
 
@@ -300,6 +300,6 @@ def test_rows_of_an_empty_batch():
 def test_answer_of_classes():
     labels = np.array([[b"car", "b\u00fcs".encode()], [b"\xff", b""]], object)
     scores = np.array([[0.7, 0.2], [1, np.nan]], np.float32)
-    assert rest_json.from_classes(labels, scores) == (
+    assert json_tensors.from_classes(labels, scores) == (
         '{"results": [[["car", 0.7], ["b\u00fcs", 0.2]], [["\ufffd", 1.0], ["", NaN]]]}'.encode()
     )

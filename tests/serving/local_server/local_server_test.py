@@ -1,8 +1,9 @@
+"""TODO."""
+
 import concurrent.futures
 import contextlib
 import http.client
 import json
-import pathlib
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 import stand_in
 import tensorflow as tf
 from prometheus_client.parser import text_string_to_metric_families
+from repository import ROOT
 from served import b64, predict_request, serving
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -31,10 +33,10 @@ from tensorflow_serving.apis import (
 
 from data_prep.command_line import UserError
 from keras_alexnet import export
-from keras_alexnet.serving import local_server, rest_server
-from keras_alexnet.serving.errors import RequestError
+from keras_alexnet.serving.local_server import http_server
+from keras_alexnet.serving.local_server.errors import RequestError
+from keras_alexnet.serving.local_server.server import Settings, serve
 
-ROOT = pathlib.Path(__file__).parents[1]
 PHOTOS = [stand_in.photo(300, 400, seed=seed) for seed in range(3)]
 LIMIT = 2 << 20
 
@@ -78,7 +80,7 @@ def ask(server, path, body=None, method=None):
 
 def expected_scores(run, photos):
     """By Pillow and OpenCV, NumPy, and the network itself."""
-    from data_prep import images
+    from data_prep.photos import images
 
     stored = [images.resize_and_crop(stand_in.decoded(photo), 256) for photo in photos]
     return stand_in.scores(run, np.stack(stored))
@@ -543,7 +545,7 @@ def test_a_new_version_takes_over_and_no_request_is_dropped(run, tmp_path, capfd
 
 
 def test_a_header_that_comes_too_slowly(model_dir, monkeypatch):
-    monkeypatch.setattr(rest_server, "_IDLE_SECONDS", 1)
+    monkeypatch.setattr(http_server, "_IDLE_SECONDS", 1)
     with serving(model_dir, grpc_port=-1) as server:
         port = int(server["http"].rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
@@ -556,12 +558,12 @@ def test_a_header_that_comes_too_slowly(model_dir, monkeypatch):
 
 
 def test_bodies_of_all_requests_together(model_dir):
-    server = rest_server.Server(
+    server = http_server.Server(
         "127.0.0.1",
         0,
         activity=None,
         metrics=None,
-        limits=rest_server.Limits(all_bodies_bytes=100),
+        limits=http_server.Limits(all_bodies_bytes=100),
     )
     with server, server.body(60):
         with pytest.raises(RequestError, match="60 bytes of other") as error, server.body(41):
@@ -598,11 +600,11 @@ def test_ends_when_what_is_under_way_is_answered(model_dir):
 def test_models_that_cannot_be_served(tmp_path, model_dir):
     def fails(message, folder, **options):
         with pytest.raises(UserError, match=message):
-            local_server.serve(
+            serve(
                 model_dir=str(folder),
                 stop=threading.Event(),
                 ready=lambda *_: None,
-                settings=local_server.Settings(**options),
+                settings=Settings(**options),
             )
 
     fails("has none; run keras_alexnet.export", tmp_path / "none")
@@ -653,7 +655,7 @@ def test_command(model_dir, tmp_path):
     result = json.loads(stdout.splitlines()[-1])
     assert (result["model"], result["version"], result["requests"]) == ("birds", 7, 1)
     imported = stderr.splitlines()[-1]
-    assert "keras_alexnet.serving.rest_api" in imported
+    assert "keras_alexnet.serving.local_server.rest_api" in imported
     for module in ("model", "preprocessing", "layers", "serving.signatures"):
         assert f"'keras_alexnet.{module}'" not in imported
 

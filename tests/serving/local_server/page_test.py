@@ -1,3 +1,5 @@
+"""TODO."""
+
 import base64
 import dataclasses
 import hashlib
@@ -17,8 +19,10 @@ from PIL import Image, ImageCms
 from served import serving
 from tensorflow.core.protobuf import saved_model_pb2
 
-from data_prep import images, records
-from keras_alexnet.serving import page, signatures
+from data_prep import records
+from data_prep.photos import images
+from keras_alexnet.saved_model import signatures
+from keras_alexnet.serving.local_server import http_server
 
 NAME = """birds & "bees" <b>'é'"""
 LIMIT = 1 << 20
@@ -52,8 +56,8 @@ class Elements(HTMLParser):
 
 
 def test_policy_allows_the_inline_script_and_style_alone():
-    elements = Elements(page.content("birds").decode())
-    policy = page.HEADERS["Content-Security-Policy"]
+    elements = Elements(http_server.content("birds").decode())
+    policy = http_server.HEADERS["Content-Security-Policy"]
     for tag in ("script", "style"):
         (text,) = elements.texts(tag)
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
@@ -68,14 +72,14 @@ def test_policy_allows_the_inline_script_and_style_alone():
 
 @pytest.mark.parametrize("name", [NAME, "{{script}}", "</title><script>alert(1)</script>"])
 def test_model_name_is_text(name):
-    elements = Elements(page.content(name).decode())
+    elements = Elements(http_server.content(name).decode())
     assert elements.found[0][:2] == ["html", {"lang": "en", "data-model": name}]
     assert elements.texts("h1") == [name]
     assert len(elements.texts("script")) == 1
 
 
 def test_model_name_that_is_no_unicode():
-    assert "birds?" in page.content("birds\udcff").decode()
+    assert "birds?" in http_server.content("birds\udcff").decode()
 
 
 # ---- in a browser

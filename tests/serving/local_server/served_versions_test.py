@@ -1,3 +1,5 @@
+"""TODO."""
+
 import pathlib
 import threading
 import time
@@ -5,9 +7,9 @@ import types
 
 import pytest
 
-from keras_alexnet.serving import served_versions
-from keras_alexnet.serving.errors import RequestError
-from keras_alexnet.serving.served_versions import VersionStatus
+from keras_alexnet.serving.local_server import served_versions
+from keras_alexnet.serving.local_server.errors import RequestError
+from keras_alexnet.serving.local_server.served_versions import VersionStatus
 
 
 def load(path, number):

@@ -24,7 +24,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2
 
-from data_prep import images
+from data_prep.photos import images
 from keras_alexnet import export
 
 MUTATED = 10_000

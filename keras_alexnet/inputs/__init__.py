@@ -1,0 +1,1 @@
+"""Records to network input: reading order, views, preprocessing."""

@@ -1,0 +1,1 @@
+"""The network: profiles, layers, model and predictions."""

@@ -1,0 +1,1 @@
+"""The exported SavedModel: signatures, versions, verification, deployment files."""

@@ -1,0 +1,106 @@
+"""A client for TF Serving's API: classes of photos by REST or gRPC."""
+
+import contextlib
+from collections.abc import Callable, Generator, Sequence
+
+from data_prep.command_line import UserError
+from keras_alexnet.serving.client import batches, grpc_connection, rest_connection
+from keras_alexnet.serving.client.batches import BatchResult, Limits
+from keras_alexnet.serving.client.connection import Answer, CallFailed, Connection, ModelSpec
+from keras_alexnet.serving.client.photos import find
+from keras_alexnet.serving.client.rest_connection import Address, Retries
+
+
+def classify(
+    *,
+    server: str,
+    model: str = "alexnet",
+    photos: Sequence[bytes],
+    signature: str = "serving_default",
+    model_version: int | None = None,
+    deadline: float = 60.0,
+    retries: int = 4,
+    ca_file: str | None = None,
+) -> list[Answer]:
+    """Asks for the classes of some photos, in one request.
+
+    Proxies that the environment names are not used.
+
+    Args:
+        server: "http://HOST:PORT", or the same with https, grpc or grpcs.
+        model: its name on the server.
+        photos: contents of JPEG or PNG files.
+        signature: "serving_default", "ten_crop" or "classify".
+        model_version: a number; None for the server's choice.
+        deadline: seconds, all tries together.
+        retries: how often the request is sent again if the server cannot be reached, breaks off
+            the connection or is overloaded.
+        ca_file: PEM file of the authorities that are trusted; None for the system's.
+
+    Returns:
+        An answer a photo.
+
+    Raises:
+        UserError: the server cannot be reached in time, refuses, or does not answer as a model
+            exported by keras_alexnet.export does.
+    """
+    spec = ModelSpec(model, model_version, signature)
+    rule = Retries(limit=retries, deadline=deadline)
+    with contextlib.closing(_connect(rest_connection.parse(server), spec, ca_file)) as connection:
+        if not photos:
+            return []
+        request = connection.encode(photos)
+        try:
+            answers, _ = rule.run(lambda seconds: connection.ask(request, seconds))
+        except CallFailed as failure:
+            raise UserError(str(failure)) from failure
+    return answers
+
+
+def classify_files(
+    *,
+    server: str,
+    spec: ModelSpec,
+    paths: Sequence[str],
+    skip: Callable[[str], None],
+    limits: Limits,
+    retries: Retries,
+    ca_file: str | None = None,
+) -> Generator[BatchResult, None, None]:
+    """Asks for the classes of the photos in files and folders.
+
+    Args:
+        server: "http://HOST:PORT", or the same with https, grpc or grpcs.
+        spec: the model to ask.
+        paths: of files and folders.
+        skip: called with the path of each file in a folder that is not sent.
+        limits: how much at once.
+        retries: the rule for a request that failed.
+        ca_file: PEM file of the authorities that are trusted; None for the system's.
+
+    Returns:
+        An iterator over what became of each batch, in the order of the photos; to be closed.
+
+    Raises:
+        UserError: one of `paths` is not there, or the address is none; and from the iterator,
+            that it is of no use to go on (client_batches.ask_all).
+    """
+    address = rest_connection.parse(server)
+    files = find(paths, skip)
+    return batches.ask_all(files, lambda: _connect(address, spec, ca_file), retries, limits)
+
+
+def _connect(address: Address, spec: ModelSpec, ca_file: str | None) -> Connection:
+    if ca_file is not None and not address.is_tls:
+        raise UserError(
+            f"certificates are for https:// and grpcs://, received {address.text}; check --server, "
+            f"or leave --ca_file away"
+        )
+    try:
+        spec.name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the name of a model is text, received {spec.name!r}; check --model"
+        ) from error
+    protocol = grpc_connection if address.is_grpc else rest_connection
+    return protocol.Connection(address, spec, ca_file)

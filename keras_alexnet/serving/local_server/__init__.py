@@ -1,0 +1,1 @@
+"""A local server with TF Serving's REST and gRPC API."""

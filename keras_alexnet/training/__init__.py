@@ -1,0 +1,1 @@
+"""A training run: options, update rules, loop, checkpoints."""
