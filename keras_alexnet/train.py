@@ -18,6 +18,7 @@ from absl import flags
 from data_prep import command_line
 from data_prep.command_line import UserError
 from keras_alexnet import columns
+from keras_alexnet.network import choices
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.training import checkpoints, devices, stopping
 from keras_alexnet.training import flags as training_flags
@@ -69,7 +70,7 @@ def train(
         TryAgain: the process was asked to end, or another worker has ended.
     """
     started = time.perf_counter()
-    if options.strategy == devices.COLUMN_PARALLEL:
+    if options.strategy == choices.COLUMN_PARALLEL:
         columns.column_devices(profile)  # an error of the user's, before there is a workdir
     strategy = devices.make_strategy(options.strategy)
     devices.check_batch(options.batch_size, strategy)
@@ -79,7 +80,7 @@ def train(
         strategy=options.strategy,
         schedule=options.schedule,
     )
-    if run_options.stop_after_seconds is not None and options.strategy == devices.MULTI_WORKER:
+    if run_options.stop_after_seconds is not None and options.strategy == choices.MULTI_WORKER:
         raise UserError(
             "--stop_after_seconds goes by one process' clock, but --strategy=multi_worker has more "
             "than one, and all must end after the same epoch; leave it out, and send them SIGTERM"

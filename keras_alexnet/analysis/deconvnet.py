@@ -19,7 +19,6 @@ from data_prep.command_line import UserError
 from keras_alexnet.inputs import pipeline, preprocessing, views
 from keras_alexnet.network import layers
 from keras_alexnet.network.profile import Profile
-from keras_alexnet.training import addons
 from keras_alexnet.training import workdir as workdirs
 
 _SIDE = 3  # photos, of the square of those that excite a map most
@@ -202,9 +201,36 @@ def _back_through_pooling(
     _, switches = tf.nn.max_pool_with_argmax(
         its_input[:, : covered[0], : covered[1]], size, strides, "VALID"
     )
-    unpooled = addons.max_unpooling(signal, switches, size, strides)
+    unpooled = max_unpooling(signal, switches, size, strides)
     rest = [whole - part for whole, part in zip(its_input.shape[1:3], covered, strict=True)]
     return tf.pad(unpooled, [[0, 0], [0, rest[0]], [0, rest[1]], [0, 0]])
+
+
+def max_unpooling(
+    pooled: tf.Tensor, switches: tf.Tensor, pool_size: int, strides: int
+) -> tf.Tensor:
+    """Put values back at the places of the maxima that max pooling without padding took.
+
+    Where windows overlap, two of them may have had the same maximum: their values are summed there.
+
+    Args:
+        pooled: [N, h, w, C].
+        switches: int64 [N, h, w, C], of `tf.nn.max_pool_with_argmax` without batches in them, of
+            maps of no more than the side that the windows cover.
+        pool_size: side of the windows.
+        strides: distance between neighbouring windows.
+
+    Returns:
+        [N, H, W, C], H = (h - 1) * strides + pool_size and W likewise; zeros elsewhere.
+    """
+    count, height, width, channels = tf.unstack(tf.shape(pooled))
+    height, width = ((side - 1) * strides + pool_size for side in (height, width))
+    size = height * width * channels
+    places = tf.cast(switches, tf.int32) + size * tf.range(count)[:, None, None, None]
+    flat = tf.math.unsorted_segment_sum(
+        tf.reshape(pooled, [-1]), tf.reshape(places, [-1]), count * size
+    )
+    return tf.reshape(flat, [count, height, width, channels])
 
 
 _BACK: Mapping[type, _Back] = {

@@ -2,10 +2,8 @@
 
 from keras_alexnet.columns.placement import column_devices, place_columns
 from keras_alexnet.columns.weights import assign_weights, merge, named_values, read_weights, split
-from keras_alexnet.training.update_rules import UpdatesInPlace
 
 __all__ = [
-    "UpdatesInPlace",
     "assign_weights",
     "column_devices",
     "merge",

@@ -1,4 +1,4 @@
-"""What TensorFlow Addons has for a run: its optimizers by name, image operations, unpooling.
+"""What TensorFlow Addons has for a run: its optimizers by name, and image operations.
 
 The only module that imports tensorflow_addons, which no TensorFlow after 2.15 can: the default
 stack has, under the same names and with the same options, what Keras 3 has of the same.
@@ -8,7 +8,7 @@ What else TensorFlow Addons has for a run, this project has for both stacks, eac
 - MovingAverage and SWA: `update_rules.AveragedWeights`, also around their optimizers here. The same
   averages, but never the zeros that their SWA has before its first taking, nor the starting weights
   that their MovingAverage begins with unless start_step is 1: they are validated after each epoch.
-- TimeStopping: `time_limit.TimeLimit`.
+- TimeStopping: `stopping.TimeLimit`.
 - TQDMProgressBar: `progress.Progress`, which is tqdm too. Theirs takes the mean of what it is told
   at each step, where the loop tells means of the epoch so far, and not a number at the first step;
   it begins a resumed epoch at 0, and prints to stdout, which has the result alone.
@@ -24,6 +24,7 @@ import keras
 import tensorflow as tf
 
 from data_prep.command_line import UserError
+from keras_alexnet.network.choices import ADDONS_OPTIMIZERS
 from keras_alexnet.network.keras_compat import IS_KERAS_2, apply_gradients, around, build_optimizer
 from keras_alexnet.training.schedules import Rate
 from keras_alexnet.training.update_rules import (
@@ -39,21 +40,6 @@ if IS_KERAS_2:
         warnings.simplefilter("ignore", UserWarning)  # that its development has ended
         import tensorflow_addons as tfa
 
-# Those that update weights; MovingAverage and SWA average them, MultiOptimizer is none by itself.
-NAMES = (
-    "AdaBelief",
-    "AdamW",
-    "COCOB",
-    "ConditionalGradient",
-    "LAMB",
-    "LazyAdam",
-    "Lookahead",
-    "NovoGrad",
-    "ProximalAdagrad",
-    "RectifiedAdam",
-    "SGDW",
-    "Yogi",
-)
 _NEEDED = {"AdamW": ("weight_decay",), "Lookahead": ("inner",), "SGDW": ("weight_decay",)}
 _NO_OPTIONS = {
     *("self", "name", "learning_rate", "optimizer", "use_locking", "kwargs"),
@@ -192,7 +178,7 @@ def make_optimizer(
     """An optimizer of TensorFlow Addons, or what Keras has of the same.
 
     Args:
-        name: in `NAMES`.
+        name: in `choices.ADDONS_OPTIMIZERS`.
         rate: learning rate. COCOB only has it to tell; Lookahead gives it to the optimizer inside.
         options: by the names that TensorFlow Addons gives them. Of Lookahead one is "inner": the
             name of another optimizer, "SGD" for Keras' own, and its options, as
@@ -203,10 +189,10 @@ def make_optimizer(
         UserError: there is no such optimizer, none on this stack, or an option is not one of its
             own or has a value that it does not take.
     """
-    if name not in NAMES:
+    if name not in ADDONS_OPTIMIZERS:
         raise UserError(
-            f"an optimizer of TensorFlow Addons is one of {', '.join(NAMES)}, but {name} was asked "
-            "for; take one of these"
+            f"an optimizer of TensorFlow Addons is one of {', '.join(ADDONS_OPTIMIZERS)}, but "
+            f"{name} was asked for; take one of these"
         )
     if not IS_KERAS_2 and name not in _EQUALS:
         raise not_here(name, _EQUALS)
@@ -398,39 +384,3 @@ IMAGE_OPERATIONS: Mapping[str, Callable[..., tf.Tensor]] = (
     if IS_KERAS_2
     else {}
 )
-
-
-def max_unpooling(
-    pooled: tf.Tensor, switches: tf.Tensor, pool_size: int, strides: int
-) -> tf.Tensor:
-    """Values back at the places of the maxima that max pooling without padding took.
-
-    Where windows overlap, two of them may have had the same maximum: their values are summed there,
-    by TensorFlow Addons as by TensorFlow.
-
-    Args:
-        pooled: [N, h, w, C].
-        switches: int64 [N, h, w, C], of `tf.nn.max_pool_with_argmax` without batches in them, of
-            maps of no more than the side that the windows cover.
-        pool_size: side of the windows.
-        strides: how far one is from the next.
-
-    Returns:
-        [N, H, W, C], H = (h - 1) * strides + pool_size and W likewise; zeros elsewhere.
-    """
-    if IS_KERAS_2:
-        layer = tfa.layers.MaxUnpooling2D(pool_size, strides, padding="VALID", dtype=pooled.dtype)
-        return layer(pooled, switches)
-    return scattered(pooled, switches, pool_size, strides)
-
-
-def scattered(pooled: tf.Tensor, switches: tf.Tensor, pool_size: int, strides: int) -> tf.Tensor:
-    """`max_unpooling` by TensorFlow's own operations."""
-    count, height, width, channels = tf.unstack(tf.shape(pooled))
-    height, width = ((side - 1) * strides + pool_size for side in (height, width))
-    size = height * width * channels
-    places = tf.cast(switches, tf.int32) + size * tf.range(count)[:, None, None, None]
-    flat = tf.math.unsorted_segment_sum(
-        tf.reshape(pooled, [-1]), tf.reshape(places, [-1]), count * size
-    )
-    return tf.reshape(flat, [count, height, width, channels])

@@ -5,10 +5,10 @@ import keras
 from data_prep import records
 from keras_alexnet import columns
 from keras_alexnet.inputs import augmentations, preprocessing
-from keras_alexnet.network import keras_compat, predictions
+from keras_alexnet.network import choices, keras_compat, predictions
 from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profile import Profile
-from keras_alexnet.training import devices, optimizers, schedules, starting_weights
+from keras_alexnet.training import optimizers, schedules, starting_weights
 from keras_alexnet.training.options import TrainingOptions
 from keras_alexnet.training.steps import CrossEntropy
 
@@ -41,7 +41,7 @@ def build(
         classifier_activation=None,  # the loss from logits is exact where softmax saturates
         seed=options.seed,
     )
-    if options.strategy == devices.COLUMN_PARALLEL:
+    if options.strategy == choices.COLUMN_PARALLEL:
         network = columns.place_columns(network, columns.column_devices(profile))
     size = profile.input_size
     inputs = {

@@ -22,15 +22,13 @@ import tensorflow as tf
 
 from data_prep.command_line import TryAgain, UserError
 from keras_alexnet.inputs.record_order import Share
+from keras_alexnet.network.choices import COLUMN_PARALLEL, MULTI_WORKER
 
 PRECISIONS = {
     "float32": "float32",
     "bfloat16": "mixed_bfloat16",
     "float16": "mixed_float16",
 }
-MULTI_WORKER = "multi_worker"
-STRATEGIES = ("mirrored", "one_device", MULTI_WORKER)
-COLUMN_PARALLEL = "column_parallel"  # what --column_parallel makes of the strategy
 
 
 @functools.cache

@@ -7,10 +7,10 @@ needs: `DATA_DIR = flags.data_dir(FLAGS)` defines the flag and gives its holder.
 from absl import flags
 
 from keras_alexnet.inputs import augmentations
+from keras_alexnet.network import choices
 from keras_alexnet.network.ablations import ABLATIONS
 from keras_alexnet.network.profile import KERNEL_STARTS, LAYER_NAMES
 from keras_alexnet.network.profiles import PROFILES
-from keras_alexnet.training import devices, optimizers, schedules, update_rules
 
 
 def data_dir(values: flags.FlagValues) -> flags.FlagHolder[str]:
@@ -66,7 +66,7 @@ def define_training(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "optimizer",
         None,
-        optimizers.NAMES,
+        choices.OPTIMIZERS,
         "update rule. tfa:NAME: that of TensorFlow Addons, or where that is not installed what "
         f"Keras has of the same; {profile}",
         **define,
@@ -119,7 +119,7 @@ def define_training(values: flags.FlagValues) -> None:
         "moving_average",
         "none",
         ["none", "ema", "swa"],
-        f"ema: as --ema={update_rules.USUAL_MOMENTUM}; swa: the mean of the weights at some steps "
+        f"ema: as --ema={choices.USUAL_MOMENTUM}; swa: the mean of the weights at some steps "
         "(stochastic weight averaging), which is validated, evaluated and exported as --ema is",
         **define,
     )
@@ -127,7 +127,7 @@ def define_training(values: flags.FlagValues) -> None:
         "start_averaging",
         None,
         "of --moving_average=swa: the step, from 0, after which the weights are taken first; until "
-        f"then they are their own average; default: {update_rules.USUAL_SWA.start}",
+        f"then they are their own average; default: {choices.USUAL_SWA.start}",
         0,
         **define,
     )
@@ -135,7 +135,7 @@ def define_training(values: flags.FlagValues) -> None:
         "average_period",
         None,
         "of --moving_average=swa: the weights are taken each so many steps; default: "
-        f"{update_rules.USUAL_SWA.period}",
+        f"{choices.USUAL_SWA.period}",
         1,
         **define,
     )
@@ -143,7 +143,7 @@ def define_training(values: flags.FlagValues) -> None:
         "label_smoothing", 0.0, "share of a label that all classes get alike", 0.0, 0.99, **define
     )
     flags.DEFINE_enum(
-        "schedule", None, sorted(schedules.SCHEDULES), f"of the learning rate; {profile}", **define
+        "schedule", None, choices.SCHEDULES, f"of the learning rate; {profile}", **define
     )
     flags.DEFINE_integer(
         "patience", 5, "of --schedule=plateau: epochs without a better top-1", 1, **define
@@ -208,14 +208,14 @@ def define_training(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "precision",
         "auto",
-        ["auto", *devices.PRECISIONS],
+        ["auto", *choices.PRECISIONS],
         "auto: bfloat16 or float16 where the device is faster in it",
         **define,
     )
     flags.DEFINE_enum(
         "strategy",
         None,
-        devices.STRATEGIES,
+        choices.STRATEGIES,
         "mirrored: a replica on every GPU (or CPU device); multi_worker: the processes that the "
         "variable TF_CONFIG names; default: mirrored",
         **define,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import keras
 import tensorflow as tf
 
+from keras_alexnet.network.choices import ADDONS_PREFIX
 from keras_alexnet.network.keras_compat import UpdateRule, tf_variable
 from keras_alexnet.training import addons
 from keras_alexnet.training.schedules import Rate
@@ -178,17 +179,15 @@ OPTIMIZERS: Mapping[str, Callable[[Rate, UpdateRecipe], keras.optimizers.Optimiz
     "sgd": _sgd,
     "adam": _adam,
 }
-_ADDONS = "tfa:"
-NAMES = (*sorted(OPTIMIZERS), *(_ADDONS + name for name in addons.NAMES))
 
 
 def addons_name(optimizer: str) -> str | None:
     """What TensorFlow Addons calls an optimizer; None if it is not one of theirs.
 
     Args:
-        optimizer: in `NAMES`.
+        optimizer: in `choices.OPTIMIZERS`.
     """
-    return optimizer.removeprefix(_ADDONS) if optimizer.startswith(_ADDONS) else None
+    return optimizer.removeprefix(ADDONS_PREFIX) if optimizer.startswith(ADDONS_PREFIX) else None
 
 
 def make_optimizer(
@@ -197,7 +196,7 @@ def make_optimizer(
     """The optimizer of a run.
 
     Args:
-        optimizer: in `NAMES`.
+        optimizer: in `choices.OPTIMIZERS`.
         rate: learning rate.
         recipe: for those of `OPTIMIZERS`; of it those of TensorFlow Addons take the average alone.
         options: of those of TensorFlow Addons, by name.

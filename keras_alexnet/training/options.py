@@ -12,17 +12,17 @@ from absl import flags
 from data_prep.command_line import UserError
 from keras_alexnet.inputs import augmentations
 from keras_alexnet.network import ablations
+from keras_alexnet.network.choices import COLUMN_PARALLEL, SWA, USUAL_MOMENTUM, USUAL_SWA
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.training import addons, devices, optimizers, schedules
-from keras_alexnet.training.update_rules import SWA, USUAL_MOMENTUM, USUAL_SWA
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions:
     """How a profile is trained; the meanings are those of the flags of the same names.
 
-    `strategy` may also be `devices.COLUMN_PARALLEL`, which a flag of its own asks for. `swa` is
+    `strategy` may also be `choices.COLUMN_PARALLEL`, which a flag of its own asks for. `swa` is
     what --moving_average=swa asks for; --moving_average=ema asks for an `ema`.
     """
 
@@ -200,7 +200,7 @@ def from_flags(values: flags.FlagValues, optimizer: str) -> dict[str, object] | 
 
     Args:
         values: of a command that called `flags.define_training`.
-        optimizer: in `optimizers.NAMES`: the flag's or the profile's.
+        optimizer: in `choices.OPTIMIZERS`: the flag's or the profile's.
 
     Returns:
         None where it was not given.
@@ -250,7 +250,7 @@ def check(
     """Makes sure that a run can have its optimizer, before anything is made.
 
     Args:
-        optimizer: in `optimizers.NAMES`.
+        optimizer: in `choices.OPTIMIZERS`.
         options: of TensorFlow Addons' own.
         strategy: of the run.
         schedule: of the run.
@@ -263,7 +263,7 @@ def check(
     if name is None:
         return
     refused = {
-        "--column_parallel": strategy == devices.COLUMN_PARALLEL,
+        "--column_parallel": strategy == COLUMN_PARALLEL,
         f"--schedule={schedule}, in which {' '.join(schedules.SCHEDULES[schedule].of_layers)} has "
         "a rate of its own": bool(schedules.SCHEDULES[schedule].of_layers),
     }

@@ -16,7 +16,7 @@ import tensorflow as tf
 from data_prep import broken_records, records
 from keras_alexnet import columns
 from keras_alexnet.inputs import augmentations, pipeline, preprocessing, record_order
-from keras_alexnet.network import keras_compat
+from keras_alexnet.network import choices, keras_compat
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.training import (
     addons,
@@ -38,7 +38,7 @@ from keras_alexnet.training.loop import (
     first_features,
     read_state,
 )
-from keras_alexnet.training.options import RunOptions, TrainingOptions
+from keras_alexnet.training.options import RunOptions, TrainingOptions, flags_behind
 from keras_alexnet.training.run_writer import RunWriter
 from keras_alexnet.training.steps import TrainingSteps
 from keras_alexnet.training.stopping import TimeLimit
@@ -110,6 +110,7 @@ def open_run(
                 workdir,
                 description,
                 data_dir,
+                flags_behind=flags_behind,
                 allowed=run_options.allow_changed_flags,
                 flags_text=flags_text,
             )
@@ -375,7 +376,7 @@ class TrainingRun:
             f"devices: {replicas}, batch {options.batch_size} "
             f"({options.batch_size // replicas} each)"
         )
-        if options.strategy == devices.COLUMN_PARALLEL:
+        if options.strategy == choices.COLUMN_PARALLEL:
             places = f"devices: 2, a column each, batch {options.batch_size}"
         splits = {name: split.records for name, split in manifest.splits.items()}
         left_out = f" ({self.data.skipped} broken ones left out)" if self.data.skipped else ""

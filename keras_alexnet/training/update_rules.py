@@ -8,11 +8,11 @@ Optimizers whose state and arithmetic stay on the device of the variable that th
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
+from keras_alexnet.network.choices import SWA
 from keras_alexnet.network.keras_compat import UpdateRule, inner_optimizer, tf_variable
 
 
@@ -127,24 +127,7 @@ def _current(changes: LayerRate, step: tf.Variable) -> tf.Tensor:
     return multiplier
 
 
-class SWA(NamedTuple):
-    """Stochastic weight averaging: the mean of the weights at some steps (Izmailov et al., 2018).
-
-    Until the first of them there is nothing to average, and the average is the weights themselves.
-
-    Attributes:
-        start: the step, from 0, after which the weights are taken first.
-        period: steps from one taking to the next, at least 1.
-    """
-
-    start: int
-    period: int
-
-
 AverageRule = float | SWA
-# Those of TensorFlow Addons' MovingAverage and SWA.
-USUAL_MOMENTUM = 0.99
-USUAL_SWA = SWA(start=0, period=10)
 
 
 def kept_share(rule: AverageRule, step: tf.Variable) -> tf.Tensor:

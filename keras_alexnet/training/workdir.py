@@ -19,7 +19,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import keras
 import tensorflow as tf
@@ -29,7 +29,7 @@ from data_prep.command_line import UserError
 from keras_alexnet.network import variables
 from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profile import Profile
-from keras_alexnet.training import checkpoints, options
+from keras_alexnet.training import checkpoints
 
 RUN = "run.json"
 FLAGS_TEXT = "flags.txt"
@@ -64,6 +64,7 @@ def start(
     run: Mapping[str, object],
     data_dir: str,
     *,
+    flags_behind: Callable[[str], Collection[str]],
     allowed: Collection[str] = (),
     flags_text: str = "",
 ) -> None:
@@ -73,6 +74,7 @@ def start(
         workdir: local folder; made if absent.
         run: JSON-able; all that decides what the run computes. Its "version" may differ.
         data_dir: the data set whose statistics are kept with the run.
+        flags_behind: from a name in `run` to the flags that decide it, as `options.flags_behind`.
         allowed: flags that may differ from those that the run began with; it is then the new ones
             that the folder tells.
         flags_text: what flags.txt gets.
@@ -86,7 +88,7 @@ def start(
     if is_run(workdir):
         ours = read_run(workdir)
         differences = _differences(ours, asked)
-        _refuse_other(workdir, differences, allowed)
+        _refuse_other(workdir, differences, allowed, flags_behind)
         _tell_other_version(ours, asked)
         if not differences:
             return
@@ -120,19 +122,22 @@ def _make(workdir: str, data_dir: str) -> None:
 
 
 def _refuse_other(
-    workdir: str, differences: Mapping[str, tuple[object, object]], allowed: Collection[str]
+    workdir: str,
+    differences: Mapping[str, tuple[object, object]],
+    allowed: Collection[str],
+    flags_behind: Callable[[str], Collection[str]],
 ) -> None:
     refused = {
         name: values
         for name, values in differences.items()
-        if not options.flags_behind(name) & set(allowed)
+        if not set(flags_behind(name)) & set(allowed)
     }
     if refused:
         told = "; ".join(
             f"{name}: there {ours}, asked for {asked}"
             for name, (ours, asked) in sorted(refused.items())
         )
-        causes = sorted({sorted(options.flags_behind(name))[0] for name in refused})
+        causes = sorted({sorted(flags_behind(name))[0] for name in refused})
         raise UserError(
             f"{workdir} holds a run with other settings ({told}); go on with the same settings, "
             f"name another --workdir, or allow it with --allow_changed_flags={','.join(causes)}"

@@ -18,7 +18,7 @@ from keras_alexnet import deconvnet as deconvnet_command
 from keras_alexnet.analysis import deconvnet
 from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profiles import PROFILES
-from keras_alexnet.training import addons, workdir
+from keras_alexnet.training import workdir
 
 RANDOM = np.random.default_rng(0)
 _STRIDES = {"conv1": 4}
@@ -124,9 +124,8 @@ def test_what_excites_a_map_is_what_numpy_computes(name, layer, pool_size):
     np.testing.assert_allclose(patterns, expected, rtol=0, atol=1e-4 * scale)
 
 
-@pytest.mark.parametrize("unpool", [addons.max_unpooling, addons.scattered])
 @pytest.mark.parametrize("size", [2, 3])
-def test_unpooling_sums_where_overlapping_windows_had_the_same_maximum(unpool, size):
+def test_unpooling_sums_where_overlapping_windows_had_the_same_maximum(size):
     side = 2 * 5 + size
     before = RANDOM.permutation(2 * side * side * 4).reshape(2, side, side, 4)
     _, switches = tf.nn.max_pool_with_argmax(before.astype(np.float32), size, 2, "VALID")
@@ -134,7 +133,7 @@ def test_unpooling_sums_where_overlapping_windows_had_the_same_maximum(unpool, s
     expected = np.stack(
         [unpooled(*pair, size) for pair in zip(signal, before.astype(np.float64), strict=True)]
     )
-    result = unpool(tf.constant(signal), switches, size, 2)
+    result = deconvnet.max_unpooling(tf.constant(signal), switches, size, 2)
     np.testing.assert_allclose(result, expected, atol=1e-6)
     windows = signal[0].size
     hit = np.count_nonzero(result[0])

@@ -1,5 +1,3 @@
-"""TODO."""
-
 import errno
 import json
 import sys

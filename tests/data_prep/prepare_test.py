@@ -1,5 +1,3 @@
-"""TODO."""
-
 import fcntl
 import hashlib
 import io

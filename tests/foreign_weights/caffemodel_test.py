@@ -1,5 +1,3 @@
-"""TODO."""
-
 import cv2
 import foreign_files
 import numpy as np

@@ -1,5 +1,3 @@
-"""TODO."""
-
 import collections
 import os
 import re

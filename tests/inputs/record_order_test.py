@@ -1,5 +1,3 @@
-"""TODO."""
-
 import math
 
 import numpy as np

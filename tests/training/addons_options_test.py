@@ -1,5 +1,3 @@
-"""TODO."""
-
 import json
 
 import pytest
@@ -7,11 +5,12 @@ from absl import flags
 from repository import ROOT
 
 from data_prep.command_line import UserError
+from keras_alexnet.network import choices
+from keras_alexnet.network.choices import SWA
 from keras_alexnet.network.keras_compat import IS_KERAS_2
 from keras_alexnet.training import addons
 from keras_alexnet.training import options as addons_options
 from keras_alexnet.training.options import flags_behind
-from keras_alexnet.training.update_rules import SWA
 from tests.training.options_test import parse
 
 SGDW = "--optimizer=tfa:SGDW"
@@ -26,7 +25,7 @@ def test_the_options_are_those_of_the_flag():
 
 
 def test_every_name_may_be_asked_for_and_no_other():
-    for name in addons.NAMES:
+    for name in choices.ADDONS_OPTIMIZERS:
         assert parse(f"--optimizer=tfa:{name}")[1].optimizer == f"tfa:{name}"
     with pytest.raises(flags.IllegalFlagValueError, match="tfa:Yogi"):
         parse("--optimizer=tfa:yogi")

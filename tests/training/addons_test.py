@@ -1,5 +1,3 @@
-"""TODO."""
-
 import inspect
 
 import keras
@@ -8,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 from data_prep.command_line import UserError
-from keras_alexnet.network import keras_compat
+from keras_alexnet.network import choices, keras_compat
+from keras_alexnet.network.choices import SWA
 from keras_alexnet.network.keras_compat import IS_KERAS_2
 from keras_alexnet.training import addons, update_rules
-from keras_alexnet.training.update_rules import SWA
 
 WITH_ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="TensorFlow Addons is not on this stack")
 WITHOUT_ADDONS = pytest.mark.skipif(IS_KERAS_2, reason="TensorFlow Addons is on this stack")
@@ -100,7 +98,7 @@ OPTIONS = {
 
 
 @WITH_ADDONS
-@pytest.mark.parametrize("name", addons.NAMES)
+@pytest.mark.parametrize("name", choices.ADDONS_OPTIMIZERS)
 def test_every_optimizer_of_tensorflow_addons_makes_steps(name):
     seen = train(name, 0.1, OPTIONS.get(name, {}))
     assert np.isfinite(seen).all()
@@ -115,7 +113,9 @@ def test_the_names_are_all_that_update_weights():
         if inspect.isclass(kind) and issubclass(kind, keras.optimizers.legacy.Optimizer)
     }
     averages = {"AveragedOptimizerWrapper", "MovingAverage", "SWA"}
-    assert kinds - averages - {"KerasLegacyOptimizer", "MultiOptimizer"} == set(addons.NAMES)
+    assert kinds - averages - {"KerasLegacyOptimizer", "MultiOptimizer"} == set(
+        choices.ADDONS_OPTIMIZERS
+    )
 
 
 RULES = {"ema": 0.75, "swa": SWA(1, 2)}
@@ -149,7 +149,11 @@ def steps_and_averages(optimizer, averages):
 
 AVERAGED = [
     *REFERENCES,
-    *(pytest.param(name, marks=WITH_ADDONS) for name in addons.NAMES if name not in REFERENCES),
+    *(
+        pytest.param(name, marks=WITH_ADDONS)
+        for name in choices.ADDONS_OPTIMIZERS
+        if name not in REFERENCES
+    ),
 ]
 
 

@@ -1,5 +1,3 @@
-"""TODO."""
-
 import keras
 import numpy as np
 import pytest

@@ -1,5 +1,3 @@
-"""TODO."""
-
 import pytest
 from absl import flags
 

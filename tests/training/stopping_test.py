@@ -1,5 +1,3 @@
-"""TODO."""
-
 import types
 
 import pytest

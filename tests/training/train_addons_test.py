@@ -15,10 +15,10 @@ from train_runs import PROFILE, assert_same_run, metrics_of, places_of, run
 
 from data_prep.command_line import UserError
 from keras_alexnet import evaluate
+from keras_alexnet.network.choices import SWA
 from keras_alexnet.network.keras_compat import IS_KERAS_2
 from keras_alexnet.training import checkpoints, workdir
 from keras_alexnet.training.options import RunOptions
-from keras_alexnet.training.update_rules import SWA
 
 EACH_STEP = RunOptions(checkpoint_seconds=0.0, keep=100)
 ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="TensorFlow Addons is not on this stack")

@@ -1,11 +1,13 @@
-"""TODO."""
+import functools
 
 import keras
 import pytest
 
 from data_prep.command_line import UserError
 from keras_alexnet.training import workdir
-from keras_alexnet.training import workdir as code_version
+from keras_alexnet.training.options import flags_behind
+
+start = functools.partial(workdir.start, flags_behind=flags_behind)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -16,24 +18,24 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_another_run_is_refused_and_the_difference_named(tmp_path, data_dir):
     folder = str(tmp_path / "run")
     run = {"profile": {"name": "paper"}, "options": {"seed": 1}}
-    workdir.start(folder, run, str(data_dir))
-    workdir.start(folder, run, str(data_dir))
+    start(folder, run, str(data_dir))
+    start(folder, run, str(data_dir))
     with pytest.raises(UserError, match=r"options.seed: there 1, asked for 2"):
-        workdir.start(folder, {**run, "options": {"seed": 2}}, str(data_dir))
+        start(folder, {**run, "options": {"seed": 2}}, str(data_dir))
 
 
 def test_a_start_that_was_killed_is_started_again(tmp_path, data_dir):
     folder = tmp_path / "run"
     (folder / "statistics").mkdir(parents=True)
     (folder / "run.json.4711.tmp").write_text("{")
-    workdir.start(str(folder), {"options": 1}, str(data_dir))
+    start(str(folder), {"options": 1}, str(data_dir))
     assert workdir.read_run(str(folder)) == {"options": 1}
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path, data_dir):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="holds other files"):
-        workdir.start(str(tmp_path), {}, str(data_dir))
+        start(str(tmp_path), {}, str(data_dir))
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
@@ -41,36 +43,34 @@ def test_what_a_flag_allows_may_differ_and_is_then_the_runs(tmp_path, data_dir):
     folder = str(tmp_path / "run")
     first = {"profile": {"dropout_rate": 0.5, "conv_filters": [8]}, "options": {"epochs": 1}}
     second = {"profile": {"dropout_rate": 0.1, "conv_filters": [8]}, "options": {"epochs": 2}}
-    workdir.start(folder, first, str(data_dir), flags_text="--epochs=1")
+    start(folder, first, str(data_dir), flags_text="--epochs=1")
     for allowed in ((), ("dropout",), ("epochs", "seed")):
         with pytest.raises(UserError, match=r"there .* asked for .*--allow_changed_flags="):
-            workdir.start(folder, second, str(data_dir), allowed=allowed)
+            start(folder, second, str(data_dir), allowed=allowed)
     assert (tmp_path / "run" / "flags.txt").read_text() == "--epochs=1"
-    workdir.start(
-        folder, second, str(data_dir), allowed=("dropout", "epochs"), flags_text="--epochs=2"
-    )
+    start(folder, second, str(data_dir), allowed=("dropout", "epochs"), flags_text="--epochs=2")
     assert workdir.read_run(folder) == second
     assert (tmp_path / "run" / "flags.txt").read_text() == "--epochs=2"
 
 
 def test_a_width_is_behind_what_it_makes_of_a_profile(tmp_path, data_dir):
     folder = str(tmp_path / "run")
-    workdir.start(folder, {"profile": {"conv_filters": [8]}}, str(data_dir))
+    start(folder, {"profile": {"conv_filters": [8]}}, str(data_dir))
     other = {"profile": {"conv_filters": [16]}}
     with pytest.raises(UserError, match=r"profile.conv_filters: there"):
-        workdir.start(folder, other, str(data_dir), allowed=("dropout",))
-    workdir.start(folder, other, str(data_dir), allowed=("width",))
+        start(folder, other, str(data_dir), allowed=("dropout",))
+    start(folder, other, str(data_dir), allowed=("width",))
 
 
 def test_other_code_goes_on_with_a_note(tmp_path, data_dir, capsys):
     folder = str(tmp_path / "run")
-    workdir.start(folder, {"options": 1, "version": {"keras": "1"}}, str(data_dir))
-    workdir.start(folder, {"options": 1, "version": {"keras": "2"}}, str(data_dir))
+    start(folder, {"options": 1, "version": {"keras": "1"}}, str(data_dir))
+    start(folder, {"options": 1, "version": {"keras": "2"}}, str(data_dir))
     assert "note: the run was begun with other code, {'keras': '1'}" in capsys.readouterr().err
 
 
 def test_the_codes_version_is_told():
-    version = code_version.code_version()
+    version = workdir.code_version()
     assert list(version) == ["keras_alexnet", "commit", "tensorflow", "keras", "python"]
     assert version["keras"] == keras.__version__
     assert version["commit"] is None or len(version["commit"].rstrip("+")) == 40

@@ -1,5 +1,3 @@
-"""TODO."""
-
 import importlib
 import runpy
 

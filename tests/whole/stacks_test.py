@@ -12,11 +12,11 @@ from repository import ROOT
 from train_runs import PROFILE, run
 
 from keras_alexnet import AlexNet, export
+from keras_alexnet.network.choices import SWA
 from keras_alexnet.network.keras_compat import IS_KERAS_2
 from keras_alexnet.network.profile import LAYER_NAMES
 from keras_alexnet.saved_model import fresh_process
 from keras_alexnet.training import checkpoints, starting_weights
-from keras_alexnet.training.update_rules import SWA
 
 OTHER = ROOT / (".venv" if IS_KERAS_2 else ".venv-addons") / "bin" / "python"
 

@@ -1,5 +1,3 @@
-"""TODO."""
-
 import resource
 import tracemalloc
 

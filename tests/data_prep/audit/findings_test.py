@@ -1,5 +1,3 @@
-"""TODO."""
-
 import copy
 
 import pytest

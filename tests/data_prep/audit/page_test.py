@@ -1,5 +1,3 @@
-"""TODO."""
-
 import base64
 import hashlib
 import io

@@ -1,5 +1,3 @@
-"""TODO."""
-
 import io
 import resource
 import threading

@@ -1,5 +1,3 @@
-"""TODO."""
-
 import gzip
 import io
 import tarfile

@@ -1,5 +1,3 @@
-"""TODO."""
-
 import gzip
 import importlib.util
 import pathlib

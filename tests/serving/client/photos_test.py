@@ -1,5 +1,3 @@
-"""TODO."""
-
 import contextlib
 import os
 import pathlib

@@ -1,5 +1,3 @@
-"""TODO."""
-
 import pytest
 
 from keras_alexnet.serving.client.connection import CallFailed

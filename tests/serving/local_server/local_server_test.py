@@ -1,5 +1,3 @@
-"""TODO."""
-
 import concurrent.futures
 import contextlib
 import http.client

@@ -1,5 +1,3 @@
-"""TODO."""
-
 import pathlib
 import threading
 import time
