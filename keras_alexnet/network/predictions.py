@@ -1,15 +1,17 @@
-"""From scores to class names, as `keras.applications` does it.
-
-Metrics of training that Keras lacks.
-"""
+"""From scores to class names, as `keras.applications` does it, and to ranks of the right class."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from data_prep.records import ClassName
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# A rank larger than any k: never counted as a hit, even when there are fewer classes than k.
+NOT_A_NUMBER = 2**31 - 1
 
 
 def decode_predictions(
@@ -44,30 +46,7 @@ def decode_predictions(
     ]
 
 
-NOT_A_NUMBER = tf.int32.max  # a rank that is right for no k, be there fewer classes than k
-
-
-class ImageCount(keras.metrics.Metric):
-    """How many images were counted: the sum of their weights, padding having weight 0."""
-
-    def __init__(self, name: str = "images", **kwargs) -> None:
-        super().__init__(name=name, **kwargs)
-        self._count = self.add_weight(name="count", initializer="zeros")
-
-    def update_state(
-        self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
-    ) -> None:
-        """Adds the weights of a batch, or its size where it has none."""
-        del y_pred
-        weights = tf.ones(tf.shape(y_true)[:1]) if sample_weight is None else sample_weight
-        self._count.assign_add(tf.reduce_sum(tf.cast(weights, self._count.dtype)))
-
-    def result(self) -> tf.Tensor:
-        """The count so far."""
-        return tf.convert_to_tensor(self._count)
-
-
-def label_ranks(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def label_ranks(logits: "tf.Tensor", labels: "tf.Tensor") -> "tf.Tensor":
     """How many classes come before the right one: below k, the photo is right among the first k.
 
     A class comes before another if its score is higher, or the same and its label lower: the order
@@ -82,6 +61,8 @@ def label_ranks(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         int32 [N], from 0 to C - 1; `NOT_A_NUMBER` where the right class has NaN. The NaN of another
         class comes after all numbers.
     """
+    import tensorflow as tf  # here: `decode_predictions` is for NumPy, and loads in no time
+
     classes = tf.shape(logits)[1]
     labels = tf.cast(labels, tf.int32)[:, None]
     right = tf.gather(logits, labels, batch_dims=1)  # [N, 1]

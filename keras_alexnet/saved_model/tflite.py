@@ -381,7 +381,7 @@ def _saved_model_answerer(folder: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _best(scores: np.ndarray) -> np.ndarray:
-    """The best classes of each photo, the best first, in the order of `metrics.label_ranks`.
+    """The best classes of each photo, the best first, in the order of `predictions.label_ranks`.
 
     Args:
         scores: [N, classes].

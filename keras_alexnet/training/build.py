@@ -1,16 +1,37 @@
 """The model that is trained: from uint8 crops to logits, compiled with the recipe."""
 
 import keras
+import tensorflow as tf
 
 from data_prep import records
 from keras_alexnet import columns
 from keras_alexnet.inputs import augmentations, preprocessing
-from keras_alexnet.network import choices, keras_compat, predictions
+from keras_alexnet.network import choices, keras_compat
 from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.training import optimizers, schedules, starting_weights
 from keras_alexnet.training.options import TrainingOptions
 from keras_alexnet.training.steps import CrossEntropy
+
+
+class ImageCount(keras.metrics.Metric):
+    """How many images were counted: the sum of their weights, padding having weight 0."""
+
+    def __init__(self, name: str = "images", **kwargs) -> None:
+        super().__init__(name=name, **kwargs)
+        self._count = self.add_weight(name="count", initializer="zeros")
+
+    def update_state(
+        self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
+    ) -> None:
+        """Adds the weights of a batch, or its size where it has none."""
+        del y_pred
+        weights = tf.ones(tf.shape(y_true)[:1]) if sample_weight is None else sample_weight
+        self._count.assign_add(tf.reduce_sum(tf.cast(weights, self._count.dtype)))
+
+    def result(self) -> tf.Tensor:
+        """The count so far."""
+        return tf.convert_to_tensor(self._count)
 
 
 def build(
@@ -64,7 +85,7 @@ def build(
             keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
             keras.metrics.SparseCategoricalAccuracy(name="top1"),
             keras.metrics.SparseTopKCategoricalAccuracy(k=5, name="top5"),
-            predictions.ImageCount(name="images"),
+            ImageCount(name="images"),
         ],
     )
     # Its variables exist before a checkpoint is read. (float16 has a loss scale around it.)

@@ -136,7 +136,7 @@ with Catalog(0) as catalog:
 
 
 def test_a_full_disk_is_one_line():
-    folders = [str(pathlib.Path(__file__).parent), str(ROOT)]
+    folders = [str(pathlib.Path(__file__).parent), str(ROOT / "tests" / "support"), str(ROOT)]
     result = subprocess.run(
         [sys.executable, "-c", FULL_DISK],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(folders)},
