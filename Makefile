@@ -69,6 +69,7 @@ test-addons: $(STAMP_ADDONS)
 lint: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache
 
 format: $(STAMP)
 	$(RUN) -m ruff format .

@@ -71,6 +71,7 @@ setuptools.setup(
         "torch": ["torch"],  # reads PyTorch's checkpoints; benchmarks run its port
         "dev": [
             _DASK,
+            "import-linter",  # the rules between folders in pyproject.toml
             "psutil",
             "pytest",
             "pytest-xdist",
