@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import tarfile
@@ -12,30 +11,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
+from repository import ROOT
 
 from data_prep import records, verify
-from keras_alexnet import (
-    AlexNet,
-    checkpoints,
-    evaluate,
-    input_pipeline,
-    optimizers,
-    train,
-    training_options,
-    workdir,
-)
-from keras_alexnet import flags as training_flags
-from keras_alexnet.profiles import PROFILES
-from keras_alexnet.serving import (
-    batching,
-    comparison_photos,
-    fresh_process,
-    loaded_model,
-    verification,
-)
+from keras_alexnet import AlexNet, evaluate, train
+from keras_alexnet.inputs import pipeline
+from keras_alexnet.network.profiles import PROFILES
+from keras_alexnet.saved_model import agreement, fresh_process, verification
+from keras_alexnet.serving.local_server import batching, loaded_model
+from keras_alexnet.training import checkpoints, optimizers, options, workdir
+from keras_alexnet.training import flags as training_flags
 
-ROOT = pathlib.Path(__file__).parents[1]
-MADE = pathlib.Path(__file__).parent / "made_at_e3892f8"
+MADE = ROOT / "tests" / "made_at_e3892f8"
 EXPECTED = json.loads((MADE / "expected.json").read_text())
 MODELS = PROFILES["caffe"].scaled(0.015625)
 # For other processors, which round differently. On one machine both stacks gave the same bits.
@@ -83,7 +70,7 @@ def arrays():
 
 @pytest.fixture(scope="module")
 def photos(data):
-    return comparison_photos.stored_photos(data, records.read_manifest(data), count=2)
+    return agreement.stored_photos(data, records.read_manifest(data), count=2)
 
 
 def test_a_data_set_is_verified(data, monkeypatch):
@@ -96,14 +83,12 @@ def test_a_data_set_is_verified(data, monkeypatch):
 
 def test_the_same_photos_come_in_the_same_order(data):
     manifest = records.read_manifest(data)
-    dataset = input_pipeline.train_dataset(
+    dataset = pipeline.train_dataset(
         data, manifest, profile=PROFILES["paper"], batch_size=8, seed=3
     )
     features, labels = next(iter(dataset))
     assert features["image"].shape == (8, 224, 224, 3)
-    images, validation_labels, _ = next(
-        iter(input_pipeline.eval_dataset(data, manifest, batch_size=12))
-    )
+    images, validation_labels, _ = next(iter(pipeline.eval_dataset(data, manifest, batch_size=12)))
     assert images.shape == (12, 256, 256, 3)
     expected = EXPECTED["data"]
     assert labels.numpy().tolist() == expected["train"]["labels"]
@@ -120,7 +105,7 @@ def cross_entropy(run, data_dir):
     predict = evaluate.make_predict(run, 1)
     losses = []
     manifest = records.read_manifest(data_dir)
-    for images, labels, _ in input_pipeline.eval_dataset(data_dir, manifest, batch_size=4):
+    for images, labels, _ in pipeline.eval_dataset(data_dir, manifest, batch_size=4):
         losses.extend(-np.log(predict(images).numpy()[np.arange(len(labels)), labels]))
     return np.mean(losses)
 
@@ -206,14 +191,14 @@ def test_a_killed_run_of_two_columns_is_resumed(tmp_path, data, arrays, capsys):
     ):
         define(values)
     values(["train", *flags_to_resume(run, data)])
-    profile = training_options.profile_from_flags(values)
+    profile = options.profile_from_flags(values)
     # In this process, which has the two devices: see conftest.py.
     train.train(
         data_dir=data,
         workdir=str(run),
         profile=profile,
-        options=training_options.options_from_flags(values, profile),
-        run_options=training_options.run_options_from_flags(values),
+        options=options.options_from_flags(values, profile),
+        run_options=options.run_options_from_flags(values),
     )
     assert "epochs 2 (from step 3) to 2" in capsys.readouterr().err
     assert_same_end("columns", run, before, arrays)
