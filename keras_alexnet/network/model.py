@@ -48,7 +48,8 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
 
     The arguments are those of the functions of `keras.applications`, and `profile`, which comes
     first. The two columns of figure 2 are groups of convolutions: 60,965,224 parameters with 1000
-    classes. Follows the global dtype policy; scores and logits are float32 under each.
+    classes. Follows the global dtype policy; scores and logits are float32 under each
+    but float64.
 
     Args:
         profile: which system's AlexNet: a name in `PROFILES`, or a `Profile`.
@@ -140,10 +141,11 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
         x = hidden(x, 6)  # [B, 4096]
         x = hidden(x, 7)  # [B, 4096]
         # In float32 under mixed precision too: logits of 8 bits would be too coarse for a loss.
-        x = dense(x, 8, classes, dtype="float32")  # [B, classes]
+        dtype = "float64" if keras.mixed_precision.global_policy().name == "float64" else "float32"
+        x = dense(x, 8, classes, dtype=dtype)  # [B, classes]
         if classifier_activation is not None:
             x = keras.layers.Activation(
-                classifier_activation, dtype="float32", name=classifier_activation
+                classifier_activation, dtype=dtype, name=classifier_activation
             )(x)
     elif pooling is not None:
         x = _POOLINGS[pooling](name=f"{pooling}_pool")(x)  # [B, 256]

@@ -28,7 +28,7 @@ _WeightedSums = Callable[[tf.Tensor, float], tf.Tensor]
 class _DivisiveNormalization(keras.layers.Layer):
     """y = x / s ^ beta, with s = k + the weighted sum of x^2 over the neighbours of a unit.
 
-    Computes in float32 under every dtype policy.
+    Computes in float32 under every dtype policy but float64, which it keeps.
 
     Raises:
         ValueError: an argument is out of its range, or the number of channels is unknown.
@@ -64,14 +64,15 @@ class _DivisiveNormalization(keras.layers.Layer):
     def call(self, inputs):
         """The normalized inputs, in their own dtype."""
         # A sum of squares outgrows float16, and loses neighbours 256 times smaller in bfloat16.
-        return tf.cast(self._normalize(tf.cast(inputs, tf.float32)), inputs.dtype)
+        dtype = tf.float64 if inputs.dtype == tf.float64 else tf.float32
+        return tf.cast(self._normalize(tf.cast(inputs, dtype)), inputs.dtype)
 
     def _weighted_sums(self) -> _WeightedSums:
         """A function that sums over the neighbours of each unit; it must not hold the layer."""
         raise NotImplementedError
 
     def _normalize(self, x: tf.Tensor) -> tf.Tensor:
-        """The formula of the class, on float32."""
+        """The formula of the class, on float32 or float64."""
         return _divided(x, self.k, self.beta, self._weighted_sums())
 
     def get_config(self):
@@ -96,8 +97,8 @@ class LocalResponseNormalization(_DivisiveNormalization):
     the authors' program a GPU knows its own maps only (`columns=2`).
     `tf.nn.local_response_normalization` has a = alpha and no columns, and is slower: here the sum
     is one convolution, and the gradient is written by hand. Computes in float32 under every dtype
-    policy; on a GPU whose float32 convolutions are TensorFloat-32, as TensorFlow has them by
-    default, the sums have that precision.
+    policy but float64; on a GPU whose float32 convolutions are TensorFloat-32, as TensorFlow has
+    them by default, the sums have that precision.
 
     Input and output shape: [..., channels].
 
@@ -153,7 +154,7 @@ class LocalResponseNormalization(_DivisiveNormalization):
         channels. So it is a convolution along the blocks, whose padding is the end of the column.
 
         Returns:
-            [1, width, block, block] float32: width 3 and blocks of `_BLOCK` channels, or width 1
+            [1, width, block, block] float64: width 3 and blocks of `_BLOCK` channels, or width 1
             and one block of all channels.
         """
         radius = self.size // 2
@@ -162,7 +163,7 @@ class LocalResponseNormalization(_DivisiveNormalization):
         outputs = np.arange(block)
         inputs = np.add.outer(np.multiply(block, positions), outputs)[:, :, None]
         weight = self.alpha / self.size if self.alpha_divided_by_size else self.alpha
-        return (weight * (np.abs(inputs - outputs) <= radius)).astype(np.float32)[None]
+        return (weight * (np.abs(inputs - outputs) <= radius))[None]
 
     def call(self, inputs):
         """The normalized inputs, in their own dtype."""
@@ -175,7 +176,10 @@ class LocalResponseNormalization(_DivisiveNormalization):
     def _weighted_sums(self) -> _WeightedSums:
         kernel = self._kernel
         return lambda x, scale: tf.nn.conv2d(
-            x, tf.constant(scale * kernel), strides=1, padding="SAME"
+            x,
+            tf.constant(scale * kernel.astype(x.dtype.as_numpy_dtype)),
+            strides=1,
+            padding="SAME",
         )
 
     def get_config(self):
@@ -197,7 +201,7 @@ class SameMapNormalization(_DivisiveNormalization):
     unit. Pixels outside the map count as zeros, and the weight is alpha / size^2 there too. This
     is the layer type "rnorm" of the authors' program; its network 145 has one after the second
     response normalization ("cnorm2"), with the default arguments. The paper does not mention it.
-    Computes in float32 under every dtype policy, with a gradient written by hand.
+    Computes in float32 under every dtype policy but float64, with a gradient written by hand.
 
     Input and output shape: [batch, height, width, channels].
 
@@ -225,7 +229,7 @@ class SameMapNormalization(_DivisiveNormalization):
             # Of the ways to sum over a window this is the fastest on a CPU: average pooling needs
             # two more passes (it leaves out the pixels beyond the edge, but also does not count
             # them), separate sums of rows and columns, shifted slices and band matrices are slower.
-            value = tf.constant(scale * weight, tf.float32)
+            value = tf.constant(scale * weight, x.dtype)
             window = tf.fill([size, size, x.shape[-1], 1], value)
             return tf.nn.depthwise_conv2d(x, window, strides=[1, 1, 1, 1], padding="SAME")
 
@@ -240,7 +244,7 @@ def _divided(x: tf.Tensor, k: float, beta: float, weighted_sums: _WeightedSums) 
         with tf.name_scope(SCOPE):
             # A bias instead of a plain sum lets TensorFlow add k inside the kernel that sums.
             sums = tf.nn.bias_add(
-                weighted_sums(x * x, 1.0), tf.fill([x.shape[-1]], tf.constant(k, tf.float32))
+                weighted_sums(x * x, 1.0), tf.fill([x.shape[-1]], tf.constant(k, x.dtype))
             )
             power = _negative_power(sums, beta)
             y = x * power

@@ -1,5 +1,5 @@
 """Tests of this folder need TensorFlow."""
 
-from tensorflow_process import float32_again, memory_is_given_back
+from tensorflow_process import float32_again, float64, memory_is_given_back
 
-__all__ = ["float32_again", "memory_is_given_back"]
+__all__ = ["float32_again", "float64", "memory_is_given_back"]

@@ -345,8 +345,10 @@ def test_a_run_that_goes_on_from_its_first_step_ends_as_the_one_that_was_not_sto
 
 def test_one_and_two_replicas_see_the_same_photos(data_dir, tmp_path):
     profile = dataclasses.replace(PROFILE, dropout_rate=0.0)
+    # Losses of other photos differ at any rate; of the same ones, for rounding is not learned from.
+    changes = {"epochs": 1, "augment": AUGMENT, "learning_rate": 1e-4}
     for strategy in ("mirrored", "one_device"):
-        run(data_dir, tmp_path / strategy, profile, strategy=strategy, epochs=1, augment=AUGMENT)
+        run(data_dir, tmp_path / strategy, profile, strategy=strategy, **changes)
     two, one = (metrics_of(tmp_path / strategy)[0] for strategy in ("mirrored", "one_device"))
     for name in ("loss", "cross_entropy", "val_cross_entropy"):
         assert two[name] == pytest.approx(one[name], rel=1e-3), name

@@ -29,6 +29,20 @@ def float32_again():
     keras.mixed_precision.set_global_policy("float32")
 
 
+@pytest.fixture
+def float64():
+    """Make networks, losses and optimizers compute in float64.
+
+    For a comparison of gradients whose sums are taken in another order. In float32, on some CPUs,
+    that decides the sign before a ReLU or the maximum of a pooling window, and the gradient then
+    takes another way.
+    """
+    keras.backend.set_floatx("float64")
+    keras.mixed_precision.set_global_policy("float64")
+    yield
+    keras.backend.set_floatx("float32")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def memory_is_given_back():
     """After each file: models are full of cycles, and two suites of them filled 24 GiB."""

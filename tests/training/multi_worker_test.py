@@ -9,10 +9,9 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 from repository import ROOT
-from train_runs import PROFILE, metrics_of, own_lines, places_of, run
+from train_runs import PROFILE, assert_moved_alike, metrics_of, own_lines, places_of, run, start_of
 
 from data_prep.command_line import UserError
 from keras_alexnet.training import checkpoints, devices
@@ -21,7 +20,7 @@ from keras_alexnet.training import checkpoints, devices
 _FLAGS = (
     *("--profile=paper", "--width=0.0625", "--kernel_init=he_normal", "--bias_init=0"),
     *(f"--pixel_scale={1 / 60}", "--dropout=0", "--batch_size=8", "--precision=float32"),
-    "--learning_rate=0.001",  # or rounding grows too fast, by the maxima of pools that change
+    "--learning_rate=0.001",  # that of `assert_moved_alike`
     *("--schedule=plateau", "--patience=1", "--seed=5", "--strategy=multi_worker"),
 )
 
@@ -84,13 +83,11 @@ def test_two_workers_train_as_one_process_with_twice_the_batch_and_go_on_after_a
     finished = ends(start_workers(data_dir, two, 3))
     assert [status for status, _ in finished] == [0, 0], finished
     weights = [checkpoints.read(str(folder)).weights for folder in (one, two)]
-    for name, value in weights[0].items():
-        scale = max(np.abs(value).max(), 1e-3)
-        np.testing.assert_allclose(weights[1][name], value, rtol=0, atol=1e-4 * scale, err_msg=name)
+    assert_moved_alike(start_of(profile), *weights)
     for first, second in zip(metrics_of(one), metrics_of(two), strict=True):
         assert first["val_images"] == second["val_images"] == 10
         for name in ("loss", "top1", "val_cross_entropy", "val_top1"):
-            assert second[name] == pytest.approx(first[name], rel=1e-3, abs=1e-6), name
+            assert second[name] == pytest.approx(first[name], rel=0.01, abs=1e-6), name
 
 
 @pytest.mark.parametrize(
