@@ -105,8 +105,13 @@ def _describe(flag_values: flags.FlagValues) -> str:
     return "\n".join(lines)
 
 
+def _program(path: str) -> str:
+    """Return the name that messages begin with: of a command that is a package, the package's."""
+    folder, name = os.path.split(path)
+    return f"{os.path.basename(folder)}.py" if name == "__main__.py" else name
+
+
 def _fail(message: str, status: int) -> NoReturn:
     one_line = " ".join(str(message).split())
-    program = os.path.basename(sys.argv[0])
-    print(f"{program}: {one_line}", file=sys.stderr, flush=True)
+    print(f"{_program(sys.argv[0])}: {one_line}", file=sys.stderr, flush=True)
     sys.exit(status)

@@ -302,11 +302,11 @@ def _loss_figures(
     losses: list[float],
     handful_losses: list[float],
     few: Batch,
-    class_entropy: float,
+    entropy: float,
     classes: int,
 ) -> dict[str, float]:
     """Losses in units of what a network has that knows only how frequent the classes are."""
-    unit = max(class_entropy, 1e-6)
+    unit = max(entropy, 1e-6)
     few_unit = max(class_entropy(few[1]), 1e-6)
     return {
         "not_finite": float(not math.isfinite(losses[-1])),

@@ -17,7 +17,6 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from keras_alexnet.saved_model import versions, warmup
-from keras_alexnet.saved_model import warmup as tf_serving_files
 from keras_alexnet.saved_model.deployment import batch_sizes, write
 from keras_alexnet.saved_model.warmup import MAX_BATCH
 
@@ -139,7 +138,7 @@ def test_batching_config(tmp_path):
 
 @pytest.mark.parametrize("largest", [1, 48, 64])
 def test_batch_sizes_end_with_the_largest(monkeypatch, largest):
-    monkeypatch.setattr(tf_serving_files, "MAX_BATCH", largest)
+    monkeypatch.setattr("keras_alexnet.saved_model.deployment.MAX_BATCH", largest)
     sizes = batch_sizes()
     assert sizes[0] == 1
     assert sizes[-1] == largest

@@ -298,7 +298,7 @@ def write_run(folder, run, data_dir):
         "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
         "options": {"precision": "float32"},
     }
-    workdir.start(str(folder), facts, str(data_dir))
+    workdir.start(str(folder), facts, str(data_dir), flags_behind=flags_behind)
     variables = named_variables(run.model)
     checkpoints.write(
         str(folder),

@@ -17,6 +17,8 @@ from keras_alexnet import quickstart
 @pytest.mark.parametrize("step", quickstart.STEPS, ids=lambda step: step.name)
 def test_every_step_is_a_command_that_has_these_flags(step):
     module = importlib.import_module(step.module)
+    if hasattr(module, "__path__"):  # a command that is a package
+        module = importlib.import_module(f"{step.module}.__main__")
     places = {"run": "RUN", "config": "x.flags", "server": "http://127.0.0.1:8501"}
     arguments = [argument.format(**places) for argument in step.arguments]
     own = [argument for argument in arguments if not argument.startswith("--flagfile")]

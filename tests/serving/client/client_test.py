@@ -114,7 +114,7 @@ def test_unreachable_server(scheme):
         client.classify(server=address, photos=PHOTOS, retries=1)
 
 
-CODE = "from keras_alexnet.serving import client; client.run()"
+CODE = "from keras_alexnet.serving.client import __main__ as client; client.run()"
 
 
 def start(*arguments, code=CODE, **options):
@@ -152,7 +152,7 @@ def test_command(run, servers, tmp_path, protocol):
     (tmp_path / "other.jpg").write_bytes(PHOTOS[1])
     code = (
         "import sys\n"
-        "from keras_alexnet.serving import client\n"
+        "from keras_alexnet.serving.client import __main__ as client\n"
         "try: client.run()\n"
         "finally: print({'tensorflow', 'keras', 'numpy'} & set(sys.modules), file=sys.stderr)\n"
     )

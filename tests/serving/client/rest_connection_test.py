@@ -8,7 +8,6 @@ import serving_answers
 from serving_answers import Reply, error, photo, predicted, raw_server, rest_server
 
 from data_prep.command_line import UserError
-from keras_alexnet.serving.client import connection as client_rest
 from keras_alexnet.serving.client import rest_connection
 from keras_alexnet.serving.client.connection import UNREADABLE, Answer, CallFailed, ModelSpec
 from keras_alexnet.serving.client.rest_connection import Retries
@@ -160,7 +159,7 @@ def test_an_answer_that_ends_with_the_connection():
 
 @pytest.mark.parametrize("header", [b"Content-Length: 99999999999\r\n", b""])
 def test_an_answer_that_is_too_large(header, monkeypatch):
-    monkeypatch.setattr(client_rest, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(rest_connection, "MAX_ANSWER_BYTES", 1000)
     raw = b"HTTP/1.1 200 OK\r\n" + header + b"\r\n" + b" " * 2000
     with (
         rest_server(lambda asked: Reply(raw=raw)) as server,

@@ -620,7 +620,7 @@ def test_command(model_dir, tmp_path):
     """The real process: what it prints, what it imports, and its end on SIGTERM."""
     code = (
         "import sys, threading\n"
-        "from keras_alexnet.serving import local_server\n"
+        "from keras_alexnet.serving.local_server import __main__ as local_server\n"
         "try: local_server.run()\n"
         "finally: print(sorted(m for m in sys.modules if m.startswith('keras')), file=sys.stderr)\n"
     )
