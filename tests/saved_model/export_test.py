@@ -20,6 +20,7 @@ from keras_alexnet.network.variables import named_variables
 from keras_alexnet.saved_model import agreement, signatures, versions, warmup
 from keras_alexnet.saved_model.versions import check
 from keras_alexnet.training import checkpoints, workdir
+from keras_alexnet.training.options import flags_behind
 
 PHOTOS = [stand_in.photo(seed=seed) for seed in range(5)]
 # As data sets with --crop=none and --storage=raw hold them: longer than wide, or no JPEG.
