@@ -27,6 +27,7 @@ def peak_bytes(tmp_path, photos):
     return running.peak_bytes
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="measures memory by /proc")
 def test_ten_times_the_photos_take_no_more_memory(tmp_path):
     few, many = (peak_bytes(tmp_path, photos) for photos in (10_000, 100_000))

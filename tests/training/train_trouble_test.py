@@ -44,7 +44,8 @@ def processes():
     multiprocessing.forkserver._forkserver._stop()
 
 
-def test_twenty_kills_and_the_same_run(data_dir, tmp_path, processes):
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.soak)])
+def test_kills_and_the_same_run(data_dir, tmp_path, processes, kills):
     changes = {"strategy": "one_device", "batch_size": 4, "epochs": 4}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = processes.Process(target=_train, args=(data_dir, whole, changes))
@@ -53,7 +54,7 @@ def test_twenty_kills_and_the_same_run(data_dir, tmp_path, processes):
     assert process.exitcode == 0
     seconds = random.Random(0)
     moments = []
-    for _ in range(20):
+    for _ in range(kills):
         process = processes.Process(target=_train, args=(data_dir, killed, changes))
         process.start()
         _wait_for_a_new_checkpoint(process, killed)
@@ -61,8 +62,10 @@ def test_twenty_kills_and_the_same_run(data_dir, tmp_path, processes):
         process.kill()
         process.join()
         moments.append((places_of(killed) or [None])[-1])
-    assert len(set(moments)) > 5, f"too few of the kills were inside of the run: {moments}"
-    assert any(place.step for place in moments), "no kill was inside of an epoch"
+    assert any(moments), "no kill was inside of the run"
+    if kills == 20:
+        assert len(set(moments)) > 5, f"too few of the kills were inside of the run: {moments}"
+        assert any(place.step for place in moments), "no kill was inside of an epoch"
     process = processes.Process(target=_train, args=(data_dir, killed, changes))
     process.start()
     process.join()

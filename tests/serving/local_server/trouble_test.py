@@ -27,7 +27,7 @@ from tensorflow_serving.apis import predict_pb2
 from data_prep.photos import images
 from keras_alexnet import export
 
-MUTATED = 10_000
+MUTATED = 10_000  # in `make soak`
 CLIENTS = 64
 SECONDS = 60  # of them all at once
 GOOD = [stand_in.photo(120 + seed, 160, seed=seed) for seed in range(8)]
@@ -51,7 +51,7 @@ def server(run, tmp_path_factory):
         yield server
     text = log.read_text()
     assert "Traceback" not in text
-    assert json.loads(text.splitlines()[-1])["requests"] > MUTATED / 50
+    assert json.loads(text.splitlines()[-1])["requests"] > 10
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def send_mutated(server, expected, count, seed):
     return valid
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def memory_before(server, expected):
     """Once it has met every kind of load: what a program has touched, it keeps for the next."""
     load(server, expected, 10)
@@ -190,10 +190,19 @@ def memory_before(server, expected):
     return memory(server)
 
 
+@pytest.mark.soak
+def test_many_mutated_photos(server, expected, memory_before):
+    check_mutated(server, expected, MUTATED)
+
+
 def test_mutated_photos(server, expected):
-    valid = send_mutated(server, expected, MUTATED, seed=2012)
-    print(f"of {MUTATED} mutated photos, {valid} were still photos")
-    assert MUTATED / 20 < valid < MUTATED * 19 / 20
+    check_mutated(server, expected, MUTATED // 20)
+
+
+def check_mutated(server, expected, count):
+    valid = send_mutated(server, expected, count, seed=2012)
+    print(f"of {count} mutated photos, {valid} were still photos")
+    assert count / 20 < valid < count * 19 / 20
 
 
 def test_mutated_photos_that_are_valid_are_what_pillow_sees(server, run):
@@ -389,6 +398,12 @@ def test_more_connections_than_there_may_be(server, expected):
             time.sleep(0.1)
 
 
+def test_many_clients(server, expected):
+    assert load(server, expected, 3) > CLIENTS
+    assert threads_settle(server)
+
+
+@pytest.mark.soak
 def test_many_clients_for_a_minute_and_no_leak(server, expected, memory_before):
     """After all the above, which must not have left anything behind either."""
     count = load(server, expected, SECONDS)
