@@ -1,6 +1,10 @@
 # make quickstart    the whole road on rendered photos, from tars to a served model
-# make test          every test
-# make test-addons   every test again on the second stack: TensorFlow 2.15, Keras 2.15, TensorFlow Addons
+# make check         lint and the fast tests; FOLDER=data_prep/photos: those of one folder of tests/
+# make test          lint and every test but those of make soak
+# make soak          the tests that take minutes: twenty kills, 10,000 mutations, 110,000 photos
+# make test-addons   the tests of what can differ on the second stack: TensorFlow 2.15 with Keras 2.15
+#                    and TensorFlow Addons; ALL=1: every test but those of make soak
+# make test-torch    the tests that compare with PyTorch (its environment takes 8 GB)
 # They make the project's own virtual environments first; a second run installs nothing.
 
 # The newest suitable Python on the PATH, unless PYTHON=... names one.
@@ -13,6 +17,7 @@ PYTHON_ADDONS ?= $(shell for name in python3.11 python3; do \
 	&& echo $$name && break; done)
 VENV := .venv
 VENV_ADDONS := .venv-addons
+VENV_TORCH := .venv-torch
 RUN := $(VENV)/bin/python
 RUN_ADDONS := $(VENV_ADDONS)/bin/python
 # Named by what it was made from: another lock file or setup.py is another stamp.
@@ -20,10 +25,16 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.lock setup.py | cksum | cut
 STAMP_ADDONS := $(VENV_ADDONS)/.installed-$(shell cat requirements-addons.lock setup.py | cksum | cut -d' ' -f1)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help environment environment-addons quickstart test test-addons lint format lock clean
+# What can differ between the stacks; the data job and the client are the same code under both.
+ADDONS_TESTS := network columns inputs/augmentations_test.py analysis training saved_model/export_test.py \
+	saved_model/signatures_test.py saved_model/tflite_test.py whole/stacks_test.py whole/earlier_versions_test.py
+TROUBLE := tests/serving/local_server/trouble_test.py
+
+.PHONY: help environment environment-addons environment-torch quickstart check test soak test-addons \
+	test-torch lint format lock clean
 
 help:
-	@sed -n '/^# make/s/^# //p' Makefile
+	@sed -n '/^# make/,/^$$/s/^# //p' Makefile
 
 environment: $(STAMP)
 
@@ -57,14 +68,34 @@ $(STAMP_ADDONS): requirements-addons.lock setup.py
 	$(call install,$(VENV_ADDONS),$(PYTHON_ADDONS),requirements-addons.lock)
 	touch $@
 
+# A Python that has PyTorch lends it; otherwise PyPI's, a download of 2.5 GB.
+environment-torch: requirements.lock setup.py
+	@test -x $(VENV_TORCH)/bin/python && $(VENV_TORCH)/bin/python -c 'import torch, keras_alexnet' 2>/dev/null || { \
+		rm -rf $(VENV_TORCH) && $(PYTHON) -m venv \
+			$$($(PYTHON) -c 'import torch' 2>/dev/null && echo --system-site-packages) $(VENV_TORCH) \
+		&& $(VENV_TORCH)/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock \
+		&& $(VENV_TORCH)/bin/python -m pip install --quiet torch \
+		&& $(VENV_TORCH)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .; }
+
 quickstart: $(STAMP)
 	$(RUN) -m keras_alexnet.quickstart
 
-test: $(STAMP) lint
+check: lint
+	$(RUN) -m pytest -m "not slow and not soak and not torch and not browser and not root and not gpu" tests/$(FOLDER)
+
+test: lint
 	$(RUN) -m pytest
 
+# The server's troubles in one run and in their order: nothing that they leave behind may leak.
+soak: $(STAMP)
+	$(RUN) -m pytest -m soak --ignore=$(TROUBLE)
+	$(RUN) -m pytest -m "" $(TROUBLE)
+
 test-addons: $(STAMP_ADDONS)
-	$(RUN_ADDONS) -m pytest
+	$(RUN_ADDONS) -m pytest $(if $(ALL),,$(addprefix tests/,$(ADDONS_TESTS)))
+
+test-torch: environment-torch
+	$(VENV_TORCH)/bin/python -m pytest -m torch
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
@@ -82,4 +113,4 @@ lock:
 		--custom-compile-command "make lock" setup.py --output-file requirements-addons.lock
 
 clean:
-	rm -rf $(VENV) $(VENV_ADDONS) *.egg-info build
+	rm -rf $(VENV) $(VENV_ADDONS) $(VENV_TORCH) *.egg-info build

@@ -1,9 +1,30 @@
 """Fixtures of all tests. TensorFlow is not loaded here: see support/tensorflow_process.py."""
 
+import collections
 import pathlib
 import subprocess
 
 import pytest
+
+# By the fixture that a test requests: the marker it gets.
+_MARKERS = {"torch": "torch", "torch_alexnet": "torch", "driver": "browser", "small_disk": "root"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they need, which their fixtures show."""
+    for item in items:
+        for fixture in _MARKERS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(_MARKERS[fixture])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print a line for each reason of skipped tests: how many, and what would make them run."""
+    reasons = collections.Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+    )
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"skipped {count}: {reason}")
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +67,7 @@ def small_disk(tmp_path: pathlib.Path):
         )
         if mounted.returncode:
             disk.rmdir()
-            pytest.skip("only root may mount a small file system")
+            pytest.skip("needs root, who may mount a small file system")
         return disk
 
     yield mount

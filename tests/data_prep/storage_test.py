@@ -214,7 +214,9 @@ def test_a_file_is_no_folder(tmp_path):
     assert storage.size(str(tmp_path / "file" / "below")) is None
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(
+    os.geteuid() == 0, reason="needs another user than root, who may read everything"
+)
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     put(str(tmp_path), "cat/1")
     (tmp_path / "cat").chmod(0)

@@ -78,7 +78,7 @@ def test_a_list_of_numbers_in_two_pieces_is_one(tmp_path):
 def test_opencv_gives_the_same_logits(tmp_path):
     """An implementation of Caffe's networks and files that is not ours."""
     if not hasattr(cv2.dnn, "readNetFromCaffe"):
-        pytest.skip("OpenCV 5 has no reader of Caffe's files; 4 has")
+        pytest.skip("needs OpenCV 4, which reads Caffe's files; 5 does not: make test-addons")
     for name, v1 in (("caffe", False), ("caffenet", True)):
         profile = PROFILES[name].scaled(0.125)
         weights = foreign_files.random_weights(profile, 10)

@@ -27,7 +27,7 @@ def test_without_pytorch_one_line_says_so(tmp_path, monkeypatch):
 
 @pytest.fixture
 def torch():
-    return pytest.importorskip("torch")
+    return pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
 
 
 def _state(torch, name: str = "owt", prefix: str = "", width: float = 0.01):

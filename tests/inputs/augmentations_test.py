@@ -31,8 +31,10 @@ PHOTOS = np.clip(SMOOTH + GRAIN, 0, 255).astype(np.uint8)
 DRAWS = np.array(
     [[0.0, 0.0, 0.0, 0.0], [0.1, 0.9, 0.3, 0.6], [0.49, 0.51, 0.8, 0.2], [0.99, 0.2, 0.7, 0.4]]
 )
-WITH_ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="TensorFlow Addons is not on this stack")
-WITHOUT_ADDONS = pytest.mark.skipif(IS_KERAS_2, reason="TensorFlow Addons is on this stack")
+WITH_ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="needs TensorFlow Addons: make test-addons")
+WITHOUT_ADDONS = pytest.mark.skipif(
+    IS_KERAS_2, reason="needs the default stack, without TensorFlow Addons: make test"
+)
 
 
 def either_way(draw, strength):

@@ -86,7 +86,7 @@ def torch_network(torch_alexnet, profile, weights, classes=CLASSES):
 @pytest.fixture
 def torch_alexnet():
     """The module of the references, where PyTorch is installed."""
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
     return importlib.import_module("benchmarks.torch_alexnet")
 
 

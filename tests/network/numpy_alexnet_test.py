@@ -18,7 +18,7 @@ TORCH_PROFILES = ("owt", "seed")
 @pytest.fixture
 def torch_alexnet():
     """The module of the references, where PyTorch is installed."""
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
     return importlib.import_module("benchmarks.torch_alexnet")
 
 

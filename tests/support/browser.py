@@ -29,7 +29,7 @@ def chromium(profile):
     binary = next(filter(None, map(shutil.which, _NAMES)), None)
     driver_binary = shutil.which("chromedriver")
     if not binary or not driver_binary:
-        pytest.skip("no Chromium with its chromedriver is installed")
+        pytest.skip("needs Chromium: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     for flag in (*_FLAGS, f"--user-data-dir={profile}"):

@@ -58,7 +58,7 @@ def tensorflow_model_server(model_dir: pathlib.Path, log: pathlib.Path) -> Itera
     """TF Serving itself; the test is skipped where it is not installed."""
     program = shutil.which("tensorflow_model_server")
     if program is None:
-        pytest.skip("tensorflow_model_server is not on the PATH")
+        pytest.skip("needs tensorflow_model_server on the PATH (TF Serving)")
     rest_port, grpc_port = _free_port(), _free_port()
     flags = [
         f"--model_name={model_dir.name}",

@@ -117,7 +117,7 @@ def test_averages_that_contradict_each_other(given, message):
         parse(*given)
 
 
-@pytest.mark.skipif(not IS_KERAS_2, reason="these are the defaults of TensorFlow Addons")
+@pytest.mark.skipif(not IS_KERAS_2, reason="needs TensorFlow Addons: make test-addons")
 def test_the_usual_averages_are_those_of_tensorflow_addons():
     inner = addons.tfa.optimizers.SGDW(weight_decay=0.1)
     swa = addons.tfa.optimizers.SWA(inner).get_config()

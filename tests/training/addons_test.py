@@ -11,8 +11,10 @@ from keras_alexnet.network.choices import SWA
 from keras_alexnet.network.keras_compat import IS_KERAS_2
 from keras_alexnet.training import addons, update_rules
 
-WITH_ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="TensorFlow Addons is not on this stack")
-WITHOUT_ADDONS = pytest.mark.skipif(IS_KERAS_2, reason="TensorFlow Addons is on this stack")
+WITH_ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="needs TensorFlow Addons: make test-addons")
+WITHOUT_ADDONS = pytest.mark.skipif(
+    IS_KERAS_2, reason="needs the default stack, without TensorFlow Addons: make test"
+)
 STEPS = 6
 MOMENTS = {"beta_1": 0.8, "beta_2": 0.9}
 

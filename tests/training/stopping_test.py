@@ -47,7 +47,7 @@ def stops(callback, clock, ends):
 
 OF_ADDONS = pytest.param(
     their_stops,
-    marks=pytest.mark.skipif(not IS_KERAS_2, reason="TensorFlow Addons is not on this stack"),
+    marks=pytest.mark.skipif(not IS_KERAS_2, reason="needs TensorFlow Addons: make test-addons"),
 )
 
 

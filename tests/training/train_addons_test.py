@@ -29,7 +29,7 @@ from keras_alexnet.training import checkpoints, workdir
 from keras_alexnet.training.options import RunOptions
 
 EACH_STEP = RunOptions(checkpoint_seconds=0.0, keep=100)
-ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="TensorFlow Addons is not on this stack")
+ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="needs TensorFlow Addons: make test-addons")
 SGDW = {
     "optimizer": "tfa:SGDW",
     "optimizer_options": {"weight_decay": 1e-5, "momentum": 0.9},
@@ -58,14 +58,19 @@ RUNS_OF_ADDONS = {
 ALL = [*RUNS.items(), *(pytest.param(*run, marks=ADDONS) for run in RUNS_OF_ADDONS.items())]
 
 
+# In the second epoch; in `make soak` also in the first one, and between the two.
+PLACES = [((1, 2),), pytest.param(((0, 3), (1, 0)), marks=pytest.mark.soak)]
+
+
+@pytest.mark.parametrize("kept", PLACES)
 @pytest.mark.parametrize(("name", "recipe"), ALL)
-def test_a_run_goes_on_bit_for_bit(data_dir, tmp_path, name, recipe):
+def test_a_run_goes_on_bit_for_bit(data_dir, tmp_path, name, recipe, kept):
     """As after a kill in the first epoch, between two, and in the second."""
     recipe = {"epochs": 2, "patience": 1, **recipe}
     whole = tmp_path / "whole"
     run(data_dir, whole, run_options=EACH_STEP, **recipe)
     places = places_of(whole)
-    for place in ((0, 3), (1, 0), (1, 2)):
+    for place in kept:
         again = tmp_path / "again"
         shutil.copytree(whole, again)
         for later in places[places.index(place) + 1 :]:
@@ -180,7 +185,9 @@ def test_a_run_of_other_options_refuses(data_dir, tmp_path):
         run(data_dir, tmp_path / "run", epochs=1, strategy="one_device", **other)
 
 
-@pytest.mark.skipif(IS_KERAS_2, reason="TensorFlow Addons is on this stack")
+@pytest.mark.skipif(
+    IS_KERAS_2, reason="needs the default stack, without TensorFlow Addons: make test"
+)
 def test_what_this_stack_has_not_is_told_before_there_is_a_folder(data_dir, tmp_path):
     with pytest.raises(UserError, match=r"NovoGrad needs TensorFlow Addons"):
         run(data_dir, tmp_path / "run", **NOVOGRAD)

@@ -218,7 +218,7 @@ def test_the_tfrecord_package_starts_anywhere_by_our_index(pytorch):
 def test_pytorch_reads_it_with_two_workers(pytorch):
     read, expected, _, _ = pytorch
     if read["torch_labels"] is None:
-        pytest.skip("PyTorch is not installed")
+        pytest.skip("needs PyTorch: make test-torch")
     assert sorted(read["torch_labels"]) == sorted(label for _, label in expected)
 
 

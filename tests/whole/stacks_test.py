@@ -21,7 +21,7 @@ from keras_alexnet.training import checkpoints, starting_weights
 OTHER = ROOT / (".venv" if IS_KERAS_2 else ".venv-addons") / "bin" / "python"
 
 pytestmark = pytest.mark.skipif(
-    not OTHER.exists(), reason=f"{OTHER} is not there: make test and make test-addons make both"
+    not OTHER.exists(), reason="needs both stacks: make environment environment-addons"
 )
 
 
