@@ -4,13 +4,11 @@ Both see nearly the same pixels. What differs is the resize, TensorFlow's instea
 its rounding; and that the record was compressed once more, as a JPEG of quality 95.
 """
 
-import tarfile
-
 import numpy as np
+import photo_sample
 import pytest
 import stand_in
 import tensorflow as tf
-from repository import IMAGENET_SAMPLE
 
 from data_prep import conversion_rule, records
 from data_prep.photos import images
@@ -18,24 +16,17 @@ from keras_alexnet import evaluate
 from keras_alexnet.inputs import stored_photos
 from keras_alexnet.saved_model import decoding, signatures
 
-pytestmark = pytest.mark.skipif(
-    not IMAGENET_SAMPLE.exists(), reason="the sample of real photos is not here"
-)
-
 CLASSES = 100
 
 
 @pytest.fixture(scope="module")
 def originals():
-    with tarfile.open(IMAGENET_SAMPLE) as tar:
-        files = [tar.extractfile(entry).read() for entry in tar if entry.isfile()]
-    assert len(files) == 300
-    return files
+    return [photo for _, photo in photo_sample.photo_files()]
 
 
 @pytest.fixture(scope="module")
 def stored(originals):
-    """By how they are stored: what evaluation reads, uint8 [300, 256, 256, 3]."""
+    """By how they are stored: what evaluation reads, uint8 [N, 256, 256, 3]."""
     return {
         storage: np.stack([as_records_hold_it(photo, storage=storage) for photo in originals])
         for storage in ("raw", "jpeg")
@@ -64,7 +55,7 @@ def served(run, tmp_path_factory):
 
 def served_logits(run, served, originals):
     """The output of fc8 in float64, from what the export says of fc7."""
-    batches = [originals[start : start + 50] for start in range(0, 300, 50)]
+    batches = [originals[start : start + 50] for start in range(0, len(originals), 50)]
     answers = [served["features"](image_bytes=tf.constant(batch)) for batch in batches]
     assert all(np.all(answer["valid"]) for answer in answers)
     features = np.concatenate([answer["features"] for answer in answers]).astype(np.float64)
@@ -76,7 +67,10 @@ def evaluated(run, stored):
     """The logarithm of evaluation's softmax: the logits, less a constant a photo."""
     predict = evaluate.make_predict(run, 1)
     return np.concatenate(
-        [np.log(predict(tf.constant(stored[start : start + 50]))) for start in range(0, 300, 50)]
+        [
+            np.log(predict(tf.constant(stored[start : start + 50])))
+            for start in range(0, len(stored), 50)
+        ]
     )
 
 

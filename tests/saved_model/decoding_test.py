@@ -1,16 +1,15 @@
 import io
 import struct
-import tarfile
 import zlib
 
 import cv2
 import numpy as np
+import photo_sample
 import pytest
 import stand_in
 import tensorflow as tf
 from bad_photos import BAD, GOOD, PNG
 from PIL import Image, ImageOps
-from repository import IMAGENET_SAMPLE
 
 from keras_alexnet.saved_model import decoding
 
@@ -63,10 +62,8 @@ def test_resizes_as_opencv_does(height, width):
     assert_stored(stand_in.encoded(stand_in.pixels(height, width), "PNG"))
 
 
-@pytest.mark.skipif(not IMAGENET_SAMPLE.exists(), reason="the sample of real photos is not here")
 def test_real_photos_differ_by_rounding_alone():
-    with tarfile.open(IMAGENET_SAMPLE) as tar:
-        data = [tar.extractfile(entry).read() for entry in tar if entry.isfile()][:100]
+    data = [photo for _, photo in photo_sample.photo_files()][:100]
     images, valid = stored_images(data)
     assert valid.numpy().all()
     differences = [
