@@ -126,10 +126,15 @@ def test_without_the_top_pool5_is_on_the_first_device(float64):
 
 
 def test_scores_are_those_of_one_device(float64):
-    network = AlexNet(LIVELY["krizhevsky2012"], CLASSES, seed=3)
+    # An fc8 of small weights, so that no score is 0 or 1, which the scores of other logits are too.
+    profile = dataclasses.replace(LIVELY["krizhevsky2012"], kernel_init=(*("he_normal",) * 7, 1e-3))
+    network = AlexNet(profile, CLASSES, seed=3)
     columns = place_columns(network, DEVICES)
-    x, _ = photos(2, LIVELY["krizhevsky2012"])
-    np.testing.assert_allclose(columns(x), network(x), atol=1e-6)
+    x, _ = photos(2, profile)
+    scores = np.array(network(x))
+    assert 0.01 < scores.max() < 0.99
+    assert np.abs(scores[0] - scores[1]).max() > 0.001
+    np.testing.assert_allclose(columns(x), scores, rtol=0, atol=1e-6)
     np.testing.assert_allclose(tf.reduce_sum(columns(x), axis=-1), 1, atol=1e-6)
     assert columns.layers[-1].name == "softmax"
 
@@ -281,7 +286,8 @@ def test_mixed_precision_trains_as_on_one_device():
     np.testing.assert_allclose(penalties[1], penalties[0], rtol=1e-5)
     for name, gradient in expected.items():
         error = np.linalg.norm(found[name] - gradient) / np.linalg.norm(gradient)
-        assert error < 0.05, name
+        # Of bfloat16's 8 bits 0.02 to 0.05 remain; without the other column's gradient it is 0.95.
+        assert error < 0.2, (name, error)
 
 
 # Weights
