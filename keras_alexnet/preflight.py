@@ -93,33 +93,6 @@ def _json_able(value: object) -> object:
     return value
 
 
-def main(arguments: Sequence[str]) -> Mapping[str, object]:
-    """Reads the flags and measures."""
-    del arguments
-    profile = profile_from_flags(FLAGS)
-    options = options_from_flags(FLAGS, profile)
-    if optimizers.addons_name(options.optimizer) is not None:
-        raise UserError(
-            f"the preflight knows what {' and '.join(sorted(optimizers.OPTIMIZERS))} do, not "
-            f"{options.optimizer}; take one of them for it"
-        )
-    return preflight(
-        data_dir=_DATA_DIR.value,
-        profile=profile,
-        options=options,
-        seconds=_SECONDS.value,
-    )
-
-
-def run() -> None:
-    """The console script."""
-    command_line.run(main, FLAGS, __doc__)
-
-
-if __name__ == "__main__":
-    run()
-
-
 _WIDTH = 96
 # Heading, name of the figure, format.
 _COLUMNS = (
@@ -183,3 +156,30 @@ def _wrap(line: str, indent: str = "") -> str:
     return textwrap.fill(
         line, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
     )
+
+
+def main(arguments: Sequence[str]) -> Mapping[str, object]:
+    """Reads the flags and measures."""
+    del arguments
+    profile = profile_from_flags(FLAGS)
+    options = options_from_flags(FLAGS, profile)
+    if optimizers.addons_name(options.optimizer) is not None:
+        raise UserError(
+            f"the preflight knows what {' and '.join(sorted(optimizers.OPTIMIZERS))} do, not "
+            f"{options.optimizer}; take one of them for it"
+        )
+    return preflight(
+        data_dir=_DATA_DIR.value,
+        profile=profile,
+        options=options,
+        seconds=_SECONDS.value,
+    )
+
+
+def run() -> None:
+    """The console script."""
+    command_line.run(main, FLAGS, __doc__)
+
+
+if __name__ == "__main__":
+    run()
