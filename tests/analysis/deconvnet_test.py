@@ -20,6 +20,8 @@ from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.training import workdir
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 _STRIDES = {"conv1": 4}
 

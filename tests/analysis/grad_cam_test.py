@@ -73,6 +73,7 @@ def expected_heat(x, weights, profile):
     return heat / heat.max((1, 2), keepdims=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_heat_maps_are_grad_cam(name):
     profile = NETWORKS[name]
@@ -105,6 +106,7 @@ def test_low_precision_has_nearly_the_same_heat(policy):
     assert np.corrcoef(np.ravel(heat), np.ravel(expected))[0, 1] > 0.95
 
 
+@pytest.mark.slow
 def test_nothing_speaks_for_a_class():
     profile = NETWORKS["paper"]
     model = AlexNet(profile, classes=7, seed=1)

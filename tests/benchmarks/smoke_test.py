@@ -83,7 +83,7 @@ def measured(name, contestants, sizes, tmp_path):
     return result
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @needs_two_cores
 @pytest.mark.parametrize("name", RUNS)
 def test_a_benchmark_gives_its_figures(name, photos, tmp_path):
@@ -114,7 +114,7 @@ def test_a_benchmark_beside_pytorch(name, photos, tmp_path):
     assert all(figures[figure] > 0 for figures in result["contestants"].values())
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not HAS_BOTH, reason="needs both stacks: make environment environment-addons")
 def test_figures_of_both_stacks():
     done = run("stacks", "--batch_size=2", "--steps=1", "--width=0.05", ONCE)

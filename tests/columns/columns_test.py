@@ -25,6 +25,8 @@ from keras_alexnet.network import variables
 from keras_alexnet.training.optimizers import OPTIMIZERS, MomentumSGD, UpdateRecipe
 from keras_alexnet.training.update_rules import UpdatesInPlace
 
+pytestmark = pytest.mark.slow
+
 DEVICES = ("CPU:0", "CPU:1")
 NARROW = {
     name: dataclasses.replace(profile.scaled(0.05), input_size=67 - sum(profile.conv1_padding) + 64)

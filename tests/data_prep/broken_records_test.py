@@ -140,6 +140,7 @@ def test_shards_are_copied_without_their_broken_records(damaged, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["skipped.json", *names]
 
 
+@pytest.mark.slow
 def test_training_without_the_broken_records_sees_all_others_once(damaged, tmp_path):
     damaged_shards.flip_byte(shard(damaged, 0), 3)
     damaged_shards.replace_photo(shard(damaged, 1), 0)

@@ -272,6 +272,7 @@ def test_a_failed_job_with_other_options_leaves_nothing(data, photos, tmp_path, 
     assert contents(output_dir) == contents(data[0]) | {"notes.txt": b"mine"}
 
 
+@pytest.mark.slow
 def test_a_changed_input_is_noticed(photos, tmp_path, monkeypatch, data):
     output_dir = tmp_path / "data"
     interrupted(photos, output_dir, monkeypatch)
@@ -367,6 +368,7 @@ def test_a_split_without_a_readable_photo_is_refused(tmp_path):
         prepare.prepare(**arguments(tmp_path / "photos", tmp_path / "data"))
 
 
+@pytest.mark.slow
 def test_a_shard_of_rejects_alone_is_empty(tmp_path):
     for split, photos in (("train", 3), ("validation", 1)):
         (tmp_path / "photos" / split / "cat").mkdir(parents=True)
@@ -383,6 +385,7 @@ def test_a_shard_of_rejects_alone_is_empty(tmp_path):
     assert len(list(dataset)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "status", "text"),
     [
@@ -419,6 +422,7 @@ def test_a_mistake_at_the_keyboard_is_one_line(photos, tmp_path, flags, status, 
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_flag_is_one_line():
     result = command("--source=class_folders")
     assert result.returncode == 2
@@ -426,6 +430,7 @@ def test_a_missing_flag_is_one_line():
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_help_is_for_newcomers_and_does_not_wait_for_beam():
     result = command("--help")
     assert result.returncode == 0
@@ -437,6 +442,7 @@ def test_help_is_for_newcomers_and_does_not_wait_for_beam():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_its_figures(data, photos, tmp_path):
     result = command(*flags_for(photos, tmp_path / "data"))
     assert result.returncode == 0
@@ -447,6 +453,7 @@ def test_the_command_ends_with_its_figures(data, photos, tmp_path):
     assert contents(tmp_path / "data") == contents(data[0])
 
 
+@pytest.mark.slow
 def test_real_photos_become_a_proven_data_set(tmp_path):
     photos = photo_sample.photo_files()
     for index, (name, data) in enumerate(photos):

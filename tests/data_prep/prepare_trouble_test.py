@@ -69,6 +69,7 @@ def workers_of(mark):
     return found
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.soak)])
 def test_kills_and_the_same_bytes(tmp_path, kills):
@@ -107,6 +108,7 @@ def test_kills_and_the_same_bytes(tmp_path, kills):
     assert contents(output_dir) == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.skipif(os.cpu_count() == 1, reason="one core needs no worker processes")
 def test_a_killed_worker_stops_the_job(tmp_path):
@@ -121,6 +123,7 @@ def test_a_killed_worker_stops_the_job(tmp_path):
     assert not workers_of(tmp_path)
 
 
+@pytest.mark.slow
 @needs_proc
 def test_ctrl_c_ends_the_job_on_one_line(tmp_path):
     write_copies(tmp_path / "photos", encoded(picture(0, 2600, 1800)), train=40, validation=40)
@@ -140,6 +143,7 @@ def disk(small_disk):
     return small_disk("400k")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--runner=FnApiRunner",)], ids=["processes", "one"])
 def test_a_full_disk_stops_the_job_on_one_line_and_leaves_whole_shards(tmp_path, disk, options):
     photos = write_copies(
@@ -166,6 +170,7 @@ def test_a_read_only_disk_is_one_line(tmp_path, disk):
         prepare.prepare(**arguments(photos, disk / "data"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--runner=FnApiRunner",)], ids=["processes", "one"])
 def test_an_input_that_vanishes_stops_the_job_and_is_named(tmp_path, monkeypatch, options):
     photos = write_photos(tmp_path / "photos")
@@ -209,6 +214,7 @@ def test_a_photo_that_was_replaced_by_another_of_its_length_is_noticed(tmp_path,
     assert contents(tmp_path / "data") == contents(tmp_path / "anew")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_second_job_on_the_same_folder_refuses(tmp_path):
     write_copies(tmp_path / "photos", encoded(picture(0, 2600, 1800)), train=60, validation=2)

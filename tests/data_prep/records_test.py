@@ -123,6 +123,7 @@ def test_a_manifest_holds_the_hash_of_all_else_in_it():
     assert hashlib.sha256(text.encode()).hexdigest() == digest
 
 
+@pytest.mark.slow
 def test_any_changed_byte_of_a_manifest_is_found(tmp_path):
     text = MANIFEST.to_json().encode()
     random = np.random.default_rng(0)

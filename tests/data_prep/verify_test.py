@@ -118,6 +118,7 @@ def jpeg(size, mode="RGB"):
     return output.getvalue()
 
 
+@pytest.mark.slow
 def test_a_whole_data_set_is_proven(prepared, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     figures = verify.verify(data_dir=str(prepared), check_statistics=True)
@@ -156,6 +157,7 @@ def flips(path, random):
     return places
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_anywhere_is_named_by_file_and_record(prepared, tmp_path):
     shutil.copytree(prepared, tmp_path / "data")
     random = np.random.default_rng(0)
@@ -417,12 +419,14 @@ def command(*flags):
     )
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_its_figures(prepared):
     result = command(f"--data_dir={prepared}", "--statistics")
     assert result.returncode == 0
     assert json.loads(result.stdout.splitlines()[-1])["statistics"] == "equal"
 
 
+@pytest.mark.slow
 def test_the_command_names_the_first_fault_on_one_line(data):
     (data / TRAIN).unlink()
     result = command(f"--data_dir={data}")
@@ -431,6 +435,7 @@ def test_the_command_names_the_first_fault_on_one_line(data):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "status", "text"),
     [

@@ -164,6 +164,7 @@ def test_names_that_are_no_utf8_are_shown_in_ascii(tmp_path):
     assert r"'\x1b[31m\\xff'" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_300_damaged_files_end_well_or_in_a_user_error(tmp_path, weights):
     def attempt(path):
         network = caffemodel.read(path)

@@ -50,6 +50,7 @@ def _refusal(tmp_path, path: str, **options) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["caffemodel", "npy"])
 def test_alexnet_loads_the_result(tmp_path, caffemodel, weights, file_format):
     path = caffemodel
@@ -104,6 +105,7 @@ def test_the_report_has_shapes_and_hashes(tmp_path, caffemodel, weights):
     assert report["tensors"][2]["source"] == "conv2.blobs[0]"
 
 
+@pytest.mark.slow
 def test_the_same_file_gives_the_same_bytes(tmp_path, caffemodel):
     results = []
     for folder in ("one", "two"):
@@ -114,6 +116,7 @@ def test_the_same_file_gives_the_same_bytes(tmp_path, caffemodel):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_an_earlier_result_is_replaced(tmp_path, caffemodel):
     output = tmp_path / "out.weights.h5"
     output.write_bytes(b"old")
@@ -121,6 +124,7 @@ def test_an_earlier_result_is_replaced(tmp_path, caffemodel):
     AlexNet(_PROFILE, classes=_CLASSES, weights=str(output))
 
 
+@pytest.mark.slow
 def test_the_command_prints_its_figures(tmp_path, caffemodel):
     output = str(tmp_path / "out.weights.h5")
     command = [sys.executable, "-m", "keras_alexnet.convert", f"--weights={caffemodel}"]
@@ -133,6 +137,7 @@ def test_the_command_prints_its_figures(tmp_path, caffemodel):
     assert "16 tensors of" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_profile_of_ones_own_says_its_colours(tmp_path, weights):
     """A caffemodel of another network: the fields decide, not a name."""
     profile = dataclasses.replace(
@@ -269,6 +274,7 @@ def test_names_in_a_file_are_no_paths(tmp_path):
     assert "is missing, there are: '../../escape\\x1b[31m\\n.blobs[0]'" in text
 
 
+@pytest.mark.slow
 def test_a_mixed_precision_policy_does_not_matter(tmp_path, caffemodel):
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     output = str(tmp_path / "out.weights.h5")

@@ -213,6 +213,7 @@ def test_other_files_are_refused(tmp_path, content):
     assert "an .npy file of one object, a dictionary of layers, is needed; it" in text
 
 
+@pytest.mark.slow
 def test_300_damaged_files_end_well_or_in_a_user_error(tmp_path, weights):
     def attempt(path):
         network = npy_dictionary.read(path)

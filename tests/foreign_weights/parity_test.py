@@ -25,6 +25,7 @@ def _network(weights, profile, layout):
     return layouts.ForeignNetwork(tensors, {name: name for name in weights}, layout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [layouts.MAPS_FIRST, layouts.MAPS_LAST])
 @pytest.mark.parametrize("name", list(PROFILES))
 def test_source_logits_are_those_of_the_reference(name, layout):
@@ -99,6 +100,7 @@ def test_fixed_input_heeds_pixel_scale():
     np.testing.assert_allclose(parity.fixed_input(profile), half, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_compare():
     figures = parity.compare(np.array([[1.0, 2.0]]), np.array([[1.0, -4.0]]))
     assert figures == {

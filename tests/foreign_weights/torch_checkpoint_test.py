@@ -196,6 +196,7 @@ def test_a_pickle_of_too_many_operations_is_refused(torch, tmp_path, legacy):
         torch_checkpoint.read(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("legacy", [False, True])
 def test_150_damaged_files_end_well_or_in_a_user_error(torch, tmp_path, legacy):
     def attempt(path):

@@ -188,6 +188,7 @@ def test_sharpness_is_pillows():
         assert np.abs(difference).max() <= 1 + 0.8
 
 
+@pytest.mark.slow
 def test_augmentations_follow_one_another_in_the_order_that_was_given():
     one, other = changed(["rotate:20", "cutout:20"]), changed(["cutout:20", "rotate:20"])
     assert np.abs(one - other).max() > 10
@@ -273,6 +274,7 @@ def take(data_dir, first_step=0, **options):
     return [features for features, _ in dataset]
 
 
+@pytest.mark.slow
 def test_a_batch_has_its_draws_from_whichever_step_it_is_read(data_dir):
     chosen = augmentations.parse(["translate", "hsv_in_yiq"])
     whole, plain = take(data_dir, augment=chosen), take(data_dir)
@@ -319,6 +321,7 @@ def test_the_network_sees_the_changed_photo_in_training_and_its_own_in_validatio
 AUGMENT = ("rotate:20", "cutout:64", "hsv_in_yiq:0.3", "gaussian_filter2d:1", "sharpness:0.9")
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_from_its_first_step_ends_as_the_one_that_was_not_stopped(
     data_dir, tmp_path
 ):
@@ -345,6 +348,7 @@ def test_a_run_that_goes_on_from_its_first_step_ends_as_the_one_that_was_not_sto
         run(data_dir, plain, **changes)
 
 
+@pytest.mark.slow
 def test_one_and_two_replicas_see_the_same_photos(data_dir, tmp_path):
     profile = dataclasses.replace(PROFILE, dropout_rate=0.0)
     # Losses of other photos differ at any rate; of the same ones, for rounding is not learned from.
@@ -356,6 +360,7 @@ def test_one_and_two_replicas_see_the_same_photos(data_dir, tmp_path):
         assert two[name] == pytest.approx(one[name], rel=1e-3), name
 
 
+@pytest.mark.slow
 def test_validation_is_of_the_photos_as_they_are(data_dir, tmp_path):
     """A rate of 0 leaves the weights as they start."""
     losses = {}
@@ -367,6 +372,7 @@ def test_validation_is_of_the_photos_as_they_are(data_dir, tmp_path):
     assert losses["with"]["cross_entropy"] != losses["without"]["cross_entropy"]
 
 
+@pytest.mark.slow
 def test_the_preflight_takes_the_augmentations(data_dir):
     seen = [
         preflight(

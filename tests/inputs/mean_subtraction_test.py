@@ -54,6 +54,7 @@ def test_a_row_of_three_constants():
     np.testing.assert_array_equal(row, [[1, 2, 3]] * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(71, 71, 3), (80, 90, 3), (80, 80), (80, 80, 1)])
 @pytest.mark.parametrize("mean_position", ["crop", "centre"])
 def test_a_mean_image_that_does_not_fit(mean_position, shape, monkeypatch):

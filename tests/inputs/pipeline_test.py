@@ -59,6 +59,7 @@ def joined(batches):
     return columns | {"label": np.concatenate([labels for _, labels in batches])}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_batches_and_another_seed_others(data_dir):
     first, _ = take_epochs(data_dir)
     second, _ = take_epochs(data_dir)
@@ -69,6 +70,7 @@ def test_the_same_seed_gives_the_same_batches_and_another_seed_others(data_dir):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [(0, 0), (0, 3), (1, 0), (1, 2), (2, 3)])
 def test_a_run_started_from_any_step_sees_what_the_whole_run_saw_there(data_dir, place):
     epoch, step = place
@@ -94,6 +96,7 @@ def one_undecodable(data_dir, tmp_path):
     raise AssertionError("the photo was decoded")
 
 
+@pytest.mark.slow
 def test_photos_of_steps_that_are_skipped_are_not_decoded(one_undecodable):
     damaged, place = one_undecodable
     with pytest.raises(tf.errors.InvalidArgumentError):
@@ -101,6 +104,7 @@ def test_photos_of_steps_that_are_skipped_are_not_decoded(one_undecodable):
     take_epochs(damaged, epochs=1, batch_size=1, first_step=place + 1)
 
 
+@pytest.mark.slow
 def test_photos_of_other_workers_are_not_decoded(one_undecodable):
     damaged, place = one_undecodable
     for worker in range(2):
@@ -112,6 +116,7 @@ def test_photos_of_other_workers_are_not_decoded(one_undecodable):
             take_epochs(damaged, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("replicas", "workers"), [(2, 1), (2, 2), (4, 2), (8, 2)])
 def test_the_shares_of_a_step_are_the_global_batch(data_dir, replicas, workers):
     options = {"epochs": 2, "first_step": 1, "profile": PROFILES["krizhevsky2012"]}
@@ -139,6 +144,7 @@ def test_a_batch_that_does_not_divide_among_the_replicas_is_refused(data_dir):
             make()
 
 
+@pytest.mark.slow
 def test_records_in_memory_come_as_from_files_and_are_read_once(data_dir, tmp_path):
     expected, _ = take_epochs(data_dir, first_step=1, shuffle_block=16)
     copy = shutil.copytree(data_dir, tmp_path / "copy")
@@ -158,6 +164,7 @@ def test_records_in_memory_come_as_from_files_and_are_read_once(data_dir, tmp_pa
     assert_equal_batches([(features, labels.numpy()) for features, labels in dataset], expected)
 
 
+@pytest.mark.slow
 def test_quiet_steps_have_no_noise_and_all_else_as_ever(data_dir):
     loud, _ = take_epochs(data_dir, epochs=3)
     quiet, _ = take_epochs(data_dir, epochs=3, quiet_steps=[(1, 3), (6, 7), (10, None)])
@@ -183,6 +190,7 @@ def test_quiet_steps_are_counted_from_epoch_0_wherever_a_run_is_started(data_dir
     assert quiet == [False, True, True, False, False, False, False]
 
 
+@pytest.mark.slow
 def test_a_chunk_of_photos_shares_crop_and_flip_across_batches(data_dir):
     chunked = dataclasses.replace(PROFILE, crop_chunk=3)
     columns = joined(take_epochs(data_dir, epochs=1, profile=chunked)[0])
@@ -195,6 +203,7 @@ def test_a_chunk_of_photos_shares_crop_and_flip_across_batches(data_dir):
     np.testing.assert_array_equal(columns["label"], alone["label"])
 
 
+@pytest.mark.slow
 def test_a_shard_may_be_elsewhere(data_dir, tmp_path):
     expected, _ = take_epochs(data_dir)
     copy = shutil.copytree(data_dir, tmp_path / "copy")
@@ -220,6 +229,7 @@ def test_every_crop_is_the_part_of_a_stored_photo_that_its_offset_says(data_dir)
             assert min(differences) < 1.0
 
 
+@pytest.mark.slow
 def test_an_epoch_sees_each_photo_at_most_once_and_epochs_differ_in_order(data_dir):
     photos = read_photos(data_dir, "train")
     batches, steps = take_epochs(data_dir, epochs=2)
@@ -240,6 +250,7 @@ def test_an_epoch_sees_each_photo_at_most_once_and_epochs_differ_in_order(data_d
     assert orders[0] != orders[1]
 
 
+@pytest.mark.slow
 def test_a_profile_that_draws_nothing_sees_the_same_centre_every_epoch(data_dir):
     photos = read_photos(data_dir, "train")
     batches, steps = take_epochs(data_dir, epochs=2, profile=PROFILES["seed"])
@@ -300,6 +311,7 @@ def test_evaluation_in_shares_counts_every_photo_once(data_dir, batch_size, repl
         assert np.abs(image.astype(int) - photo).mean() < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROFILES)
 def test_training_and_validation_have_one_structure_whatever_the_profile(data_dir, name):
     manifest, profile = records.read_manifest(data_dir), PROFILES[name]
@@ -356,6 +368,7 @@ def test_a_manifest_that_does_not_tell_how_photos_are_stored_is_refused(data_dir
             check()
 
 
+@pytest.mark.slow
 def test_a_broken_record_is_named(one_undecodable):
     damaged, _ = one_undecodable
     manifest = records.read_manifest(damaged)
@@ -401,6 +414,7 @@ def test_errors_of_other_kinds_pass(data_dir):
         raise KeyError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process_seed", [0, 1, 7])
 def test_the_process_own_seed_decides_nothing(data_dir, process_seed):
     tf.random.set_seed(process_seed)

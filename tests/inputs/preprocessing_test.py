@@ -135,6 +135,7 @@ def test_network_input_of_each_profile_in_training_and_in_evaluation(profile):
         np.testing.assert_array_equal(training, evaluation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise_kind", NOISES)
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("mean", MEANS)
@@ -272,6 +273,7 @@ def test_preprocess_input_is_the_central_view(name):
         np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_preprocess_input_takes_arrays_and_tensors_of_any_numbers():
     expected = preprocessing.preprocess_input(STORED[:2], STATISTICS)
     assert expected.shape == (2, 224, 224, 3)
@@ -398,6 +400,7 @@ def test_photos_of_another_size_than_the_mean_image():
     preprocessing.preprocess_input(STORED, SMALL_STATISTICS, "owt")  # has no use for it
 
 
+@pytest.mark.slow
 def test_statistics_are_needed_by_a_mean_image_and_by_noise():
     constants = dataclasses.replace(
         PAPER, mean="channels", mean_position=None, channel_mean=(1.0, 2.0, 3.0)

@@ -29,6 +29,7 @@ def order_of(epoch, buffer=BUFFER, seed=3):
     return np.concatenate(list(tickets.batch(4096).as_numpy_iterator()))
 
 
+@pytest.mark.slow
 def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide():
     order = order_of(0)
     np.testing.assert_array_equal(np.sort(order), np.arange(COUNT))
@@ -38,6 +39,7 @@ def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide():
         assert np.sum(order == other) < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process_seed", [0, 1, 7])
 def test_the_process_own_seed_decides_nothing(process_seed):
     tf.random.set_seed(2)
@@ -69,6 +71,7 @@ def test_from_one_epoch_to_the_next_a_record_goes_anywhere():
     assert by_chance * 0.8 < again < by_chance * 3
 
 
+@pytest.mark.slow
 def test_a_data_set_that_fits_in_the_buffer_is_shuffled_perfectly():
     """Each of 20 records is about as often in each place, over many epochs."""
     source = record_order.Source(
@@ -134,6 +137,7 @@ def test_tickets_stand_for_the_records_of_their_shard(tmp_path, cache):
         assert texts == [f"{number} {record}" for record in range(shard.records)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [(3, 1), (1, 3), (2, 3), (2, 1)])
 def test_memory_refuses_other_counts_than_the_manifests(tmp_path, counts):
     paths = []

@@ -101,6 +101,7 @@ def test_a_file_of_a_record_has_its_pixels(photo_format, format_name):
         np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
+@pytest.mark.slow
 def test_no_file_is_made_of_a_wrong_number_of_pixels():
     example = tfrecord.decode_example(record(RAW)[0])
     with pytest.raises(ValueError, match="reshape"):

@@ -147,6 +147,7 @@ def test_a_photo_of_the_crops_size_has_one_place():
     assert 0 < flips.sum() < 50
 
 
+@pytest.mark.slow
 def test_photos_smaller_than_a_crop():
     for function in (
         lambda: views.central_view(CAFFE, stored=226),

@@ -123,6 +123,7 @@ def difference(ours, reference):
     return np.abs(ours - reference).max() / np.abs(reference).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("profile", "names"), CASES)
 def test_every_layer_is_numpys(profile, names):
     profile = small(ablations.apply(PROFILES[profile], names))
@@ -264,6 +265,7 @@ def test_an_unknown_name_is_refused():
         ablations.apply(PAPER, ["lnr"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("relu",), ("overlap",), ("conv3",), ("conv4",), ("conv5",)])
 @pytest.mark.parametrize("profile", ["paper", "krizhevsky2012"])
 def test_two_devices_compute_the_same(profile, names):
@@ -275,6 +277,7 @@ def test_two_devices_compute_the_same(profile, names):
     assert difference(columns(x).numpy(), network(x).numpy()) < 1e-5
 
 
+@pytest.mark.slow
 def test_one_column_does_not_go_on_two_devices():
     with pytest.raises(UserError, match=r"paper has 1; take one of .*, without --ablate=columns"):
         column_devices(ablations.apply(PAPER, ["columns"]))

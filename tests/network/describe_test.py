@@ -195,6 +195,7 @@ def test_the_command_lists_a_network(monkeypatch, capsys):
     assert figures["activation_mib"] == round(figures["activation_bytes"] * 3 / 2**20, 1)
 
 
+@pytest.mark.slow
 def test_the_command_lists_the_differences(monkeypatch, capsys, comparison):
     status, out, _ = command(monkeypatch, capsys, "--all")
     text, figures = comparison
@@ -466,6 +467,7 @@ def test_padding_is_told_by_its_side(padding, text):
     assert cell == f"224, {text}"
 
 
+@pytest.mark.slow
 def test_readme_holds_the_table(comparison):
     readme = ROOT / "README.md"
     _, found, rest = readme.read_text(encoding="utf-8").partition("<!-- describe --all -->\n")

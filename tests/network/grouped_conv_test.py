@@ -120,6 +120,7 @@ def test_grouped_conv_is_channels_last():
         GroupedConv2D(4, 3, data_format="channels_first")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.keras", "model.weights.h5"])
 def test_grouped_conv_is_saved_and_loaded(file, tmp_path):
     inputs = keras.Input([6, 6, 4])

@@ -85,6 +85,7 @@ def test_an_optimizers_own_step_takes_the_rate_that_it_is_given():
     np.testing.assert_allclose(layer.get_weights()[1], [-0.05], rtol=1e-4)  # Adam's first step
 
 
+@pytest.mark.slow
 def test_a_replicas_copy_is_known_by_its_networks_path():
     strategy = devices.make_strategy("mirrored")
     rule = {"bias_multiplier": 3.0, "layer_rates": {"fc6": [(0, 0.5)]}, "momentum": 0.0}

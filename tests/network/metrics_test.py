@@ -49,6 +49,7 @@ def test_a_score_that_is_not_a_number_is_never_right():
     assert (ranks >= 50).sum() == np.isnan(scores[np.arange(200), labels]).sum()
 
 
+@pytest.mark.slow
 def test_in_a_graph_of_unknown_batch_and_classes():
     scores, labels = drawn(20, 30, np.float32)
     signature = [tf.TensorSpec([None, None]), tf.TensorSpec([None], tf.int64)]

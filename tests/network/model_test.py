@@ -73,6 +73,7 @@ def randomized(profile, **arguments):
     return model, profile
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROFILES)
 def test_the_full_network_has_the_shapes_parameters_and_work_of_its_source(name):
     profile = PROFILES[name]
@@ -117,6 +118,7 @@ def test_the_layers_come_in_the_order_of_the_source(name):
     assert {layer.columns for layer in lrn} <= {2 if name == "krizhevsky2012" else 1}
 
 
+@pytest.mark.slow
 def test_every_constant_of_the_normalization_reaches_the_network():
     x = photos(2, 64)
     for change in (
@@ -261,6 +263,7 @@ def test_dropout_at_the_inputs_drops_pixels_of_pool5():
         assert 0.3 < np.mean(kept[before != 0]) < 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias_multiplier", [0.0, 1.0])
 def test_weight_decay_is_that_of_the_papers_update(bias_multiplier):
     profile = dataclasses.replace(SMALL, bias_decay_multiplier=bias_multiplier)
@@ -278,6 +281,7 @@ def test_weight_decay_is_that_of_the_papers_update(bias_multiplier):
     assert AlexNet(profile).losses == []
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_the_same_model(tmp_path):
     model, profile = randomized(SMALL)
     x = photos(2, 64)
@@ -305,6 +309,7 @@ def test_weights_pass_to_a_network_of_keras_own_layers(monkeypatch):
     np.testing.assert_allclose(plain(x), model(x), rtol=0, atol=1e-4 * scale)
 
 
+@pytest.mark.slow
 def test_two_replicas_train_like_one(float64):
     profile = dataclasses.replace(SMALL, dropout_rate=0.0, kernel_init=("he_normal",) * 8)
     x, y = photos(4, 64), np.array([0, 1, 2, 0])
@@ -386,6 +391,7 @@ def handles_of_a_dropped_network(name, use):
     return handles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper", "krizhevsky2012"])  # one normalization, and both
 @pytest.mark.parametrize("use", [None, predict, differentiate, differentiate_from_outside])
 def test_the_weights_of_a_network_go_with_it(name, use):

@@ -93,6 +93,7 @@ def torch_alexnet():
 # ------------------------------------------------------------------ forward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_layer_is_numpys(name):
     profile = PROFILES[name].scaled(WIDTH)
@@ -107,6 +108,7 @@ def test_every_layer_is_numpys(name):
 
 
 # LRN sums otherwise over 96 and 256 maps than over few; these two have all its columns.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper", "krizhevsky2012"])
 def test_the_full_network_is_numpys(name):
     profile = PROFILES[name]
@@ -161,6 +163,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mistake"), [(name, change) for name in MISTAKES for change in MISTAKES[name]]
 )
@@ -247,6 +250,7 @@ def test_weights_start_as_the_profile_says(name):
         assert_starts(bias, *start_of(profile, layer, "bias", fan_in))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCH_PROFILES)
 def test_pytorchs_weights_start_so_too(name, torch_alexnet):
     torch_alexnet.torch.manual_seed(3)

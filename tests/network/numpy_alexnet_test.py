@@ -142,6 +142,7 @@ def test_networks_are_pytorchs(name, torch_alexnet):
         np.testing.assert_allclose(outputs[layer], theirs, rtol=0, atol=1e-12 * scale)
 
 
+@pytest.mark.slow
 def test_layers_come_in_the_order_of_the_profile():
     profile = PROFILES["krizhevsky2012"].scaled(0.05)
     x = RANDOM.normal(0, 60, (1, 224, 224, 3))

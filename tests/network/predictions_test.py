@@ -39,6 +39,7 @@ def test_scores_that_do_not_fit_the_classes(shape):
         decode_predictions(np.zeros(shape), CLASSES)
 
 
+@pytest.mark.slow
 def test_top_is_at_least_1():
     with pytest.raises(ValueError, match=r"top must be at least 1. Received: 0"):
         decode_predictions(np.zeros([1, 4]), CLASSES, top=0)

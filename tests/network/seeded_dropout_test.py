@@ -121,6 +121,7 @@ def test_dropout_differs_by_replica_and_repeats_after_a_resume():
     np.testing.assert_array_equal(masks(SeededDropout(0.5, seed=1))[0], first[0])
 
 
+@pytest.mark.slow
 def test_dropout_counts_the_steps_of_fit():
     with two_replicas().scope():
         layer = SeededDropout(0.5, seed=1)
@@ -150,6 +151,7 @@ def test_dropout_seed_is_not_negative():
         SeededDropout(0.5, seed=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.keras", "model.weights.h5"])
 def test_dropout_is_saved_and_loaded(file, tmp_path):
     inputs = keras.Input([50])

@@ -126,6 +126,7 @@ def test_the_probe_of_labels_that_are_in_the_features():
     assert score == pytest.approx((5 / 6 - 1 / 2) / np.sqrt((1 - 1 / 9) / 12 / 100), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_sample_is_the_records_own(data_dir):
     manifest = records.read_manifest(data_dir)
     read = labels.read(str(data_dir), manifest, "train", 1000)

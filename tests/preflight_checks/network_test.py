@@ -149,6 +149,7 @@ def test_a_handful_has_as_many_classes_as_there_are():
     )
 
 
+@pytest.mark.slow
 def test_relative_changes():
     before = {"a": np.array([[3.0, 4.0]]), "b": np.ones([2, 2], np.float32)}
     after = {"a": np.array([[3.0, 5.0]]), "b": np.full([2, 2], 1e30, np.float32)}

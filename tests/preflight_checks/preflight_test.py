@@ -21,6 +21,8 @@ from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.preflight_checks import measuring
 from keras_alexnet.training.options import TrainingOptions
 
+pytestmark = pytest.mark.slow
+
 # configs/quickstart.flags, narrower
 LEARNS = dataclasses.replace(
     PROFILES["paper"].scaled(0.0625),

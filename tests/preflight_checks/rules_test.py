@@ -182,6 +182,7 @@ def test_the_report_tells_layers_losses_verdict_and_knob():
     assert max(map(len, lines)) <= 100
 
 
+@pytest.mark.slow
 def test_the_report_of_labels_that_stop_everything():
     figures = {**GOOD, "labels_out_of_range": 0.1}
     text = preflight.text(Measured(figures, {}, [], []), rules.judge(figures, PAPER, OPTIONS))

@@ -93,6 +93,7 @@ def as_records_hold_it(photo, **rule):
     return stored_photos.decode(features, photo_format).numpy()
 
 
+@pytest.mark.slow
 def test_served_pixels_are_those_of_the_data_job(stored, originals):
     squares, valid = tf.function(decoding.stored_images)(tf.constant(originals))
     assert np.all(valid)
@@ -103,6 +104,7 @@ def test_served_pixels_are_those_of_the_data_job(stored, originals):
     assert compressed.mean() < 3  # seen: 2.17, grey levels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("storage", "mean", "largest", "agreement"),
     # Seen: 0.00002, 0.0002 and 1; 0.0033, 0.037 and 0.89. A trained network is surer of its class.

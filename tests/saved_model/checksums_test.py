@@ -55,6 +55,7 @@ def write(text):
     return lambda folder: (folder / "checksums.json").write_text(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -42,6 +42,7 @@ def assert_stored(photo, mean=0.05, largest=1):
     assert difference.max() <= largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("height", "width"),
     [
@@ -62,6 +63,7 @@ def test_resizes_as_opencv_does(height, width):
     assert_stored(stand_in.encoded(stand_in.pixels(height, width), "PNG"))
 
 
+@pytest.mark.slow
 def test_real_photos_differ_by_rounding_alone():
     data = [photo for _, photo in photo_sample.photo_files()][:100]
     images, valid = stored_images(data)
@@ -74,6 +76,7 @@ def test_real_photos_differ_by_rounding_alone():
     assert np.max(differences) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "kind", "options"),
     [
@@ -149,6 +152,7 @@ def test_exif_orientation(orientation, order):
     assert_stored(photo)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("place", ["before", "behind"])
 def test_exif_orientation_of_png(orientation, place):
@@ -201,17 +205,20 @@ def test_bad_photo_is_not_valid_and_harms_no_other(name):
     np.testing.assert_array_equal(images[0], alone[0])
 
 
+@pytest.mark.slow
 def test_limit_on_pixels():
     valid = [decoding.stored_image(GOOD, max_pixels=300 * 260 - less)[1].numpy() for less in (0, 1)]
     assert valid == [True, False]
 
 
+@pytest.mark.slow
 def test_limit_is_checked_before_decoding():
     bomb = BAD["jpeg_bomb"]  # it would decode
     assert tf.io.extract_jpeg_shape(bomb).numpy().tolist() == [65500, 2600, 3]
     assert decoding.stored_image(bomb)[1].numpy() == False  # noqa: E712
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("height", "width"), [(300, 400), (640, 512), (100, 150), (256, 256), (1000, 90), (1, 60000)]
 )
@@ -232,6 +239,7 @@ def test_no_photos():
     assert valid.shape == (0,)
 
 
+@pytest.mark.slow
 def test_mutated_photos_never_fail():
     random = np.random.default_rng(7)
     mutated = []

@@ -258,6 +258,7 @@ def test_readme_says_what_is_untested(tmp_path):
     assert "REST port knows no TLS" in readme
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "serving").write_text("a file")

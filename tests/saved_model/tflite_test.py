@@ -15,6 +15,8 @@ from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.saved_model import tflite
 
+pytestmark = pytest.mark.slow
+
 PHOTOS = np.stack([stand_in.pixels(256, 256, seed) for seed in range(24)])
 # Grey levels go in, so the sums of squares of the normalizations are large.
 GREY_LEVELS = dataclasses.replace(stand_in.PROFILE, pixel_scale=1.0)

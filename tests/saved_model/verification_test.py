@@ -11,8 +11,9 @@ import tensorflow as tf
 from repository import ROOT
 
 from data_prep.command_line import UserError
-from keras_alexnet import export
 from keras_alexnet.saved_model import agreement, fresh_process, signatures, verification, versions
+
+pytestmark = pytest.mark.slow
 
 PHOTOS = [stand_in.photo(seed=seed) for seed in range(4)]
 IMAGES = agreement.squares(PHOTOS, (256, 256, 3))
@@ -26,7 +27,7 @@ def run():
 @pytest.fixture(scope="module")
 def export_dir(run, tmp_path_factory):
     base = tmp_path_factory.mktemp("verify") / "birds"
-    export.export(trained=run, photos=PHOTOS, export_dir=str(base))
+    stand_in.publish(base)
     return base
 
 

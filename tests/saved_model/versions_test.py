@@ -69,6 +69,7 @@ def test_what_a_removal_left_is_removed_by_the_next(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["2", "3"]
 
 
+@pytest.mark.slow
 def test_links_stay(tmp_path):
     make(tmp_path, "elsewhere", "2", "3")
     (tmp_path / "1").symlink_to(tmp_path / "elsewhere")

@@ -1,15 +1,20 @@
 """A narrow network with random weights, and photos that it tells apart, for tests of serving."""
 
+import atexit
 import dataclasses
+import functools
 import hashlib
 import io
 import pathlib
+import shutil
+import tempfile
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from data_prep import records
+from keras_alexnet import export
 from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.saved_model import signatures
@@ -58,6 +63,19 @@ def trained_run(classes: int = 7, seed: int = 1, **description) -> workdir.Train
         statistics=statistics(),
         description={**facts, **description},
     )
+
+
+@functools.cache
+def _exported() -> pathlib.Path:
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="keras-alexnet-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    export.export(trained=trained_run(), photos=[photo()], export_dir=str(folder / "birds"))
+    return folder / "birds" / "1"
+
+
+def publish(model_dir: pathlib.Path, version: int = 1) -> None:
+    """Publish `trained_run()` as a version of a model "birds"; it is exported once a process."""
+    shutil.copytree(_exported(), model_dir / str(version))
 
 
 def served_model(run: workdir.TrainedRun, folder: pathlib.Path) -> signatures.ServedModel:

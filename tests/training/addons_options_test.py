@@ -141,6 +141,7 @@ def test_the_example_of_the_configs_is_a_run(tmp_path):
     json.dumps(options.optimizer_options)
 
 
+@pytest.mark.slow
 def test_each_option_names_the_flags_that_decide_it():
     behind = flags_behind
     assert behind("options.optimizer_options.inner.name") == {"optimizer_options"}

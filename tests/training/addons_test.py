@@ -239,6 +239,7 @@ def test_what_this_stack_has_not_is_said_to_be_on_the_other():
         addons.make_optimizer("NovoGrad", 0.1, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

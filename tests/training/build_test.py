@@ -76,6 +76,7 @@ def test_plateau_begins_constant():
     )
 
 
+@pytest.mark.slow
 def test_loss_and_metrics_are_of_the_photos_alone():
     _, model = build("caffe")
     random = np.random.default_rng(0)

@@ -103,5 +103,6 @@ def test_what_a_killed_write_put_aside_is_dropped(tmp_path):
     assert os.listdir(tmp_path / "checkpoints") == ["epoch-0001"]
 
 
+@pytest.mark.slow
 def test_no_checkpoint_is_none(tmp_path):
     assert checkpoints.read(str(tmp_path)) is None

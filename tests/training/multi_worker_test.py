@@ -16,6 +16,8 @@ from train_runs import PROFILE, assert_moved_alike, metrics_of, own_lines, place
 from data_prep.command_line import UserError
 from keras_alexnet.training import checkpoints, devices
 
+pytestmark = pytest.mark.slow
+
 # What PROFILE and the options of train_runs are, as flags.
 _FLAGS = (
     *("--profile=paper", "--width=0.0625", "--kernel_init=he_normal", "--bias_init=0"),
@@ -64,6 +66,7 @@ def ends(processes, timeout=120):
             process.kill()
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_process_with_twice_the_batch_and_go_on_after_a_loss(
     data_dir, tmp_path
 ):
@@ -106,6 +109,7 @@ def test_an_unusable_tf_config_is_told(text):
         devices.check_config({"TF_CONFIG": text})
 
 
+@pytest.mark.slow
 def test_a_usable_tf_config_passes():
     config = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}
     devices.check_config({"TF_CONFIG": json.dumps(config)})

@@ -48,6 +48,7 @@ NETWORKS = [(alexnet, ""), (mirrored, ""), (in_columns, "_b")]
 IDS = ["one device", "mirrored", "columns"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "column"), NETWORKS, ids=IDS)
 def test_weights_that_are_not_finite_are_named(make, column):
     network = make()
@@ -59,6 +60,7 @@ def test_weights_that_are_not_finite_are_named(make, column):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "column"), NETWORKS, ids=IDS)
 def test_an_output_that_overflows_is_named(make, column):
     network = make()
@@ -68,6 +70,7 @@ def test_an_output_that_overflows_is_named(make, column):
     assert text.endswith(f"; {ADVICE}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "column"), NETWORKS, ids=IDS)
 def test_input_that_is_not_finite_is_named(make, column):
     del column
@@ -120,6 +123,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(value):
     assert weight.numpy() == 1
 
 
+@pytest.mark.slow
 def test_a_finite_loss_passes():
     loss = tf.constant(6.9, tf.bfloat16)
     assert not_finite.checked(loss) == loss

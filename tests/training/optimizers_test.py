@@ -73,6 +73,7 @@ def test_adam_has_its_decay_in_the_gradient():
     np.testing.assert_allclose(after[1], weights[1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_decay_is_that_of_a_penalty_in_the_loss():
     profile = PROFILES["caffe"].scaled(0.0625)
     images = np.random.default_rng(0).normal(size=(4, 227, 227, 3)).astype(np.float32)
@@ -179,6 +180,7 @@ def test_a_moving_average_of_the_weights(make):
     assert any(kept[0] is variable for variable in state), "in no checkpoint"
 
 
+@pytest.mark.slow
 def test_a_layers_own_rate_falls_freezes_and_comes_back():
     changes = [(2, 0.1), (4, 0.0), (6, 1.0)]
     optimizer = optimizers.MomentumSGD(

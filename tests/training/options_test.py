@@ -44,6 +44,7 @@ def test_flags_that_make_no_profile_are_a_user_error():
         parse("--dropout=1")
 
 
+@pytest.mark.slow
 def test_two_columns_are_a_way_to_use_two_devices():
     assert parse("--column_parallel")[1].strategy == "column_parallel"
     assert parse()[1].strategy == "mirrored"

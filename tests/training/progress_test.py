@@ -138,6 +138,7 @@ def test_the_bar_of_a_resumed_epoch_begins_where_the_run_was(monkeypatch):
     assert {(1, 80), (2, 0)} <= set(shown), "only the command's first epoch begins inside"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

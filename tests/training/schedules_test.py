@@ -111,6 +111,7 @@ def test_the_logged_schedule_whole_and_compressed(epochs):
             assert noise == (not any(start <= step < stop for start, stop in quiet))
 
 
+@pytest.mark.slow
 def test_only_the_program_of_2012_has_quiet_parts():
     for name in schedules.SCHEDULES:
         assert bool(schedules.quiet_steps(name, 1000)) == (name == "krizhevsky2012")

@@ -49,6 +49,7 @@ def log_softmax(model, features):
 NOBODY = tf.constant(0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_sums_are_those_of_the_photos(smoothing):
     model, steps = make(label_smoothing=smoothing)
@@ -83,6 +84,7 @@ def test_validation_learns_nothing_and_counts_by_weight():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_step_is_that_of_keras():
     """With the same weights and batches, as Model.train_on_batch does."""
     (ours, steps), (theirs, _) = make(), make()
@@ -107,6 +109,7 @@ def test_gradients_that_are_told_are_those_that_are_taken():
         np.testing.assert_allclose(new - old, -rate * gradient.numpy(), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["one_device", "mirrored"])
 def test_a_loss_that_is_not_finite_changes_no_weight(strategy):
     model, steps = make(strategy)
@@ -127,6 +130,7 @@ def test_a_loss_that_is_not_finite_changes_no_weight(strategy):
         np.testing.assert_array_equal(one, other.numpy())
 
 
+@pytest.mark.slow
 def test_float16_has_a_loss_scale_and_learns_as_float32():
     (half, half_steps), (full, full_steps) = make(precision="float16"), make(precision="float32")
     devices.use_precision("float16")
@@ -142,6 +146,7 @@ def test_float16_has_a_loss_scale_and_learns_as_float32():
     assert half.count_params() == full.count_params()
 
 
+@pytest.mark.slow
 def test_totals_are_one_step_behind_until_they_are_settled():
     totals = training_steps.Totals()
     totals.add(tf.constant([1.0, 0, 0, 0, 2.0, 0]))

@@ -63,6 +63,7 @@ def test_training_ends_after_the_epoch_in_which_the_time_is_over(
     assert stops_of(seconds, (10, 20, 30), monkeypatch) == expected
 
 
+@pytest.mark.slow
 def test_a_command_whose_time_is_over_ends_well_and_goes_on(data_dir, tmp_path, capsys):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for seconds, epochs in ((0.0, 1), (0.0, 2), (3600.0, 3)):
@@ -76,6 +77,7 @@ def test_a_command_whose_time_is_over_ends_well_and_goes_on(data_dir, tmp_path, 
     assert_same_run(whole, cut)
 
 
+@pytest.mark.slow
 def test_a_run_whose_time_is_over_with_its_last_epoch_is_whole(data_dir, tmp_path):
     limited = RunOptions(stop_after_seconds=0.0)
     figures = run(data_dir, tmp_path, run_options=limited, epochs=1, strategy="one_device")
@@ -83,12 +85,14 @@ def test_a_run_whose_time_is_over_with_its_last_epoch_is_whole(data_dir, tmp_pat
     assert len(metrics_of(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_a_dry_run_has_no_time(data_dir, tmp_path):
     limited = RunOptions(stop_after_seconds=0.0, dry_run=True)
     figures = run(data_dir, tmp_path / "run", run_options=limited, strategy="one_device")
     assert "stopped_after_seconds" not in figures
 
 
+@pytest.mark.slow
 def test_several_processes_have_no_common_clock(data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_alexnet.training.devices.make_strategy", lambda name: None)
     monkeypatch.setattr("keras_alexnet.training.devices.check_batch", lambda size, strategy: None)

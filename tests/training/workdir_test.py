@@ -69,6 +69,7 @@ def test_other_code_goes_on_with_a_note(tmp_path, data_dir, capsys):
     assert "note: the run was begun with other code, {'keras': '1'}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_codes_version_is_told():
     version = workdir.code_version()
     assert list(version) == ["keras_alexnet", "commit", "tensorflow", "keras", "python"]

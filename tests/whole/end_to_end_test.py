@@ -9,6 +9,7 @@ import sys
 import photo_sample
 import pytest
 import train_runs
+from commands import in_process
 from PIL import Image
 from repository import ROOT
 
@@ -78,6 +79,7 @@ def travel(data, tmp_path, photos):
     return answer
 
 
+@pytest.mark.slow
 def test_rendered_photos_go_the_whole_road(tmp_path):
     release, data = tmp_path / "release", tmp_path / "data"
     drawn = command(
@@ -127,6 +129,7 @@ def test_real_photos_go_the_whole_road(tmp_path):
     assert {name for photo in answer["photos"] for name in photo["classes"]} == set(groups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -142,42 +145,46 @@ def test_real_photos_go_the_whole_road(tmp_path):
 )
 def test_a_mistake_gets_one_line_and_no_traceback(tmp_path, arguments, message):
     (tmp_path / "note.txt").write_text("no folder")
-    done = command(*(a.format(tmp=tmp_path) for a in arguments), check=False)
+    done = in_process(*(a.format(tmp=tmp_path) for a in arguments))
     lines = train_runs.own_lines(done.stderr)
     assert done.returncode in (1, 2)
     assert len(lines) == 1, lines
     assert message.format(tmp=tmp_path) in lines[0]
 
 
+@pytest.mark.slow
 def test_help_is_for_newcomers():
     for module in (
         *("data_prep.rehearsal", "data_prep.prepare", "data_prep.verify"),
         *("keras_alexnet.train", "keras_alexnet.evaluate", "keras_alexnet.export"),
         *("keras_alexnet.serving.client", "keras_alexnet.serving.local_server"),
     ):
-        done = command(module, "--help", check=False)
+        done = in_process(module, "--help")
         assert done.returncode == 0
         assert f"python -m {module}" in done.stdout
         assert "Flags:" in done.stdout
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_readme_commands_exist():
     """Every flag and module that README shows is one that the command has."""
     text = (ROOT / "README.md").read_text().replace("\\\n", " ")
     commands = re.findall(r"^ *python -m (\S+)(.*)$", text, re.MULTILINE)
     assert commands
     for module, rest in commands:
-        known = command(module, "--help", check=False).stdout
+        known = in_process(module, "--help").stdout
         for flag in re.findall(r"--(\w+)", rest.split(" -- ")[0]):
             assert f"--{flag}=" in known, (module, flag)
 
 
+@pytest.mark.slow
 def test_keras_alexnet_does_not_need_beam():
     code = "import keras_alexnet.train, sys; sys.exit('apache_beam' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_photo_that_is_no_photo_is_refused_before_the_server_is_asked(tmp_path):
     done = command(
         "keras_alexnet.serving.client",

@@ -21,6 +21,7 @@ def run_of(data_dir, bias):
 
 
 # Of the 10 photos half are of each of the two classes.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bias", "top1", "top5"),
     [([0, 0], 0.5, 1.0), ([0, 1], 0.5, 1.0), ([np.nan, np.nan], 0.0, 0.0)],

@@ -41,6 +41,7 @@ def _is_running(pid):
         return False
 
 
+@pytest.mark.slow
 @needs_proc
 def test_peak_is_that_of_the_whole_family():
     with MeasuredProcess(
@@ -88,6 +89,7 @@ def test_leaving_the_block_ends_the_whole_family():
     measured.process.stdout.close()
 
 
+@pytest.mark.slow
 def test_what_does_not_listen_is_killed(monkeypatch):
     monkeypatch.setattr(processes, "_GRACE_SECONDS", 0.3)
     with MeasuredProcess(_python(_DEAF), stdout=subprocess.PIPE) as measured:

@@ -90,6 +90,7 @@ def test_report_of_an_earlier_run_does_not_outlive_a_failure(tmp_path, monkeypat
     assert not old.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("top1", "status"), [(0.9, 0), (0.3, 1)])
 def test_report_is_written_and_the_accuracy_decides(tmp_path, top1, status):
     """A road of one step, whose command prints the accuracy it is given."""

@@ -94,6 +94,7 @@ def data(data_sets, request):
     return data_sets[request.param]
 
 
+@pytest.mark.slow
 def test_labels_and_sizes_are_those_that_were_asked_for(data):
     recipe = data.manifest.recipe
     for split, count in (("train", 18), ("validation", 6)):
@@ -243,6 +244,7 @@ def training_batch(data):
     return next(iter(dataset))
 
 
+@pytest.mark.slow
 def test_evaluation_sees_the_same_whichever_way_photos_are_stored(data_sets, data):
     images, labels, _ = evaluation_batch(data)
     expected, expected_labels, _ = evaluation_batch(data_sets["jpeg"])
@@ -255,6 +257,7 @@ def test_evaluation_sees_the_same_whichever_way_photos_are_stored(data_sets, dat
         np.testing.assert_array_equal(image, pixels[top : top + SIZE, left : left + SIZE])
 
 
+@pytest.mark.slow
 def test_training_sees_the_same_whichever_way_photos_are_stored(data_sets, data):
     features, labels = training_batch(data)
     expected, expected_labels = training_batch(data_sets["jpeg"])
@@ -265,6 +268,7 @@ def test_training_sees_the_same_whichever_way_photos_are_stored(data_sets, data)
     assert difference.mean() < 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["raw", "none"])
 def test_a_served_photo_becomes_what_evaluation_sees(data_sets, variant):
     data = data_sets[variant]

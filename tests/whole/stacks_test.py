@@ -52,6 +52,7 @@ def write_weights(folder):
     np.save(f"{folder}/logits.npy", model(photos(), training=False))
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_is_read(tmp_path):
     there(f"write_weights({str(tmp_path)!r})")
     path, logits = f"{tmp_path}/alexnet.weights.h5", np.load(tmp_path / "logits.npy")
@@ -81,6 +82,7 @@ def write_export(folder):
     np.savez(f"{folder}/answer.npz", scores=answer["scores"], class_ids=answer["class_ids"])
 
 
+@pytest.mark.slow
 def test_an_export_is_served(tmp_path):
     there(f"write_export({str(tmp_path)!r})")
     expected = np.load(tmp_path / "answer.npz")
@@ -113,11 +115,24 @@ def train(data_dir, folder, name):
     run(data_dir, folder, **{"epochs": 2, "learning_rate": 0.001, **RECIPES[name]})
 
 
+def train_all(data_dir, folder):
+    for name in RECIPES:
+        train(data_dir, f"{folder}/{name}", name)
+
+
+@pytest.fixture(scope="module")
+def their_runs(data_dir, tmp_path_factory):
+    """Return the folder of the other stack's runs, which one process of it has made."""
+    folder = tmp_path_factory.mktemp("theirs")
+    there(f"train_all({str(data_dir)!r}, {str(folder)!r})")
+    return folder
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(RECIPES))
-def test_a_run_goes_on_from_a_checkpoint(data_dir, tmp_path, name):
+def test_a_run_goes_on_from_a_checkpoint(data_dir, their_runs, tmp_path, name):
     """As it went on there: with the same photos, masks and momentum."""
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    there(f"train({str(data_dir)!r}, {str(theirs)!r}, {name!r})")
+    theirs, ours = their_runs / name, tmp_path / "ours"
     shutil.copytree(theirs, ours)
     shutil.rmtree(ours / "checkpoints" / "epoch-0002")
     train(data_dir, ours, name)

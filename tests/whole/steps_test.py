@@ -130,6 +130,7 @@ def test_server_that_is_never_ready_is_told(tmp_path, monkeypatch):
         _run(_server(module="talk_sleep"), run_dir=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_leaves_no_process_behind(tmp_path, how):
     script = (
@@ -156,6 +157,7 @@ def test_interrupted_run_leaves_no_process_behind(tmp_path, how):
     assert (tmp_path / "ended").read_text() == "SIGTERM"
 
 
+@pytest.mark.slow
 def test_table_has_a_line_a_step_and_the_sum(tmp_path):
     lines = table(_run(_TALKER, _server(), run_dir=tmp_path)).splitlines()
     assert lines[0].split() == ["step", "what", "it", "did", "seconds", "peak", "MiB"]

@@ -49,6 +49,7 @@ def test_many_groups_are_counted_whole_and_listed_in_part():
     assert report["groups"][0]["content"] == last.hex()  # across the splits: before all others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contents", [1, 1 << 30])
 def test_memory_does_not_grow_with_the_photos(contents):
     def peak(count):

@@ -45,6 +45,7 @@ def written(settings):
     }
 
 
+@pytest.mark.slow
 def test_groups_of_planned_shards_become_names_of_shards(job):
     settings, names = job
     groups = [tuple(names[:1]), tuple(names[1:])]
@@ -90,6 +91,7 @@ def test_counters_tell_a_clusters_page_what_became_of_the_photos(job):
     }
 
 
+@pytest.mark.slow
 def test_processes_write_the_same_bytes_as_one(job, tmp_path):
     settings, names = job
     pipeline.run([names], settings, pipeline.parse_options([]))
@@ -121,6 +123,7 @@ def test_the_cause_of_a_silent_failure_is_its_kind():
     assert pipeline.cause(ValueError("just words")) == "just words"
 
 
+@pytest.mark.slow
 def test_a_failure_in_a_process_is_one_line(job, tmp_path):
     settings, names = job
     os.unlink(shards.read_plan(settings.work_dir, names[0])[0].path)

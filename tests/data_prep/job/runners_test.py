@@ -25,6 +25,7 @@ def expected(photos, tmp_path_factory):
     return contents(output_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_processes_write_the_same_bytes(expected, photos, tmp_path, workers):
     processes = ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
@@ -38,6 +39,7 @@ def test_threads_write_the_same_bytes(expected, photos, tmp_path):
     assert contents(tmp_path / "data") == expected
 
 
+@pytest.mark.slow
 def test_the_default_writes_the_same_bytes(expected, photos, tmp_path):
     prepare.prepare(**arguments(photos, tmp_path / "data", beam_options=()))
     assert contents(tmp_path / "data") == expected
@@ -69,6 +71,7 @@ def job_service(tmp_path):
         service.wait()
 
 
+@pytest.mark.slow
 def test_the_portable_runner_writes_the_same_bytes(expected, photos, tmp_path, job_service):
     portable = [
         "--runner=PortableRunner",
@@ -96,6 +99,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_two_processes_of_dask_write_the_same_bytes(expected, photos, tmp_path):
     (tmp_path / "dask_job.py").write_text(DASK)
     wanted = arguments(photos, tmp_path / "data")

@@ -290,6 +290,7 @@ def test_a_huge_file_is_rejected_unread(tmp_path, monkeypatch):
     assert reasons(read_result(settings), settings) == {"0.JPEG": "too_many_bytes"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["job.shards", "job.pipeline", "job.local_job"])
 def test_workers_do_without_tensorflow(module):
     program = f"import data_prep.{module}, sys; assert 'tensorflow' not in sys.modules"

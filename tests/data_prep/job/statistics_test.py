@@ -96,6 +96,7 @@ def test_products_of_odd_sizes_are_exact():
         np.testing.assert_array_equal(sums.pixels, image)
 
 
+@pytest.mark.slow
 def test_products_of_the_largest_photos_are_exact():
     size = conversion_rule.LARGEST_SIZE
     image = np.zeros((size, size, 3), np.uint8)

@@ -320,6 +320,7 @@ def test_a_thumbnail_of_a_line_is_one_pixel_high():
         assert image.size == (96, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
 def test_no_damage_raises(kind):
     data = encoded(picture(40, 60), kind)

@@ -41,6 +41,7 @@ def test_meta_mat_reads_back(members):
     assert (animal["num_children"].item(), animal["wordnet_height"].item()) == (2, 1)
 
 
+@pytest.mark.slow
 def test_nothing_holds_the_day_or_the_platform(members):
     meta = members["ILSVRC2012_devkit_t12/data/meta.mat"]
     assert meta[:116].split() == [b"MATLAB", b"5.0", b"MAT-file,", b"rehearsal", b"release"]

@@ -62,6 +62,7 @@ def test_middle_is_filled_or_a_hole():
     assert middle["ring"] > 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", drawing.SHAPES)
 def test_photos_are_of_varied_size_and_mostly_within_the_central_square(shape):
     sides = set()

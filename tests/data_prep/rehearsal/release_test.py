@@ -22,6 +22,8 @@ from data_prep.rehearsal.photos import CLASSES, FAULTS, Recipe
 from data_prep.rehearsal.release import write_release
 from data_prep.sources import ilsvrc2012_devkit
 
+pytestmark = pytest.mark.slow
+
 _CLASSES, _TRAIN_PER_CLASS, _VALIDATION_PER_CLASS = 10, 60, 30
 _SMALL = Recipe(classes=3, images_per_class=5, validation_per_class=3, seed=5)
 

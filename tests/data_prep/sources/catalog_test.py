@@ -135,6 +135,7 @@ with Catalog(0) as catalog:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line():
     folders = [str(pathlib.Path(__file__).parent), str(ROOT / "tests" / "support"), str(ROOT)]
     result = subprocess.run(

@@ -18,6 +18,7 @@ def read(folder, content):
     return ilsvrc2012_devkit.read(str(folder / "devkit.tar.gz"))
 
 
+@pytest.mark.slow
 def test_classes_and_ground_truth_go_by_wnid(tmp_path):
     devkit = read(tmp_path, devkit_tar())
     assert devkit.classes == small_release.CLASSES
@@ -25,6 +26,7 @@ def test_classes_and_ground_truth_go_by_wnid(tmp_path):
     assert devkit.train_images == {"n01": 2, "n02": 2, "n03": 2}
 
 
+@pytest.mark.slow
 def test_packed_and_unpacked_are_the_same(tmp_path):
     small_release.write(tmp_path, small_release.devkit_files())
     unpacked = ilsvrc2012_devkit.read(str(tmp_path / small_release.DEVKIT_FOLDER))
@@ -36,6 +38,7 @@ def test_a_devkit_with_one_class_and_plain_gzip_less_tar_is_read(tmp_path):
     assert devkit.classes == (records.ClassName("n03", "third, 3rd"),)
 
 
+@pytest.mark.slow
 def test_names_become_one_line_of_text(tmp_path):
     synsets = [(1, " n0 1\n", "a\tb\n\x07 é", 0, 1)]
     devkit = read(tmp_path, devkit_tar(synsets, "1\n"))
@@ -58,6 +61,7 @@ def test_real_labels_are_those_of_tensorflow_datasets(tmp_path):
     assert devkit.train_images is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "text"),
     [

@@ -19,9 +19,10 @@ from repository import ROOT
 from serving_answers import Service, error, grpc_server, photo, predicted, rest_server
 
 from data_prep.command_line import UserError
-from keras_alexnet import export
 from keras_alexnet.serving import client
 from keras_alexnet.serving.client import connection
+
+pytestmark = pytest.mark.slow
 
 PHOTOS = [stand_in.photo(256, 256, seed=seed) for seed in range(3)]
 
@@ -35,7 +36,7 @@ def run():
 def servers(run, tmp_path_factory):
     """Addresses of one local_server: REST, gRPC."""
     folder = tmp_path_factory.mktemp("client") / "birds"
-    export.export(trained=run, photos=PHOTOS[:1], export_dir=str(folder))
+    stand_in.publish(folder)
     with served.serving(folder) as server:
         yield server["http"], server["grpc"]
 

@@ -343,6 +343,7 @@ def test_a_server_that_never_answers():
         ask(server.address, seconds=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "begin",
     [b"X: ", b"Content-Length: 99\r\n\r\n", b"\r\n", b"\r\n" + PREDICTED],

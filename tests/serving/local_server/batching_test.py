@@ -194,6 +194,7 @@ def test_it_does_not_wait_longer_than_it_may():
     assert batcher.run("a", {"x": np.array([1])})["twice"].tolist() == [2]
 
 
+@pytest.mark.slow
 def test_one_after_another_nothing_waits():
     batcher = batching.Batcher(Doubler(), batching.Limits(linger=60))
     for number in range(5):

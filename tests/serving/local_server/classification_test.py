@@ -183,6 +183,7 @@ def model(tmp_path_factory):
     return LoadedModel(path=path, name="pets", version=1, limits=batching.Limits())
 
 
+@pytest.mark.slow
 def test_labels_and_scores(model):
     labels, scores = classification.classify(model, "both", [b"", b"x"])
     assert labels.tolist() == LABELS
@@ -242,6 +243,7 @@ def test_number_of_examples(model):
         classification.classify(model, "both", [b""] * 257)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signature", "code", "message"),
     [

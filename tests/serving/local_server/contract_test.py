@@ -24,7 +24,8 @@ from tensorflow_serving.apis import (
 )
 
 from data_prep.photos import images
-from keras_alexnet import export
+
+pytestmark = pytest.mark.slow
 
 PHOTOS = [stand_in.photo(300, 400, seed=seed) for seed in range(3)]
 JUNK = b"no photo"
@@ -38,7 +39,7 @@ def run():
 @pytest.fixture(scope="module")
 def model_dir(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("serving_contract") / "birds"
-    export.export(trained=run, photos=[stand_in.photo()], export_dir=str(folder))
+    stand_in.publish(folder)
     return folder
 
 

@@ -35,6 +35,8 @@ from keras_alexnet.serving.local_server import http_server
 from keras_alexnet.serving.local_server.errors import RequestError
 from keras_alexnet.serving.local_server.server import Settings, serve
 
+pytestmark = pytest.mark.slow
+
 PHOTOS = [stand_in.photo(300, 400, seed=seed) for seed in range(3)]
 LIMIT = 2 << 20
 
@@ -48,7 +50,7 @@ def run():
 def model_dir(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("local_server") / "birds"
     (folder / "6").mkdir(parents=True)  # broken, but not the highest
-    export.export(trained=run, photos=[stand_in.photo()], export_dir=str(folder))
+    stand_in.publish(folder, version=7)
     return folder
 
 
@@ -495,7 +497,7 @@ def other_weights(run):
 
 def test_a_new_version_takes_over_and_no_request_is_dropped(run, tmp_path, capfd):
     folder = tmp_path / "birds"
-    export.export(trained=run, photos=[stand_in.photo()], export_dir=str(folder))
+    stand_in.publish(folder)
     other = other_weights(run)
     end = threading.Event()
 

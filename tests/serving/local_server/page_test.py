@@ -22,6 +22,8 @@ from data_prep.photos import images
 from keras_alexnet.saved_model import signatures
 from keras_alexnet.serving.local_server import http_server
 
+pytestmark = pytest.mark.slow
+
 NAME = """birds & "bees" <b>'é'"""
 LIMIT = 1 << 20
 INPUT_SIZE = stand_in.PROFILE.input_size

@@ -155,6 +155,7 @@ def test_a_folder_that_cannot_be_read_for_a_moment_ends_nothing(tmp_path):
         thread.join()
 
 
+@pytest.mark.slow
 def test_statuses_do_not_grow_for_ever(tmp_path):
     versions = served(tmp_path)
     for number in range(1, 101):

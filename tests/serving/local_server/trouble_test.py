@@ -25,7 +25,8 @@ from PIL import Image
 from tensorflow_serving.apis import predict_pb2
 
 from data_prep.photos import images
-from keras_alexnet import export
+
+pytestmark = pytest.mark.slow
 
 MUTATED = 10_000  # in `make soak`
 CLIENTS = 64
@@ -45,7 +46,7 @@ def run():
 @pytest.fixture(scope="module")
 def server(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trouble") / NAME
-    export.export(trained=run, photos=[stand_in.photo()], export_dir=str(folder))
+    stand_in.publish(folder)
     log = tmp_path_factory.mktemp("log") / "server.log"
     with served.local_server(folder, log, "--max_body_mb=4", "--timeout=5") as server:
         yield server
