@@ -11,6 +11,8 @@ from keras_alexnet.analysis import grad_cam
 from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profiles import PROFILES
 
+pytestmark = pytest.mark.slow
+
 
 def narrow(name, **fields):
     """A small network that tells inputs apart."""
@@ -73,7 +75,6 @@ def expected_heat(x, weights, profile):
     return heat / heat.max((1, 2), keepdims=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_heat_maps_are_grad_cam(name):
     profile = NETWORKS[name]
@@ -106,7 +107,6 @@ def test_low_precision_has_nearly_the_same_heat(policy):
     assert np.corrcoef(np.ravel(heat), np.ravel(expected))[0, 1] > 0.95
 
 
-@pytest.mark.slow
 def test_nothing_speaks_for_a_class():
     profile = NETWORKS["paper"]
     model = AlexNet(profile, classes=7, seed=1)

@@ -18,6 +18,8 @@ from data_prep.conversion_rule import Rule
 from data_prep.photos import images
 from data_prep.rehearsal import drawing
 
+pytestmark = pytest.mark.slow
+
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 needs_two_cores = pytest.mark.skipif(CORES < 2, reason="needs two cores, as the benchmark does")
 HAS_BOTH = all((ROOT / name / "bin" / "python").exists() for name in stacks.ENVIRONMENTS.values())
@@ -125,7 +127,6 @@ def test_figures_of_both_stacks():
         assert result[name]["paper_images_per_second"] > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
@@ -153,7 +154,6 @@ def test_a_contestant_that_fails_is_one_line(monkeypatch):
         training.measure(batch_size=2, steps=1, repeats=1, width=0.03, only=["paper"])
 
 
-@pytest.mark.slow
 def test_slim_resized_stores_what_prepare_does(photos, tmp_path):
     list_path, output_dir = tmp_path / "list.txt", tmp_path / "slim"
     list_path.write_text("".join(f"{path}\n" for path in photos))

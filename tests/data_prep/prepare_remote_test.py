@@ -10,6 +10,8 @@ from data_prep import prepare, records, storage
 from data_prep.command_line import UserError
 from data_prep.job import finishing
 
+pytestmark = pytest.mark.slow
+
 STORES = {
     "objects": beam_file_systems.ObjectStore,
     "folders": beam_file_systems.FolderStore,

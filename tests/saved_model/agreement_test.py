@@ -16,6 +16,8 @@ from keras_alexnet import evaluate
 from keras_alexnet.inputs import stored_photos
 from keras_alexnet.saved_model import decoding, signatures
 
+pytestmark = pytest.mark.slow
+
 CLASSES = 100
 
 
@@ -93,7 +95,6 @@ def as_records_hold_it(photo, **rule):
     return stored_photos.decode(features, photo_format).numpy()
 
 
-@pytest.mark.slow
 def test_served_pixels_are_those_of_the_data_job(stored, originals):
     squares, valid = tf.function(decoding.stored_images)(tf.constant(originals))
     assert np.all(valid)
@@ -104,7 +105,6 @@ def test_served_pixels_are_those_of_the_data_job(stored, originals):
     assert compressed.mean() < 3  # seen: 2.17, grey levels
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("storage", "mean", "largest", "agreement"),
     # Seen: 0.00002, 0.0002 and 1; 0.0033, 0.037 and 0.89. A trained network is surer of its class.

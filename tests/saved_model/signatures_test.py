@@ -15,6 +15,8 @@ from keras_alexnet import evaluate
 from keras_alexnet.network.model import AlexNet
 from keras_alexnet.saved_model import signatures
 
+pytestmark = pytest.mark.slow
+
 JUNK = b"no photo"
 
 
@@ -49,7 +51,6 @@ def everything(photos):
     }
 
 
-@pytest.mark.slow
 def test_shapes_and_types(loaded):
     named = {
         "classes": ("string", (2, 5)),
@@ -159,7 +160,6 @@ OTHER_MEANS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mean", OTHER_MEANS)
 def test_other_means_are_served_as_they_are_evaluated(mean, tmp_path):
     fields, network_input = OTHER_MEANS[mean]
@@ -266,7 +266,6 @@ def test_classify_takes_examples_of_any_kind(loaded):
     assert not answer["scores"][len(good) :].any()
 
 
-@pytest.mark.slow
 def test_fewer_than_five_classes(tmp_path):
     served = stand_in.served_model(stand_in.trained_run(classes=3), tmp_path)
     answer = served.functions["serving_default"](tf.constant([stand_in.photo(), JUNK]))
@@ -274,7 +273,6 @@ def test_fewer_than_five_classes(tmp_path):
     np.testing.assert_allclose(answer["scores"][0].numpy().sum(), 1, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_float32_whatever_the_precision(tmp_path):
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
@@ -335,7 +333,6 @@ def test_wrong_number_of_classes(run, tmp_path):
         )
 
 
-@pytest.mark.slow
 def test_other_stored_size(tmp_path):
     run = stand_in.trained_run()
     run = type(run)(
@@ -360,7 +357,6 @@ def handles_of_a_dropped_model(path):
     return handles
 
 
-@pytest.mark.slow
 def test_the_weights_of_a_model_go_with_it(folder):
     """Or a server would keep those of every version that it ever served."""
     handles = handles_of_a_dropped_model(str(folder / "model"))

@@ -66,7 +66,6 @@ def ends(processes, timeout=120):
             process.kill()
 
 
-@pytest.mark.slow
 def test_two_workers_train_as_one_process_with_twice_the_batch_and_go_on_after_a_loss(
     data_dir, tmp_path
 ):
@@ -109,7 +108,6 @@ def test_an_unusable_tf_config_is_told(text):
         devices.check_config({"TF_CONFIG": text})
 
 
-@pytest.mark.slow
 def test_a_usable_tf_config_passes():
     config = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}
     devices.check_config({"TF_CONFIG": json.dumps(config)})

@@ -15,6 +15,8 @@ from keras_alexnet.network import ablations
 from keras_alexnet.network.profile import LAYER_NAMES
 from keras_alexnet.training import checkpoints, devices, starting_weights
 
+pytestmark = pytest.mark.slow
+
 PROFILE = dataclasses.replace(PROFILES["paper"].scaled(0.0625), input_size=128)
 ALL_BUT_FC8 = list(LAYER_NAMES[:-1])
 
@@ -88,7 +90,6 @@ def trained(tmp_path_factory):
     return read_weights(network), save(network, folder)
 
 
-@pytest.mark.slow
 @NETWORKS
 @pytest.mark.parametrize("kind", ["file", "run"])
 def test_all_layers_of_the_same_shapes_are_set(trained, capsys, kind, make):
@@ -106,7 +107,6 @@ def test_all_layers_of_the_same_shapes_are_set(trained, capsys, kind, make):
     )
 
 
-@pytest.mark.slow
 @NETWORKS
 @pytest.mark.parametrize("kind", ["file", "run"])
 def test_fc8_for_other_classes_starts_anew(trained, capsys, kind, make):
@@ -250,7 +250,6 @@ def test_a_run_without_a_whole_checkpoint_is_refused(tmp_path, capsys):
     assert "passed over" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 @NETWORKS
 def test_frozen_layers_stay_and_the_others_learn(make):
     network = make()
@@ -268,7 +267,6 @@ def test_to_freeze_nothing_is_nothing():
     assert len(network.trainable_variables) == 16
 
 
-@pytest.mark.slow
 def test_something_has_to_learn():
     with pytest.raises(UserError, match=r"can be frozen, not all; .* leave one out"):
         starting_weights.freeze(alexnet(), LAYER_NAMES)

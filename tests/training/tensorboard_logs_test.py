@@ -17,6 +17,8 @@ from keras_alexnet.columns import place_columns
 from keras_alexnet.network import variables
 from keras_alexnet.training.tensorboard_logs import TensorBoardLogs, filter_picture
 
+pytestmark = pytest.mark.slow
+
 PROFILE = dataclasses.replace(PROFILES["paper"].scaled(0.25), input_size=128)
 TRAIN = ("loss", "cross_entropy", "top1", "top5", "learning_rate", "images_per_second")
 VALIDATION = ("cross_entropy", "top1", "top5")
@@ -96,7 +98,6 @@ def test_a_file_that_was_cut_is_gone_on_with(tmp_path):
     assert sorted(found["conv1/filters"]) == [1, 2]
 
 
-@pytest.mark.slow
 def test_what_was_logged_outlives_a_kill(tmp_path):
     script = f"""
 import os, signal, sys
@@ -145,7 +146,6 @@ def test_a_kernel_of_equal_weights_has_a_picture():
     assert not filter_picture(np.full([11, 11, 3, 4], 0.3, np.float32)).any()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("columns", [False, True], ids=["one device", "columns"])
 def test_the_picture_in_the_file_is_that_of_the_network(tmp_path, columns):
     network = alexnet()
@@ -159,7 +159,6 @@ def test_the_picture_in_the_file_is_that_of_the_network(tmp_path, columns):
     np.testing.assert_allclose(picture / 255, by_hand(kernel, 16), atol=1 / 255)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("columns", [False, True], ids=["one device", "columns"])
 def test_histograms_are_of_all_weights_and_gradients(tmp_path, columns):
     network = alexnet()
@@ -198,7 +197,6 @@ def test_histograms_leave_out_what_is_not_finite(tmp_path):
     assert (histogram[0, 0], histogram[-1, 1], histogram[:, 2].sum()) == (1, 3, 3)
 
 
-@pytest.mark.slow
 def test_a_full_disk_is_one_line(small_disk):
     folder, network = small_disk("64k") / "logs", alexnet()
     with pytest.raises(UserError, match=r"logs cannot be written into .*No space left.*make room"):

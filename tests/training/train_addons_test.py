@@ -64,7 +64,6 @@ ALL = [*RUNS.items(), *(pytest.param(*run, marks=ADDONS) for run in RUNS_OF_ADDO
 PLACES = [((1, 2),), pytest.param(((0, 3), (1, 0)), marks=pytest.mark.soak)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kept", PLACES)
 @pytest.mark.parametrize(("name", "recipe"), ALL)
 def test_a_run_goes_on_bit_for_bit(data_dir, tmp_path, name, recipe, kept):
@@ -93,7 +92,6 @@ def train(data_dir, folder, name):
     run(data_dir, folder, run_options=EACH_STEP, strategy="one_device", **KILLED[name])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["SGDW", *(pytest.param(name, marks=ADDONS) for name in ("Lookahead", "NovoGrad"))]
 )
@@ -115,7 +113,6 @@ def test_a_killed_run_ends_as_the_one_that_was_not(data_dir, tmp_path, name):
     assert_same_run(whole, killed)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe", [SGDW, pytest.param(LOOKAHEAD, marks=ADDONS), pytest.param(NOVOGRAD, marks=ADDONS)]
 )
@@ -131,7 +128,6 @@ def test_one_and_two_replicas_compute_the_same(data_dir, tmp_path, recipe):
     assert_moved_alike(start, one.averages, two.averages)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [{}, SGDW, pytest.param(LOOKAHEAD, marks=ADDONS)])
 def test_a_plateau_lowers_the_rate(data_dir, tmp_path, recipe):
     changes = {"epochs": 5, "strategy": "one_device", "learning_rate": 0.0, **recipe}
@@ -144,7 +140,6 @@ def test_a_plateau_lowers_the_rate(data_dir, tmp_path, recipe):
     assert kept.optimizer[1] == np.float32(rates[-1]), "the optimizer's own"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [{}, SGDW])
 def test_the_mean_of_the_weights_is_what_is_validated_evaluated_and_kept(
     data_dir, tmp_path, recipe
@@ -182,7 +177,6 @@ def test_lookahead_begins_at_the_weights_that_a_run_starts_from(data_dir, tmp_pa
         np.testing.assert_allclose(second[name], first[name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_run_of_other_options_refuses(data_dir, tmp_path):
     run(data_dir, tmp_path / "run", epochs=1, strategy="one_device", **SGDW)
     described = json.loads((tmp_path / "run" / "run.json").read_text())["options"]
@@ -193,7 +187,6 @@ def test_a_run_of_other_options_refuses(data_dir, tmp_path):
         run(data_dir, tmp_path / "run", epochs=1, strategy="one_device", **other)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     IS_KERAS_2, reason="needs the default stack, without TensorFlow Addons: make test"
 )

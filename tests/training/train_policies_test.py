@@ -45,7 +45,6 @@ RUNS = {
 PLACES = [((0, 3),), pytest.param(((0, 4), (1, 0), (1, 2)), marks=pytest.mark.soak)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kept", PLACES)
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_goes_on_from_any_place_bit_for_bit(data_dir, tmp_path, name, kept):
@@ -78,7 +77,6 @@ def test_a_run_goes_on_from_any_place_bit_for_bit(data_dir, tmp_path, name, kept
         shutil.rmtree(again)
 
 
-@pytest.mark.slow
 def test_the_moving_average_is_what_is_validated_evaluated_and_kept(data_dir, tmp_path):
     run(data_dir, tmp_path / "run", ema=0.9, epochs=2, strategy="mirrored")
     last = metrics_of(tmp_path / "run")[-1]
@@ -99,7 +97,6 @@ def test_the_moving_average_is_what_is_validated_evaluated_and_kept(data_dir, tm
     assert last["val_cross_entropy"] == pytest.approx(by_hand, rel=1e-3)
 
 
-@pytest.mark.slow
 def test_histograms_and_logs_are_written_and_change_nothing(data_dir, tmp_path):
     for steps in (0, 2):
         options = RunOptions(histogram_steps=steps)
@@ -115,7 +112,6 @@ def test_histograms_and_logs_are_written_and_change_nothing(data_dir, tmp_path):
     assert {"conv1/kernel", "conv1/kernel/gradient", "fc8/bias/gradient"} <= told
 
 
-@pytest.mark.slow
 def test_fine_tuning_starts_from_a_run_and_keeps_what_is_frozen(data_dir, tmp_path, capsys):
     run(data_dir, tmp_path / "first", epochs=1, strategy="one_device")
     changes = {"init_weights": str(tmp_path / "first"), "freeze": ("conv1", "conv2")}
@@ -128,7 +124,6 @@ def test_fine_tuning_starts_from_a_run_and_keeps_what_is_frozen(data_dir, tmp_pa
         assert not np.array_equal(first[name], second[name])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("names", [("relu", "conv4"), ("columns", "lrn", "overlap", "dropout")])
 def test_an_ablated_network_trains_and_is_evaluated(data_dir, tmp_path, names):
     profile = ablations.apply(PROFILE, names)
@@ -138,7 +133,6 @@ def test_an_ablated_network_trains_and_is_evaluated(data_dir, tmp_path, names):
     assert evaluate.evaluate(trained=trained, data_dir=str(data_dir))["top1"] == figures["top1"]
 
 
-@pytest.mark.slow
 def test_the_programs_log_freezes_conv1_and_switches_the_noise_off(data_dir, tmp_path):
     """27 steps stand for its 135 epochs: steps 14 to 18 are epochs 72 to 91, with conv1 frozen."""
     run(

@@ -21,6 +21,8 @@ from data_prep.command_line import TryAgain, UserError
 from keras_alexnet.training import checkpoints, progress
 from keras_alexnet.training.options import RunOptions
 
+pytestmark = pytest.mark.slow
+
 EACH_STEP = RunOptions(checkpoint_seconds=0.0)
 _COMMAND = (
     *("--profile=paper", "--width=0.0625", "--kernel_init=he_normal", "--bias_init=0"),
@@ -44,7 +46,6 @@ def processes():
     multiprocessing.forkserver._forkserver._stop()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.soak)])
 def test_kills_and_the_same_run(data_dir, tmp_path, processes, kills):
     changes = {"strategy": "one_device", "batch_size": 4, "epochs": 4}
@@ -98,7 +99,6 @@ def command(data_dir, folder, *more):
         process.communicate()
 
 
-@pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_and_the_same_command_goes_on(data_dir, tmp_path):
     whole, ended = tmp_path / "whole", tmp_path / "ended"
     with command(data_dir, whole) as process:
@@ -121,7 +121,6 @@ def test_sigterm_writes_a_checkpoint_and_the_same_command_goes_on(data_dir, tmp_
     assert_same_run(whole, ended)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("when", ["on_train_batch_end", "on_test_begin"])
 def test_asked_to_end_in_training_or_in_validation(data_dir, tmp_path, monkeypatch, when):
     whole, ended = tmp_path / "whole", tmp_path / "ended"
@@ -145,7 +144,6 @@ def test_asked_to_end_in_training_or_in_validation(data_dir, tmp_path, monkeypat
     assert_same_run(whole, ended)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["weights.npz", "optimizer.npz", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip"])
 def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_taken(
@@ -174,7 +172,6 @@ def whole_run(data_dir, tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_the_last_checkpoint_is_whole(
     data_dir, tmp_path, small_disk, whole_run
 ):
@@ -188,7 +185,6 @@ def test_a_full_disk_stops_the_run_and_the_last_checkpoint_is_whole(
     assert_same_run(whole_run, folder)
 
 
-@pytest.mark.slow
 def test_a_run_of_other_flags_refuses_and_what_is_allowed_may_differ(data_dir, tmp_path, whole_run):
     again = tmp_path / "again"
     shutil.copytree(whole_run, again)
@@ -227,7 +223,6 @@ def test_a_profile_override_may_be_allowed_by_its_flag(data_dir, tmp_path, whole
     run(data_dir, again, other, epochs=2, strategy="one_device", run_options=allowed)
 
 
-@pytest.mark.slow
 def test_broken_records_stop_the_run_or_are_left_out_and_counted(data_dir, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(data_dir, copy)
@@ -248,7 +243,6 @@ def test_broken_records_stop_the_run_or_are_left_out_and_counted(data_dir, tmp_p
     assert_same_run(tmp_path / "run", again)
 
 
-@pytest.mark.slow
 def test_a_dry_run_takes_two_steps_and_keeps_nothing(data_dir, tmp_path):
     folder = tmp_path / "run"
     figures = run(data_dir, folder, run_options=RunOptions(dry_run=True))

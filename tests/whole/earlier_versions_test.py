@@ -112,7 +112,6 @@ def cross_entropy(run, data_dir):
     return np.mean(losses)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgd", "columns"])
 def test_a_run_is_evaluated(name, workdirs, data):
     run = workdir.load_run(str(workdirs / name))
@@ -165,7 +164,6 @@ def flags_to_resume(run, data_dir):
     return [f"--flagfile={run / 'flags.txt'}", f"--workdir={run}", f"--data_dir={data_dir}"]
 
 
-@pytest.mark.slow
 def test_a_killed_run_is_resumed_by_its_command(tmp_path, data, arrays):
     run = unpacked("workdir", tmp_path) / "sgd"
     before = checkpoints.read(str(run))
@@ -182,7 +180,6 @@ def test_a_killed_run_is_resumed_by_its_command(tmp_path, data, arrays):
     assert_same_end("sgd", run, before, arrays)
 
 
-@pytest.mark.slow
 def test_a_killed_run_of_two_columns_is_resumed(tmp_path, data, arrays, capsys):
     run = unpacked("workdir", tmp_path) / "columns"
     before = checkpoints.read(str(run))
@@ -242,7 +239,6 @@ keras.models.load_model({path!r})
 """
 
 
-@pytest.mark.slow
 def test_a_saved_model_needs_one_import(models):
     name = "krizhevsky2012-keras2" if KERAS_2 else "caffe"
     script = _LOAD.format(path=str(models / f"{name}.keras"))
@@ -252,7 +248,6 @@ def test_a_saved_model_needs_one_import(models):
     assert process.returncode == 0, process.stderr
 
 
-@pytest.mark.slow
 def test_an_export_answers_the_same_photos_alike(exported, photos):
     path, expected = str(exported / "1"), EXPECTED["export"]
     loaded = tf.saved_model.load(path).signatures["serving_default"](
@@ -269,7 +264,6 @@ def test_an_export_answers_the_same_photos_alike(exported, photos):
         np.testing.assert_allclose(answer["scores"], expected["scores"], atol=1e-4)
 
 
-@pytest.mark.slow
 def test_an_export_is_verified_against_its_run(exported, photos, workdirs, monkeypatch):
     def answers_of(path, requests):
         """One loader in this process: two in new processes would cost ten seconds."""

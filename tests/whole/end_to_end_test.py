@@ -13,6 +13,8 @@ from commands import in_process
 from PIL import Image
 from repository import ROOT
 
+pytestmark = pytest.mark.slow
+
 TRAINING = (
     "--width=0.0625",
     "--kernel_init=he_normal",
@@ -79,7 +81,6 @@ def travel(data, tmp_path, photos):
     return answer
 
 
-@pytest.mark.slow
 def test_rendered_photos_go_the_whole_road(tmp_path):
     release, data = tmp_path / "release", tmp_path / "data"
     drawn = command(
@@ -129,7 +130,6 @@ def test_real_photos_go_the_whole_road(tmp_path):
     assert {name for photo in answer["photos"] for name in photo["classes"]} == set(groups)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -152,7 +152,6 @@ def test_a_mistake_gets_one_line_and_no_traceback(tmp_path, arguments, message):
     assert message.format(tmp=tmp_path) in lines[0]
 
 
-@pytest.mark.slow
 def test_help_is_for_newcomers():
     for module in (
         *("data_prep.rehearsal", "data_prep.prepare", "data_prep.verify"),
@@ -166,7 +165,6 @@ def test_help_is_for_newcomers():
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
 def test_readme_commands_exist():
     """Every flag and module that README shows is one that the command has."""
     text = (ROOT / "README.md").read_text().replace("\\\n", " ")
@@ -178,13 +176,11 @@ def test_readme_commands_exist():
             assert f"--{flag}=" in known, (module, flag)
 
 
-@pytest.mark.slow
 def test_keras_alexnet_does_not_need_beam():
     code = "import keras_alexnet.train, sys; sys.exit('apache_beam' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.slow
 def test_a_photo_that_is_no_photo_is_refused_before_the_server_is_asked(tmp_path):
     done = command(
         "keras_alexnet.serving.client",

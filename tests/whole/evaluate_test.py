@@ -8,6 +8,8 @@ from data_prep import records
 from keras_alexnet import evaluate
 from keras_alexnet.network.model import AlexNet
 
+pytestmark = pytest.mark.slow
+
 
 def run_of(data_dir, bias):
     """A network of the data set's classes that knows nothing but the biases of fc8."""
@@ -21,7 +23,6 @@ def run_of(data_dir, bias):
 
 
 # Of the 10 photos half are of each of the two classes.
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bias", "top1", "top5"),
     [([0, 0], 0.5, 1.0), ([0, 1], 0.5, 1.0), ([np.nan, np.nan], 0.0, 0.0)],

@@ -22,6 +22,8 @@ from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.saved_model import agreement
 from keras_alexnet.saved_model import decoding as serving_photos
 
+pytestmark = pytest.mark.slow
+
 SIZE = 72
 CLASSES = ["cat", "dog", "eel"]
 VARIANTS = {
@@ -94,7 +96,6 @@ def data(data_sets, request):
     return data_sets[request.param]
 
 
-@pytest.mark.slow
 def test_labels_and_sizes_are_those_that_were_asked_for(data):
     recipe = data.manifest.recipe
     for split, count in (("train", 18), ("validation", 6)):
@@ -244,7 +245,6 @@ def training_batch(data):
     return next(iter(dataset))
 
 
-@pytest.mark.slow
 def test_evaluation_sees_the_same_whichever_way_photos_are_stored(data_sets, data):
     images, labels, _ = evaluation_batch(data)
     expected, expected_labels, _ = evaluation_batch(data_sets["jpeg"])
@@ -257,7 +257,6 @@ def test_evaluation_sees_the_same_whichever_way_photos_are_stored(data_sets, dat
         np.testing.assert_array_equal(image, pixels[top : top + SIZE, left : left + SIZE])
 
 
-@pytest.mark.slow
 def test_training_sees_the_same_whichever_way_photos_are_stored(data_sets, data):
     features, labels = training_batch(data)
     expected, expected_labels = training_batch(data_sets["jpeg"])
@@ -268,7 +267,6 @@ def test_training_sees_the_same_whichever_way_photos_are_stored(data_sets, data)
     assert difference.mean() < 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["raw", "none"])
 def test_a_served_photo_becomes_what_evaluation_sees(data_sets, variant):
     data = data_sets[variant]
