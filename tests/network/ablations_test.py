@@ -137,6 +137,7 @@ def test_every_layer_is_numpys(profile, names):
     assert max(differences.values()) < TOLERANCE, differences
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_layers_shapes_parameters_and_work_of_the_full_network(name):
     figures = describe.profile_figures(ablations.apply(PAPER, [name]))
@@ -182,6 +183,7 @@ def starts(names):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "others"),
     [

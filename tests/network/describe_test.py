@@ -90,6 +90,7 @@ def command(monkeypatch, capsys, *arguments):
     return stop.value.code, captured.out, captured.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROFILES)
 def test_parameters_by_layer_and_totals_are_those_of_the_systems(name):
     layers = describe.profile_figures(name)
@@ -119,6 +120,7 @@ def test_work_and_memory_of_the_paper_by_layer():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROFILES)
 def test_figures_without_weights_are_those_of_the_network_that_has_them(name):
     profile = PROFILES[name].scaled(0.1)
@@ -414,6 +416,7 @@ def test_a_change_of_any_field_shows(name):
     assert silent == WITHOUT_MEANING[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("item", differences.ITEMS, ids=lambda item: item.title)
 def test_an_item_tells_the_fields_that_it_names_and_no_others(item):
     plain = dict.fromkeys(("conv1_order", "conv2_order", "conv5_order"), ("relu", "pool"))

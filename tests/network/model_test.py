@@ -195,6 +195,7 @@ def test_an_input_that_is_there_already():
     np.testing.assert_allclose(own(2 * x), model(x), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("activation", ["softmax", None])
 def test_output_is_float32_in_mixed_precision(policy, activation):

@@ -239,6 +239,7 @@ def assert_starts(values, mean, deviation, largest):
         assert np.abs(values).max() >= 0.99 * largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROFILES)
 def test_weights_start_as_the_profile_says(name):
     profile = PROFILES[name].scaled(WIDTH)

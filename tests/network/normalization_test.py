@@ -88,6 +88,7 @@ def test_lrn_is_the_formula(arguments, shape):
     np.testing.assert_allclose(y, reference_lrn(x, **arguments), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "shape"),
     [
@@ -293,6 +294,7 @@ def test_channels_are_known(layer_class):
         layer_class()(keras.Input([4, 4, None]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.keras", "model.weights.h5"])
 def test_normalizations_are_saved_and_loaded(file, tmp_path):
     def build():

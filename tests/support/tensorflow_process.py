@@ -20,6 +20,8 @@ if (
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+# What TensorFlow has brought is left out of the collections after each file, which are quick then.
+gc.freeze()
 
 
 @pytest.fixture(autouse=True)
