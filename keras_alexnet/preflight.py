@@ -26,6 +26,7 @@ from absl import flags
 
 from data_prep import command_line
 from data_prep.command_line import UserError
+from keras_alexnet.network import choices
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.preflight_checks import measuring, rules
 from keras_alexnet.preflight_checks.measuring import Measured
@@ -163,7 +164,7 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
     del arguments
     profile = profile_from_flags(FLAGS)
     options = options_from_flags(FLAGS, profile)
-    if optimizers.addons_name(options.optimizer) is not None:
+    if choices.addons_name(options.optimizer) is not None:
         raise UserError(
             f"the preflight knows what {' and '.join(sorted(optimizers.OPTIMIZERS))} do, not "
             f"{options.optimizer}; take one of them for it"

@@ -28,6 +28,7 @@ import tensorflow as tf
 
 from data_prep.command_line import UserError
 from keras_alexnet.inputs import views
+from keras_alexnet.network import choices
 from keras_alexnet.training import addons
 
 # What a photo has where it was cut out or does not reach: near the mean, which is subtracted.
@@ -232,50 +233,20 @@ def _half(images: tf.Tensor, drawn: tf.Tensor, changed: tf.Tensor) -> tf.Tensor:
     return tf.where(drawn[:, :1, None, None] < 0.5, changed, images)
 
 
-_TABLE = (
-    Kind("rotate", 2, 15.0, 180.0, None, "turned by up to this many degrees", _rotate),
-    Kind("translate", 3, 16.0, 224.0, None, "moved by up to this many pixels", _translate),
-    Kind("shear_x", 4, 0.1, 1.0, None, "rows pushed sideways, up to this a row", _shear_x),
-    Kind("shear_y", 5, 0.1, 1.0, None, "columns pushed up or down, up to this a column", _shear_y),
-    Kind("cutout", 6, 64.0, 224.0, 2.0, "a square of this side is empty", _cutout),
-    Kind(
-        "hsv_in_yiq",
-        7,
-        0.2,
-        1.0,
-        None,
-        "hue turned by up to this, in radians, saturation and value times 1 - this to 1 + this",
-        _hsv_in_yiq,
-    ),
-    Kind(
-        "gaussian_filter2d",
-        8,
-        1.0,
-        5.0,
-        None,
-        "half of the photos blurred, by this standard deviation in pixels",
-        _gaussian_filter2d,
-    ),
-    Kind(
-        "sharpness",
-        9,
-        0.9,
-        1.0,
-        None,
-        "sharpness, Pillow's, 1 - this (towards smooth) to 1 + this",
-        _sharpness,
-    ),
-    Kind(
-        "median_filter2d",
-        10,
-        3.0,
-        9.0,
-        1.0,
-        "half of the photos have medians of squares of this side; on the addons stack alone",
-        _median_filter2d,
-    ),
-)
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _TABLE}
+_CHANGES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]] = {
+    "rotate": _rotate,
+    "translate": _translate,
+    "shear_x": _shear_x,
+    "shear_y": _shear_y,
+    "cutout": _cutout,
+    "hsv_in_yiq": _hsv_in_yiq,
+    "gaussian_filter2d": _gaussian_filter2d,
+    "sharpness": _sharpness,
+    "median_filter2d": _median_filter2d,
+}
+KINDS: Mapping[str, Kind] = {
+    name: Kind(name, *choices.AUGMENTATIONS[name], change) for name, change in _CHANGES.items()
+}
 _ONLY_ADDONS = frozenset({"median_filter2d"})  # TensorFlow has no median
 
 

@@ -30,6 +30,15 @@ STRATEGIES = ("mirrored", "one_device", MULTI_WORKER)
 COLUMN_PARALLEL = "column_parallel"  # the strategy of a run with --column_parallel
 
 
+def addons_name(optimizer: str) -> str | None:
+    """Return what TensorFlow Addons calls an optimizer; None if it is not one of theirs.
+
+    Args:
+        optimizer: in `OPTIMIZERS`.
+    """
+    return optimizer.removeprefix(ADDONS_PREFIX) if optimizer.startswith(ADDONS_PREFIX) else None
+
+
 class SWA(NamedTuple):
     """Stochastic weight averaging (Izmailov et al., 2018): the mean of the weights at some steps.
 
@@ -47,3 +56,61 @@ class SWA(NamedTuple):
 # Defaults of TensorFlow Addons' MovingAverage and SWA.
 USUAL_MOMENTUM = 0.99
 USUAL_SWA = SWA(start=0, period=10)
+
+
+class AugmentationLimits(NamedTuple):
+    """Limits of one operation of `--augment`; inputs/augmentations.py has the operation.
+
+    Attributes:
+        stream: which of a seed's streams of draws is its own, so that no other one's presence
+            changes what it draws: above 1, which `views.random_views` uses.
+        strength: default strength.
+        largest: largest strength; 0 is the smallest, exclusive.
+        step: the strength is a multiple of it; None for any number.
+        summary: what it does, with the strength as "this".
+    """
+
+    stream: int
+    strength: float
+    largest: float
+    step: float | None
+    summary: str
+
+
+AUGMENTATIONS = {
+    "rotate": AugmentationLimits(2, 15.0, 180.0, None, "turned by up to this many degrees"),
+    "translate": AugmentationLimits(3, 16.0, 224.0, None, "moved by up to this many pixels"),
+    "shear_x": AugmentationLimits(4, 0.1, 1.0, None, "rows pushed sideways, up to this a row"),
+    "shear_y": AugmentationLimits(
+        5, 0.1, 1.0, None, "columns pushed up or down, up to this a column"
+    ),
+    "cutout": AugmentationLimits(6, 64.0, 224.0, 2.0, "a square of this side is empty"),
+    "hsv_in_yiq": AugmentationLimits(
+        7,
+        0.2,
+        1.0,
+        None,
+        "hue turned by up to this, in radians, saturation and value times 1 - this to 1 + this",
+    ),
+    "gaussian_filter2d": AugmentationLimits(
+        8,
+        1.0,
+        5.0,
+        None,
+        "half of the photos blurred, by this standard deviation in pixels",
+    ),
+    "sharpness": AugmentationLimits(
+        9,
+        0.9,
+        1.0,
+        None,
+        "sharpness, Pillow's, 1 - this (towards smooth) to 1 + this",
+    ),
+    "median_filter2d": AugmentationLimits(
+        10,
+        3.0,
+        9.0,
+        1.0,
+        "half of the photos have medians of squares of this side; on the addons stack alone",
+    ),
+}

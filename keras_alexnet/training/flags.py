@@ -6,7 +6,6 @@ needs: `DATA_DIR = flags.data_dir(FLAGS)` defines the flag and gives its holder.
 
 from absl import flags
 
-from keras_alexnet.inputs import augmentations
 from keras_alexnet.network import choices
 from keras_alexnet.network.ablations import ABLATIONS
 from keras_alexnet.network.profile import KERNEL_STARTS, LAYER_NAMES
@@ -190,8 +189,8 @@ def define_training(values: flags.FlagValues) -> None:
         None,
         "changes of the training photos beyond the profile's, in this order, as rotate:10,cutout. "
         + "; ".join(
-            f"{kind.name}:{kind.strength:g}: {kind.summary}"
-            for kind in augmentations.KINDS.values()
+            f"{name}:{limits.strength:g}: {limits.summary}"
+            for name, limits in choices.AUGMENTATIONS.items()
         ),
         **define,
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import keras
 import tensorflow as tf
 
-from keras_alexnet.network.choices import ADDONS_PREFIX
+from keras_alexnet.network.choices import addons_name
 from keras_alexnet.network.keras_compat import UpdateRule, tf_variable
 from keras_alexnet.training import addons
 from keras_alexnet.training.schedules import Rate
@@ -179,15 +179,6 @@ OPTIMIZERS: Mapping[str, Callable[[Rate, UpdateRecipe], keras.optimizers.Optimiz
     "sgd": _sgd,
     "adam": _adam,
 }
-
-
-def addons_name(optimizer: str) -> str | None:
-    """What TensorFlow Addons calls an optimizer; None if it is not one of theirs.
-
-    Args:
-        optimizer: in `choices.OPTIMIZERS`.
-    """
-    return optimizer.removeprefix(ADDONS_PREFIX) if optimizer.startswith(ADDONS_PREFIX) else None
 
 
 def make_optimizer(

@@ -10,12 +10,16 @@ from collections.abc import Mapping
 from absl import flags
 
 from data_prep.command_line import UserError
-from keras_alexnet.inputs import augmentations
 from keras_alexnet.network import ablations
-from keras_alexnet.network.choices import COLUMN_PARALLEL, SWA, USUAL_MOMENTUM, USUAL_SWA
+from keras_alexnet.network.choices import (
+    COLUMN_PARALLEL,
+    SWA,
+    USUAL_MOMENTUM,
+    USUAL_SWA,
+    addons_name,
+)
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.network.profiles import PROFILES
-from keras_alexnet.training import addons, devices, optimizers, schedules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +137,9 @@ def options_from_flags(values: flags.FlagValues, profile: Profile) -> TrainingOp
     Raises:
         UserError: two flags contradict each other.
     """
+    from keras_alexnet.inputs import augmentations  # here: they load TensorFlow
+    from keras_alexnet.training import devices
+
     chosen = {
         "strategy": devices.resolve_strategy(values.strategy, values.column_parallel),
         "optimizer_options": from_flags(values, values.optimizer or profile.optimizer),
@@ -208,7 +215,7 @@ def from_flags(values: flags.FlagValues, optimizer: str) -> dict[str, object] | 
     Raises:
         UserError: it is no JSON object, or a flag does not go with the optimizer.
     """
-    name = optimizers.addons_name(optimizer)
+    name = addons_name(optimizer)
     if name is None:
         if values.optimizer_options is not None:
             raise UserError(
@@ -259,9 +266,11 @@ def check(
         UserError: one of TensorFlow Addons cannot be had on this stack, in two columns, or under
             this schedule, or does not take its options.
     """
-    name = optimizers.addons_name(optimizer)
+    name = addons_name(optimizer)
     if name is None:
         return
+    from keras_alexnet.training import addons, schedules  # here: they load TensorFlow
+
     refused = {
         "--column_parallel": strategy == COLUMN_PARALLEL,
         f"--schedule={schedule}, in which {' '.join(schedules.SCHEDULES[schedule].of_layers)} has "

@@ -1,8 +1,15 @@
+import subprocess
+import sys
+
 import pytest
 from absl import flags
+from repository import ROOT
 
 from data_prep.command_line import UserError
 from keras_alexnet import PROFILES
+from keras_alexnet.inputs import augmentations
+from keras_alexnet.network import choices
+from keras_alexnet.training import devices, optimizers, schedules
 from keras_alexnet.training import flags as training_flags
 from keras_alexnet.training.options import options_from_flags, profile_from_flags
 
@@ -51,3 +58,16 @@ def test_two_columns_are_a_way_to_use_two_devices():
     assert parse("--strategy=one_device", "--nocolumn_parallel")[1].strategy == "one_device"
     with pytest.raises(UserError, match="--strategy and --column_parallel were given; take one"):
         parse("--strategy=mirrored", "--column_parallel")
+
+
+def test_flags_offer_what_there_is():
+    with_code = {*optimizers.OPTIMIZERS, *(f"tfa:{name}" for name in choices.ADDONS_OPTIMIZERS)}
+    assert set(choices.OPTIMIZERS) == with_code
+    assert set(choices.SCHEDULES) == set(schedules.SCHEDULES)
+    assert set(choices.PRECISIONS) == set(devices.PRECISIONS)
+    assert set(choices.AUGMENTATIONS) == set(augmentations.KINDS)
+
+
+def test_flags_are_defined_without_tensorflow():
+    code = "import keras_alexnet.training.flags, sys; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
