@@ -8,11 +8,6 @@ to the records; the SHA-256 of all other files, the manifest's own among them. W
 mean and covariance are computed again and compared, too.
 
 The exit status is 0 if all is well. If not, the faults are listed by file, record and byte.
-
-Reads one shard from end to end and says all that is wrong with it.
-
-Works on what anybody may have written: a broken record is a fault to name, never an error to stop
-at, and after one whose payload alone is broken the next ones are still read.
 """
 
 import concurrent.futures
@@ -57,6 +52,9 @@ class ShardReport:
 
 def read_shard(expected: Expectation, shard: records.Shard, *, has_index: bool) -> ShardReport:
     """Reads every record of a shard, and its index.
+
+    A broken record is a fault to name, never an error to stop at: after one whose payload alone is
+    broken the next ones are still read.
 
     Args:
         expected: of each record.

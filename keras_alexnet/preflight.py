@@ -11,8 +11,6 @@ first steps on the run's own batches; nothing is written. The last line of the o
 The verdict is about a run of hundreds of steps on a small data set, where it was compared with
 the truth (see benchmarks/preflight_truth.py). It is a look at the start, not a promise of the
 end: of overfitting, and of accuracy, it says nothing.
-
-The preflight's findings as a text for a person.
 """
 
 import dataclasses

@@ -8,11 +8,6 @@ Example:
   python -m keras_alexnet.quickstart --run_dir=/tmp/quickstart
 
 Stopped half-way? The same command goes on: what is finished is kept.
-
-Runs commands of this project one after another, as a person would, and tells what they did.
-
-Each is a process of its own whose last line of output is JSON; a server goes on beside those
-after it. The first that fails ends it all.
 """
 
 import dataclasses
@@ -40,7 +35,7 @@ _TAIL_LINES = 15
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One command.
+    """One command, in a process of its own, whose last line of output is JSON.
 
     Attributes:
         name: in the table.
