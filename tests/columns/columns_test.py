@@ -179,7 +179,12 @@ def trained(request):
 
 @pytest.mark.parametrize(
     ("name", "columns_run_eagerly"),
-    [("krizhevsky2012", False), ("paper", False), ("caffe", True), ("caffenet", True)],
+    [
+        ("paper", False),
+        ("caffe", True),
+        pytest.param("krizhevsky2012", False, marks=pytest.mark.soak),
+        pytest.param("caffenet", True, marks=pytest.mark.soak),
+    ],
 )
 def test_three_steps_end_with_the_weights_of_one_device(name, columns_run_eagerly, float64):
     profile = LIVELY[name]

@@ -119,7 +119,7 @@ def test_export_and_evaluation_agree_on_real_photos(
     shared = (logits - expected).mean(1, keepdims=True)
     difference = np.abs(logits - shared - expected) / np.abs(logits).max()
     top1 = np.mean(logits.argmax(1) == expected.argmax(1))
-    assert len(set(expected.argmax(1))) > 30  # the network tells the photos apart
+    assert len(set(expected.argmax(1))) > len(originals) / 10  # the network tells the photos apart
     assert difference.mean() < mean
     assert difference.max() < largest
     assert top1 >= agreement

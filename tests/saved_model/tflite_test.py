@@ -175,6 +175,7 @@ def test_every_network_is_made_of_builtin_operators(tmp_path, profile, kind, nor
     assert mean_error(scores_of(path, PHOTOS), expected_scores(run, PHOTOS)) < 0.2
 
 
+@pytest.mark.soak
 def test_int8_keeps_large_sums_of_squares(tmp_path, monkeypatch):
     run, path = run_of(GREY_LEVELS), tmp_path / "grey_levels.tflite"
 
