@@ -85,8 +85,9 @@ quickstart: $(STAMP)
 check: lint
 	$(RUN) -m pytest -m "not slow and not soak and not torch and not browser and not root and not gpu" tests/$(FOLDER)
 
+# Three processes for two cores: much of the suite waits for servers, kills and other processes.
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 3
 
 # The server's troubles in one run and in their order: nothing that they leave behind may leak.
 soak: $(STAMP)
