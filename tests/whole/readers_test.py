@@ -217,6 +217,7 @@ def test_the_tfrecord_package_starts_anywhere_by_our_index(pytorch):
         assert found == expected[start:] + expected[:start]
 
 
+@pytest.mark.torch
 def test_pytorch_reads_it_with_two_workers(pytorch):
     read, expected, _, _ = pytorch
     if read["torch_labels"] is None:
