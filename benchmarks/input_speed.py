@@ -9,7 +9,7 @@ photos are rendered that have the commonest size of ImageNet's, 500 x 375.
   torch_loader   dansuh17/alexnet-pytorch's input: originals through PIL, centre crop, float, two
                  workers
   bare           JPEG records: parse two features, decode one fixed window, batch; nothing is random
-  ours           the same records through `input_pipeline.train_dataset`, profile paper: shuffled,
+  ours           the same records through `inputs.pipeline.train_dataset`, profile paper: shuffled,
                  random crops, flips and noise drawn, each in the order that the seed decides
   ours_memory    the same, with the records kept in memory
   bare_raw, ours_raw    the same two on records of raw pixels

@@ -32,7 +32,7 @@ def network_input(
 ) -> tf.Tensor:
     """What the network takes: (crop - mean, mirrored, + noise) / divisor / std * pixel_scale.
 
-    `mean_subtraction.subtract_mean` says which mean, and when crops are mirrored.
+    `subtract_mean` says which mean, and when crops are mirrored.
 
     The colour noise of a photo, one RGB value added to all its pixels, is (paper, section 4.1)
 

@@ -63,7 +63,7 @@ class Profile:
         map_norm_alpha: the weight of the sum of squares is alpha / size^2 (2012 program, cnorm2).
         map_norm_beta: the exponent of the denominator.
         kernel_init: a layer, the standard deviation of a zero-mean normal distribution, or one of
-            `profile_rules.INITIALIZERS`, or "fan_in_uniform": uniform in +-1/sqrt(inputs of a
+            `INITIALIZERS`, or "fan_in_uniform": uniform in +-1/sqrt(inputs of a
             unit), what torch.nn.Conv2d and Linear start with.
         bias_init: a layer, the constant that its biases start with, or "fan_in_uniform".
         dropout_rate: the share of units set to zero in training. Paper, section 4.2.

@@ -8,7 +8,7 @@
     features         the same                               features float32 [N, units of fc7],
                                                             valid bool [N]
     explain          the same                               those of serving_default, and what
-                                                            explanation.py tells of them
+                                                            see `explanation`
     pixels           images uint8 [N, size, size, 3], RGB   classes, class_ids, scores
     classify         inputs string [N], tf.train.Examples   classes, scores; for the Classify API,
                      with the photo in image/encoded        which wants no other output

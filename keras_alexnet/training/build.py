@@ -54,7 +54,7 @@ def build(
 
     Returns:
         network: from network input to logits; its weights are what a run is about.
-        model: from the features of `input_pipeline.train_dataset` to logits, compiled.
+        model: from the features of `inputs.pipeline.train_dataset` to logits, compiled.
     """
     network = AlexNet(
         profile=profile,

@@ -42,7 +42,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
         name: "mirrored" (one replica a device), "one_device", "multi_worker" (the processes that
             TF_CONFIG names; to be called before TensorFlow looks for devices), or
             "column_parallel": none, since each layer has a device of its own (see
-            column_parallel.place_columns).
+            columns.place_columns).
 
     Raises:
         UserError: there is no TF_CONFIG for "multi_worker", or it is not usable.

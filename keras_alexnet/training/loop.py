@@ -1,6 +1,6 @@
 """The loop of a run: epochs of steps and a validation each, from any place to the end.
 
-Keras' callbacks see what they see in `Model.fit`. See training_steps.py for why it is not that.
+Keras' callbacks see what they see in `Model.fit`. See steps.py for why it is not that.
 """
 
 import contextlib
@@ -92,8 +92,8 @@ class TrainingLoop:
     Args:
         model: compiled; its weights and its optimizer are those of the place.
         steps: of that model.
-        train_data: batches of `input_pipeline.train_dataset` from the place on.
-        validation_data: batches of `input_pipeline.central_views`, iterated over anew each epoch.
+        train_data: batches of `inputs.pipeline.train_dataset` from the place on.
+        validation_data: batches of `inputs.pipeline.central_views`, iterated over anew each epoch.
         extent: how far it goes.
         state: where it is; changed as it goes on.
         hooks: what else happens.

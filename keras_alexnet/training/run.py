@@ -1,6 +1,6 @@
 """One run of training, from its options to its last epoch: which parts it has, and how they fit.
 
-`train` opens it and lets it go. What happens step by step is in training_loop.py.
+`train` opens it and lets it go. What happens step by step is in loop.py.
 """
 
 import contextlib

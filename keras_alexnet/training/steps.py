@@ -41,8 +41,8 @@ class TrainingSteps:
     """The steps of one model, each a TensorFlow function.
 
     Args:
-        model: from the features of `input_pipeline.train_dataset` to logits, with its optimizer
-            built: see `training_model.build`.
+        model: from the features of `inputs.pipeline.train_dataset` to logits, with its optimizer
+            built: see `build.build`.
         strategy: in whose scope the model was made.
         batch_size: global, over all replicas.
         label_smoothing: of the training loss.

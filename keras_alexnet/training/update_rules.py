@@ -112,7 +112,7 @@ class LayerRates(UpdatesInPlace):
 
     def _layer_of(self, variable: tf.Variable) -> str:
         layer = self.path_of(variable).split("/")[-2]
-        return layer.removesuffix("_a").removesuffix("_b")  # see column_parallel/weights.py
+        return layer.removesuffix("_a").removesuffix("_b")  # see columns/weights.py
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""

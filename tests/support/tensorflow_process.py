@@ -13,13 +13,9 @@ import pytest
 import tensorflow as tf
 
 # Before TensorFlow starts, or it has one CPU device for good: MirroredStrategy needs two.
-if (
-    len(tf.config.get_logical_device_configuration(tf.config.list_physical_devices("CPU")[0]) or ())
-    != 2
-):
-    tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-    )
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 # What TensorFlow has brought is left out of the collections after each file, which are quick then.
 gc.freeze()
 

@@ -83,7 +83,7 @@ def classify_files(
 
     Raises:
         UserError: one of `paths` is not there, or the address is none; and from the iterator,
-            that it is of no use to go on (client_batches.ask_all).
+            that it is of no use to go on (batches.ask_all).
     """
     address = rest_connection.parse(server)
     files = find(paths, skip)

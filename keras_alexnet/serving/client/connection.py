@@ -199,7 +199,7 @@ def read_answers(outputs: object, request: Request, spec: ModelSpec, server: str
     """The answers in what a server sent.
 
     Args:
-        outputs: for the signature `classify` as client_answers.from_classifications takes them,
+        outputs: for the signature `classify` as `from_classifications` takes them,
             for others as from_outputs does.
         request: what was asked.
         spec: of the model that was asked.

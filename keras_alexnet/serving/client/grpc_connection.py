@@ -49,7 +49,7 @@ _OTHER_ADVICE = "check that the model was exported by keras_alexnet.export, and 
 
 
 class Connection:
-    """A client_calls.Connection by gRPC; no proxy is used."""
+    """A connection.Connection by gRPC; no proxy is used."""
 
     def __init__(self, address: Address, spec: ModelSpec, ca_file: str | None) -> None:
         # Read when gRPC is imported: it would write beside what the command says of a failure.
@@ -82,7 +82,7 @@ class Connection:
         self._call = self._channel.unary_unary(f"{_SERVICE}/{method}")
 
     def encode(self, photos: Sequence[bytes]) -> Request:
-        """See client_calls.Connection."""
+        """See connection.Connection."""
         if self._spec.signature == CLASSIFY:
             message = self._protos.ClassificationRequest()
             for photo in photos:
@@ -99,7 +99,7 @@ class Connection:
         return Request(message.SerializeToString(), len(photos))
 
     def ask(self, request: Request, seconds: float) -> list[Answer]:
-        """See client_calls.Connection."""
+        """See connection.Connection."""
         started = time.monotonic()
         try:
             content = self._call(request.content, timeout=seconds)
@@ -118,7 +118,7 @@ class Connection:
         return read_answers(outputs, request, self._spec, self._server)
 
     def close(self) -> None:
-        """See client_calls.Connection."""
+        """See connection.Connection."""
         self._channel.close()
 
     def _outputs(self, content: bytes) -> dict[str, object]:

@@ -198,7 +198,7 @@ _TOO_LARGE = "a body of at most"
 
 
 class Connection:
-    """A client_calls.Connection by HTTP/1.1, kept open from request to request.
+    """A connection.Connection by HTTP/1.1, kept open from request to request.
 
     Proxies that the environment names are not used: they are for the world, not for a server that
     was named by its address.
@@ -221,7 +221,7 @@ class Connection:
             self._http = http.client.HTTPConnection(address.host, address.port)
 
     def encode(self, photos: Sequence[bytes]) -> Request:
-        """See client_calls.Connection."""
+        """See connection.Connection."""
         encoded = [{"b64": base64.b64encode(photo).decode("ascii")} for photo in photos]
         if self._spec.signature == CLASSIFY:
             content = {"examples": [{PHOTO_FEATURE: photo} for photo in encoded]}
@@ -231,7 +231,7 @@ class Connection:
         return Request(json.dumps(document).encode(), len(photos))
 
     def ask(self, request: Request, seconds: float) -> list[Answer]:
-        """See client_calls.Connection."""
+        """See connection.Connection."""
         content = self._exchange(request.content, seconds)
         try:
             document = json.loads(content.decode("utf-8", "replace"))
@@ -244,7 +244,7 @@ class Connection:
         return read_answers(outputs, request, self._spec, self._server)
 
     def close(self) -> None:
-        """See client_calls.Connection."""
+        """See connection.Connection."""
         self._is_closed = True
         self._cut()
         self._http.close()

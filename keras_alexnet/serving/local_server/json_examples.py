@@ -26,7 +26,7 @@ def serialized_examples(document: Mapping[str, object]) -> list[bytes]:
     What is in the context is in each of them, unless the example has a feature of that name.
 
     Args:
-        document: of `rest_json.parse`.
+        document: of `json_tensors.parse`.
 
     Raises:
         RequestError: INVALID_ARGUMENT, the document is not of the form that the API asks for.
