@@ -110,7 +110,7 @@ format: $(STAMP)
 	$(RUN) -m ruff check --fix .
 
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra serving --extra dev \
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra serving --extra gcs --extra s3 --extra dev \
 		--custom-compile-command "make lock" setup.py --output-file requirements.lock
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --extra addons --extra serving --extra dev \
 		--custom-compile-command "make lock" setup.py --output-file requirements-addons.lock

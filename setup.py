@@ -42,19 +42,26 @@ setuptools.setup(
     install_requires=[
         "absl-py",
         "apache-beam>=2.77,<2.78",
+        "fsspec",  # object stores
         "google-crc32c",
         "h5py",  # reads .weights.h5 files layer by layer
+        "jinja2",  # the audit's page
         _KERAS,
         "numpy",
         "opencv-python-headless",
         "pillow",
         "prometheus-client",  # the local server's metrics
         "protobuf",
+        "psutil",
         "pybase64",  # photos in the local server's JSON
+        "requests",  # the client
         "scipy",  # reads meta.mat of the ILSVRC2012 devkit
         "tensorboard",
         _TENSORFLOW,
         "tqdm",
+        "urllib3>=2",
+        "waitress",  # the local server
+        "werkzeug",
     ],
     extras_require={
         "gpu": [_TENSORFLOW.replace("tensorflow", "tensorflow[and-cuda]")],
@@ -68,11 +75,12 @@ setuptools.setup(
             "tensorflow-metadata<1.18",  # of tensorflow-datasets; later ones need protobuf 5
         ],
         "dask": [_DASK],
+        "gcs": ["gcsfs"],
+        "s3": ["s3fs"],
         "torch": ["torch"],  # reads PyTorch's checkpoints; benchmarks run its port
         "dev": [
             _DASK,
             "import-linter",  # the rules between folders in pyproject.toml
-            "psutil",
             "pytest",
             "pytest-xdist",
             "pyyaml",  # reads the Kubernetes file in a test

@@ -12,11 +12,14 @@ that both have `--output_dir` can be imported by one process (pytest, the quick 
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from absl import flags
 
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_FOLDERS = tuple(os.path.join(_ROOT, name, "") for name in ("data_prep", "keras_alexnet"))
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
@@ -54,9 +57,10 @@ def run(
         usage: the command's module docstring, shown by `--help`.
         takes_arguments: whether arguments that are not flags are allowed.
 
-    Exit status: 0 when `main` returned, 1 after a `UserError` or an `OSError` (a full disk, a
-    folder without permission), 2 after a wrong flag, 75 after a `TryAgain`, 130 after Ctrl-C. In
-    each of these but the first, one line on stderr says what to do.
+    Exit status: 0 when `main` returned, 1 after a `UserError`, a `ValueError` that this project
+    raised, or an `OSError` (a full disk, a folder without permission), 2 after a wrong flag, 75
+    after a `TryAgain`, 130 after Ctrl-C. In each of these but the first, one line on stderr says
+    what to do. A `ValueError` from inside of another library keeps its traceback: it is a bug.
     """
     if _asks_for_help(sys.argv[1:]):
         print(f"{usage.strip()}\n\nFlags:\n{_describe(flag_values)}")
@@ -70,6 +74,10 @@ def run(
         _fail(f"{error} (--help lists the flags)", EXIT_USAGE)
     except UserError as error:
         _fail(str(error), error.exit_status)
+    except ValueError as error:
+        if not _is_of_this_project(error):
+            raise
+        _fail(str(error), EXIT_FAILED)
     except OSError as error:
         _fail(
             f"{error.strerror or error}: {error.filename or 'while writing or reading'}",
@@ -79,6 +87,12 @@ def run(
         _fail("interrupted; run the same command again to go on", EXIT_INTERRUPTED)
     print(json.dumps(result), flush=True)
     sys.exit(0)
+
+
+def _is_of_this_project(error: BaseException) -> bool:
+    """Return whether the frame that raised an error is code of this project."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code.co_filename.startswith(_FOLDERS)
 
 
 def _asks_for_help(arguments: Sequence[str]) -> bool:

@@ -2,10 +2,12 @@ import errno
 import json
 import sys
 
+import numpy as np
 import pytest
 from absl import flags
 
 from data_prep import command_line
+from data_prep.conversion_rule import Rule
 
 
 def run(monkeypatch, capsys, main, *arguments, **options):
@@ -75,6 +77,22 @@ def test_a_users_mistake_is_one_line_and_status_1(monkeypatch, capsys):
 
     status, out, err = run(monkeypatch, capsys, fail)
     assert (status, out, err) == (command_line.EXIT_FAILED, "", "tool.py: first second\n")
+
+
+def test_a_refusal_of_the_librarys_is_one_line_and_status_1(monkeypatch, capsys):
+    def main(values, rest):
+        Rule(size=0)
+
+    status, _, err = run(monkeypatch, capsys, main)
+    assert status == 1
+    assert err.startswith("tool.py: ")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("bug", [lambda: int("x"), lambda: np.zeros(3).reshape(2, 2)])
+def test_a_value_error_from_elsewhere_keeps_its_traceback(monkeypatch, capsys, bug):
+    with pytest.raises(ValueError, match=r"int|reshape"):
+        run(monkeypatch, capsys, lambda values, rest: bug())
 
 
 def test_ctrl_c_is_one_line_and_status_130(monkeypatch, capsys):
