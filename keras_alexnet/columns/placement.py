@@ -65,7 +65,7 @@ def place_columns(network: keras.Model, devices: Sequence[str]) -> keras.Model:
     It computes what the other one does, to the rounding of sums taken in another order, and starts
     from the same weights. So it does with dropout: a mask is drawn whole, from the same seed, on
     each device that needs it. It may be compiled and trained as any model, with an optimizer that
-    is `UpdatesInPlace` (or the weights of the second column cross at every step), not under a
+    has `SharedRules` (or the weights of the second column cross at every step), not under a
     `tf.distribute.Strategy` and not by XLA.
 
     Args:

@@ -5,16 +5,14 @@ The code that a name stands for is a table with the same keys, elsewhere; tests 
 
 from typing import NamedTuple
 
-# Optimizers of TensorFlow Addons that update weights. MovingAverage and SWA average them, and
-# MultiOptimizer is none by itself. See training/addons.py.
+# Optimizers of TensorFlow Addons that need no other one inside and have a learning rate. See
+# training/addons.py.
 ADDONS_OPTIMIZERS = (
     "AdaBelief",
     "AdamW",
-    "COCOB",
     "ConditionalGradient",
     "LAMB",
     "LazyAdam",
-    "Lookahead",
     "NovoGrad",
     "ProximalAdagrad",
     "RectifiedAdam",

@@ -9,7 +9,7 @@ from keras_alexnet.inputs import augmentations, preprocessing
 from keras_alexnet.network import choices, keras_compat
 from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profile import Profile
-from keras_alexnet.training import optimizers, schedules, starting_weights
+from keras_alexnet.training import optimizers, starting_weights
 from keras_alexnet.training.options import TrainingOptions
 from keras_alexnet.training.steps import CrossEntropy
 
@@ -77,7 +77,7 @@ def build(
     preprocess = preprocessing.NetworkInput(profile, statistics, augment)
     model = keras.Model(inputs, network(preprocess(inputs)))
     starting_weights.freeze(network, options.freeze)
-    optimizer = _optimizer(profile, options, steps)
+    optimizer = optimizers.make_optimizer(profile, options, steps)
     model.compile(
         optimizer=optimizer,
         loss=CrossEntropy(options.label_smoothing),
@@ -91,38 +91,3 @@ def build(
     # Its variables exist before a checkpoint is read. (float16 has a loss scale around it.)
     keras_compat.build_optimizer(model.optimizer, model.trainable_variables)
     return network, model
-
-
-def _optimizer(
-    profile: Profile, options: TrainingOptions, steps: int
-) -> keras.optimizers.Optimizer:
-    total = steps * options.epochs
-    policy = schedules.SCHEDULES[options.schedule]
-    rate = policy.rate(
-        schedules.Course(
-            learning_rate=options.learning_rate,
-            steps=total,
-            warmup_steps=round(steps * options.warmup_epochs),
-            factor=profile.learning_rate_factor,
-            drops_at=tuple(epoch / profile.epochs for epoch in profile.drop_epochs),
-        )
-    )
-    bias_multiplier = profile.bias_learning_rate_multiplier
-    recipe = optimizers.UpdateRecipe(
-        momentum=options.momentum,
-        bias_multiplier=bias_multiplier,
-        bias_learning_rate=(
-            None if profile.bias_learning_rate_falls else options.learning_rate * bias_multiplier
-        ),
-        decay=options.weight_decay,
-        bias_decay=options.weight_decay * profile.bias_decay_multiplier,
-        clip_norm=options.clip_norm,
-        average=options.ema if options.swa is None else options.swa,
-        layer_rates={
-            layer: [(round(total * part), multiplier) for part, multiplier in changes]
-            for layer, changes in policy.of_layers.items()
-        },
-    )
-    return optimizers.make_optimizer(
-        options.optimizer, rate, recipe, options.optimizer_options or {}
-    )

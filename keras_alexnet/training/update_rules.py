@@ -1,9 +1,6 @@
-"""What can be mixed into a Keras optimizer: clipping, a layer's own rate, a moving average.
+"""What this project's optimizers share: placement, layer rates, clipping, averages of the weights.
 
-Each is a class to be named before the optimizer's: `class SGD(ClippedGradients,
-keras.optimizers.SGD)`. What is not asked for adds nothing to the graph.
-
-Optimizers whose state and arithmetic stay on the device of the variable that they update.
+What a run does not use adds nothing to the graph.
 """
 
 import contextlib
@@ -15,36 +12,13 @@ import tensorflow as tf
 from keras_alexnet.network.choices import SWA
 from keras_alexnet.network.keras_compat import UpdateRule, inner_optimizer, tf_variable
 
-
-class UpdatesInPlace(UpdateRule):
-    """A Keras optimizer to which this is mixed in updates each variable on its own device.
-
-    Keras leaves the place of momentum, of gradients and of the update to TensorFlow, which takes
-    its first device for all of them, and adds an operation through which all the gradients go
-    together. Where all variables are on one device, this changes nothing; under a
-    `tf.distribute.Strategy` that has its own rules, neither.
-
-    To be named before the optimizer's class: `class SGD(UpdatesInPlace, keras.optimizers.SGD)`.
-    """
-
-    def add_variable_from_reference(self, *args, **kwargs):
-        """Makes a variable of the optimizer, beside the one it belongs to."""
-        # Keras 3 gives that one first, Keras 2 by this name.
-        with beside(args[0] if args else kwargs["model_variable"]):
-            return super().add_variable_from_reference(*args, **kwargs)
-
-    def update_step(self, gradient, variable, *args, **kwargs):
-        """Updates a variable, where it is."""
-        with beside(variable):
-            return super().update_step(gradient, variable, *args, **kwargs)
-
-    def summed_over_replicas(self, pairs: Iterable[tuple]) -> Iterable[tuple]:
-        """The sum over replicas; of one replica it would be one operation on all gradients."""
-        return super().summed_over_replicas(pairs) if tf.distribute.has_strategy() else pairs
+# (step, multiplier): from that step on the layer's rate is the optimizer's times the multiplier.
+LayerRate = Sequence[tuple[int, float]]
+AverageRule = float | SWA
 
 
 def beside(variable) -> contextlib.AbstractContextManager:
-    """Places what is computed in it on the device of a variable, but not under a strategy.
+    """Place operations on the device of a variable; under a strategy, leave them to the strategy.
 
     Args:
         variable: of Keras or of TensorFlow.
@@ -54,87 +28,109 @@ def beside(variable) -> contextlib.AbstractContextManager:
     return tf.device(tf_variable(variable).device)
 
 
-# (step, multiplier): from that step on the layer's rate is the optimizer's times the multiplier.
-LayerRate = Sequence[tuple[int, float]]
+class SharedRules(UpdateRule):
+    """A mixin for a Keras optimizer, named before its class.
 
+    A subclass says in `update_weight` how one weight changes. Around it:
 
-class ClippedGradients(UpdatesInPlace):
-    """Gradients that are longer than a limit, all weights together, are shortened to it.
-
-    Keras' `global_clipnorm` clips what each replica computed, before the replicas' sum: then two
-    replicas do not compute what one does. Here the sum is clipped (Pascanu et al., 2013).
+    - State and arithmetic stay on the device of the variable that they belong to. Keras leaves
+      their place to TensorFlow, which takes its first device for all, and adds an operation through
+      which all gradients go together. With one device or a strategy, this changes nothing.
+    - Gradients whose global norm exceeds `clip_norm` are scaled down to it (Pascanu et al., 2013),
+      after the sum over the replicas. Keras' `global_clipnorm` clips each replica's share before
+      the sum, so that two replicas do not compute what one device does.
+    - An average of the weights is kept, see `kept_share`. Keras' `use_ema` has one such rule, but
+      updates its averages outside of the strategy's update.
 
     Args:
-        clip_norm: the longest Euclidean norm, above 0; None for no limit.
+        clip_norm: largest global norm of the gradients, above 0; None for no limit.
+        average: momentum of a moving average, such as 0.999, or SWA (a list of its fields, in a
+            config); None for no average.
+        layer_rates: by layer, changes of its learning rate in the order of their steps. A
+            multiplier of 0 freezes a layer: its velocity, if it has one, still runs out, as in the
+            2012 program.
     """
 
-    def __init__(self, *args, clip_norm: float | None = None, **kwargs) -> None:
+    def __init__(
+        self,
+        *args,
+        clip_norm: float | None = None,
+        average: AverageRule | Sequence | None = None,
+        layer_rates: Mapping[str, LayerRate] | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.clip_norm = clip_norm
+        self.average = SWA(*average) if isinstance(average, Sequence) else average
+        self.averages: list = []
+        self.layer_rates = {
+            layer: [(int(step), float(multiplier)) for step, multiplier in changes]
+            for layer, changes in (layer_rates or {}).items()
+        }
+
+    def build(self, variables: Sequence) -> None:
+        """Create the optimizer's variables, the averages last."""
+        super().build(variables)
+        if self.average is not None and not self.averages:
+            self.averages = [
+                self.add_variable_from_reference(variable, "average") for variable in variables
+            ]
+
+    def add_variable_from_reference(self, *args, **kwargs):
+        """Create a variable of the optimizer on the device of the one it belongs to."""
+        # Keras 3 passes that one first, Keras 2 by this name.
+        with beside(args[0] if args else kwargs["model_variable"]):
+            return super().add_variable_from_reference(*args, **kwargs)
 
     def summed_over_replicas(self, pairs: Iterable[tuple]) -> Iterable[tuple]:
-        """The sum over the replicas, and then the limit."""
-        pairs = super().summed_over_replicas(pairs)
+        """Sum the gradients over the replicas, then clip them."""
+        if tf.distribute.has_strategy():
+            pairs = super().summed_over_replicas(pairs)
         if self.clip_norm is None:
             return pairs
         gradients, variables = zip(*pairs, strict=True)
         clipped, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
         return list(zip(clipped, variables, strict=True))
 
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        return {**super().get_config(), "clip_norm": self.clip_norm}
-
-
-class LayerRates(UpdatesInPlace):
-    """Some layers learn at another multiple of the rate, which changes with the step.
-
-    A multiplier of 0 freezes a layer: its velocity, if it has one, still runs out, as in the
-    program of 2012.
-
-    Args:
-        layer_rates: by the layer's name, the changes in the order of their steps.
-    """
-
-    def __init__(self, *args, layer_rates: Mapping[str, LayerRate] | None = None, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.layer_rates = {
-            layer: [(int(step), float(multiplier)) for step, multiplier in changes]
-            for layer, changes in (layer_rates or {}).items()
-        }
-
     def update_step(self, gradient, variable, learning_rate):
-        """Updates a variable at its layer's rate."""
-        changes = self.layer_rates.get(self._layer_of(variable)) if self.layer_rates else None
+        """Update one variable at its layer's rate, and then its average."""
+        path = self.path_of(variable)
+        changes = self.layer_rates.get(_layer_of(path)) if self.layer_rates else None
         if changes:
             learning_rate *= _current(changes, self.iterations)
-        return super().update_step(gradient, variable, learning_rate)
+        with beside(variable):
+            self.update_weight(gradient, variable, learning_rate)
+            if self.average is not None:
+                average = tf_variable(self.averages[self.index_of(variable)])
+                share = tf.cast(kept_share(self.average, self.iterations), average.dtype)
+                average.assign(share * average + (1 - share) * tf.convert_to_tensor(variable))
 
-    def _layer_of(self, variable: tf.Variable) -> str:
-        layer = self.path_of(variable).split("/")[-2]
-        return layer.removesuffix("_a").removesuffix("_b")  # see columns/weights.py
+    def update_weight(self, gradient, variable, learning_rate) -> None:
+        """Update one variable by the optimizer's own rule."""
+        super().update_step(gradient, variable, learning_rate)
 
     def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        return {**super().get_config(), "layer_rates": self.layer_rates}
+        """Return the arguments of the constructor."""
+        own = {name: getattr(self, name) for name in ("clip_norm", "average", "layer_rates")}
+        return {**super().get_config(), **own}
 
 
-def _current(changes: LayerRate, step: tf.Variable) -> tf.Tensor:
-    """The multiplier at a step, float32."""
-    multiplier = tf.constant(1.0)
-    for start, value in changes:
-        multiplier = tf.where(tf.convert_to_tensor(step) >= start, value, multiplier)
-    return multiplier
+class PlainSGD(keras.optimizers.SGD):
+    """Keras' SGD, without velocities where there is no momentum, also in Keras 2."""
 
-
-AverageRule = float | SWA
+    def build(self, variables: Sequence) -> None:
+        """Create the velocities, if there is momentum."""
+        if self.momentum:
+            super().build(variables)
+        else:
+            super(keras.optimizers.SGD, self).build(variables)  # what every optimizer has
 
 
 def kept_share(rule: AverageRule, step: tf.Variable) -> tf.Tensor:
-    """What share of an average stays at a step: a <- share * a + (1 - share) * w.
+    """Return the share of an average that a step keeps: a <- share * a + (1 - share) * w.
 
     Args:
-        rule: the momentum of a moving average, or SWA. Both begin as the weights after the first
+        rule: the momentum of a moving average, or SWA. Both start as the weights after the first
             step.
         step: number of the step, from 0.
 
@@ -150,49 +146,22 @@ def kept_share(rule: AverageRule, step: tf.Variable) -> tf.Tensor:
     return tf.where(since <= 0, 0.0, later)
 
 
-class AveragedWeights(UpdatesInPlace):
-    """Keeps an average of the weights, by one of the rules of `kept_share`.
-
-    Keras' own `use_ema` would do for one of them, but updates its averages outside of the
-    strategy's update.
-
-    Args:
-        average: the momentum of a moving average, such as 0.999, or SWA, of which a config may have
-            made a list; None for no average.
-    """
-
-    def __init__(self, *args, average: AverageRule | Sequence | None = None, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.average = SWA(*average) if isinstance(average, Sequence) else average
-        self.averages: list = []
-
-    def build(self, variables: Sequence) -> None:
-        """Makes the optimizer's variables, the averages the last of them."""
-        super().build(variables)
-        if self.average is not None and not self.averages:
-            self.averages = [
-                self.add_variable_from_reference(variable, "average") for variable in variables
-            ]
-
-    def update_step(self, gradient, variable, *args, **kwargs):
-        """Updates a variable, and then its average."""
-        super().update_step(gradient, variable, *args, **kwargs)
-        if self.average is None:
-            return
-        average = tf_variable(self.averages[self.index_of(variable)])
-        with beside(variable):
-            share = tf.cast(kept_share(self.average, self.iterations), average.dtype)
-            average.assign(share * average + (1 - share) * tf.convert_to_tensor(variable))
-
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        return {**super().get_config(), "average": self.average}
-
-
 def averages_of(optimizer: keras.optimizers.Optimizer) -> list:
-    """The averages of the trainable variables, in their order; empty where none are kept.
+    """Return the averages of the trainable variables, in their order; empty if none are kept.
 
     Args:
-        optimizer: also one that a loss scale is around.
+        optimizer: one with a loss scale around it included.
     """
     return getattr(inner_optimizer(optimizer), "averages", [])
+
+
+def _layer_of(path: str) -> str:
+    return path.split("/")[-2].removesuffix("_a").removesuffix("_b")  # see columns/weights.py
+
+
+def _current(changes: LayerRate, step: tf.Variable) -> tf.Tensor:
+    """Return the multiplier at a step, float32."""
+    multiplier = tf.constant(1.0)
+    for start, value in changes:
+        multiplier = tf.where(tf.convert_to_tensor(step) >= start, value, multiplier)
+    return multiplier

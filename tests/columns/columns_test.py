@@ -22,8 +22,8 @@ from keras_alexnet.columns import (
     split,
 )
 from keras_alexnet.network import variables
-from keras_alexnet.training.optimizers import OPTIMIZERS, MomentumSGD, UpdateRecipe
-from keras_alexnet.training.update_rules import UpdatesInPlace
+from keras_alexnet.training.optimizers import OPTIMIZERS, MomentumSGD
+from keras_alexnet.training.update_rules import SharedRules
 
 pytestmark = pytest.mark.slow
 
@@ -274,7 +274,7 @@ def test_only_maps_for_both_columns_and_single_numbers_cross(trained):
 
 def test_every_optimizer_of_training_updates_in_place():
     for make in OPTIMIZERS.values():
-        assert isinstance(make(0.01, UpdateRecipe()), UpdatesInPlace)
+        assert isinstance(make(0.01), SharedRules)
 
 
 def test_mixed_precision_trains_as_on_one_device():

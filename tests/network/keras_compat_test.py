@@ -5,7 +5,6 @@ import tensorflow as tf
 
 from keras_alexnet.network import keras_compat
 from keras_alexnet.training import devices, optimizers
-from keras_alexnet.training.optimizers import UpdateRecipe
 
 SCHEDULE = keras.optimizers.schedules.PiecewiseConstantDecay([1, 3], [0.5, 0.25, 0.125])
 
@@ -26,17 +25,17 @@ STEPS = RATE = ()
 
 
 @pytest.mark.parametrize(
-    ("name", "rate", "recipe", "expected"),
+    ("name", "rate", "changes", "expected"),
     [
-        ("sgd", 0.1, UpdateRecipe(), [STEPS, RATE, KERNEL, BIAS]),
-        ("sgd", SCHEDULE, UpdateRecipe(), [STEPS, KERNEL, BIAS]),
-        ("sgd", 0.1, UpdateRecipe(momentum=0.0), [STEPS, RATE]),
-        ("sgd", 0.1, UpdateRecipe(average=0.9), [STEPS, RATE, *[KERNEL, BIAS] * 2]),
-        ("adam", 0.1, UpdateRecipe(), [STEPS, RATE, KERNEL, KERNEL, BIAS, BIAS]),
+        ("sgd", 0.1, {}, [STEPS, RATE, KERNEL, BIAS]),
+        ("sgd", SCHEDULE, {}, [STEPS, KERNEL, BIAS]),
+        ("sgd", 0.1, {"momentum": 0.0}, [STEPS, RATE]),
+        ("sgd", 0.1, {"average": 0.9}, [STEPS, RATE, *[KERNEL, BIAS] * 2]),
+        ("adam", 0.1, {}, [STEPS, RATE, KERNEL, KERNEL, BIAS, BIAS]),
     ],
 )
-def test_the_state_has_one_order(name, rate, recipe, expected):
-    optimizer, layer = optimizers.OPTIMIZERS[name](rate, recipe), layer_under_its_name()
+def test_the_state_has_one_order(name, rate, changes, expected):
+    optimizer, layer = optimizers.OPTIMIZERS[name](rate, **changes), layer_under_its_name()
     optimizer.build(layer.trainable_variables)
     step(optimizer, layer)
     state = keras_compat.optimizer_state(optimizer)
@@ -47,7 +46,7 @@ def test_the_state_has_one_order(name, rate, recipe, expected):
 
 
 def test_the_loss_scale_comes_before_the_optimizers_own_state():
-    inner = optimizers.OPTIMIZERS["sgd"](0.1, UpdateRecipe())
+    inner = optimizers.OPTIMIZERS["sgd"](0.1)
     optimizer = keras.mixed_precision.LossScaleOptimizer(inner, initial_scale=8.0)
     layer = layer_under_its_name()
     optimizer.build(layer.trainable_variables)
@@ -62,14 +61,14 @@ def test_the_loss_scale_comes_before_the_optimizers_own_state():
 
 @pytest.mark.parametrize("name", list(optimizers.OPTIMIZERS))
 def test_the_learning_rate_is_that_of_the_next_step(name):
-    scheduled, layer = optimizers.OPTIMIZERS[name](SCHEDULE, UpdateRecipe()), layer_under_its_name()
+    scheduled, layer = optimizers.OPTIMIZERS[name](SCHEDULE), layer_under_its_name()
     rates = []
     for _ in range(5):
         step(scheduled, layer)
         rates.append(float(scheduled.learning_rate))
     assert rates == [0.5, 0.25, 0.25, 0.125, 0.125]
 
-    fixed = optimizers.OPTIMIZERS[name](0.5, UpdateRecipe(momentum=0.0))
+    fixed = optimizers.OPTIMIZERS[name](0.5, **{"sgd": {"momentum": 0.0}}.get(name, {}))
     layer = layer_under_its_name()
     for rate in (0.5, 0.25):
         fixed.learning_rate = rate
@@ -79,8 +78,8 @@ def test_the_learning_rate_is_that_of_the_next_step(name):
 
 
 def test_an_optimizers_own_step_takes_the_rate_that_it_is_given():
-    halved = UpdateRecipe(layer_rates={"fc6": [(0, 0.5)]})
-    optimizer, layer = optimizers.OPTIMIZERS["adam"](0.1, halved), layer_under_its_name()
+    halved = optimizers.Adam(0.1, layer_rates={"fc6": [(0, 0.5)]})
+    optimizer, layer = halved, layer_under_its_name()
     step(optimizer, layer)
     np.testing.assert_allclose(layer.get_weights()[1], [-0.05], rtol=1e-4)  # Adam's first step
 
