@@ -19,6 +19,7 @@ ADDONS_OPTIMIZERS = (
     "SGDW",
     "Yogi",
 )
+ON_BOTH_STACKS = ("AdamW", "LAMB", "LazyAdam", "SGDW")  # of them; this project's own
 ADDONS_PREFIX = "tfa:"
 OPTIMIZERS = ("adam", "sgd", *(ADDONS_PREFIX + name for name in ADDONS_OPTIMIZERS))
 SCHEDULES = ("constant", "cosine", "krizhevsky2012", "plateau", "steps")

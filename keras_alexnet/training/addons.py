@@ -163,13 +163,13 @@ def make_optimizer(
         return kind(learning_rate=rate, **arguments, **options)
 
 
-def check(name: str, options: Mapping[str, object]) -> None:
+def check(name: str, options: Mapping[str, object], average: AverageRule | None = None) -> None:
     """Take a step with an optimizer: most of them look at their options only then.
 
     Raises:
         ValueError: as `make_optimizer`.
     """
-    optimizer = make_optimizer(name, 0.1, options)
+    optimizer = make_optimizer(name, 0.1, options, average)
     with _explain_refused(name, options):
         weights = tf.Variable([1.0], name="fc8/kernel")
         build_optimizer(optimizer, [weights])

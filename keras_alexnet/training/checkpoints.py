@@ -42,35 +42,49 @@ class Place(NamedTuple):
     step: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """What is known at some place of a run.
+_START = Place(0)
+
+
+@dataclasses.dataclass
+class RunState:
+    """How far a run is, and its figures so far.
 
     Attributes:
-        place: what is done.
-        weights: by "layer/variable".
-        averages: the moving averages, by the same names; of the trained ones, or empty.
-        optimizer: the optimizer's variables, in its order.
-        schedule: state of the learning-rate policy, or None.
-        totals: sums over the steps of the epoch that is not whole yet.
-        learning_rate: that this epoch began with.
-        history: a dict of metrics an epoch, the same whenever and wherever the run is made.
-        timings: a dict of seconds and rates an epoch, which a clock decides.
+        place: the next epoch and step.
+        totals: sums over the steps of an epoch that is not whole yet, as `steps.SUMS`.
+        learning_rate: at the start of that epoch.
+        history: metrics, one dict per epoch; the same whenever and wherever the run is made.
+        timings: wall-clock metrics, one dict per epoch.
     """
 
-    place: Place
-    weights: Mapping[str, np.ndarray]
-    optimizer: Sequence[np.ndarray]
-    schedule: Mapping[str, object] | None
-    history: Sequence[Mapping[str, object]]
+    place: Place = _START
     totals: Sequence[float] = ()
     learning_rate: float | None = None
-    timings: Sequence[Mapping[str, object]] = ()
+    history: list[dict] = dataclasses.field(default_factory=list)
+    timings: list[dict] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Everything needed to resume a run.
+
+    Attributes:
+        state: of the run.
+        weights: by "layer/variable".
+        optimizer: the optimizer's variables, in its order.
+        schedule: state of the learning-rate schedule, or None.
+        averages: the averages of the trained weights, by the same names; empty if none are kept.
+    """
+
+    state: RunState
+    weights: Mapping[str, np.ndarray]
+    optimizer: Sequence[np.ndarray]
+    schedule: Mapping[str, object] | None = None
     averages: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def write(workdir: str, checkpoint: Checkpoint, keep: int = 2) -> None:
-    """Writes a checkpoint, then the metrics, then drops those that nobody needs any more.
+    """Write a checkpoint, then the metrics, then remove checkpoints that are not needed.
 
     A crash between any two of these leaves a folder from which the run goes on. What stays: the
     last `keep`, the last of a whole epoch, and the best.
@@ -83,7 +97,8 @@ def write(workdir: str, checkpoint: Checkpoint, keep: int = 2) -> None:
     Raises:
         OSError: the disk is full; the checkpoints before are as they were.
     """
-    path = _path(workdir, checkpoint.place)
+    run = checkpoint.state
+    path = _path(workdir, run.place)
     _remove_abandoned(workdir)
     if os.path.isdir(path):  # a broken one, or read would have gone on from it
         shutil.rmtree(path)
@@ -94,12 +109,12 @@ def write(workdir: str, checkpoint: Checkpoint, keep: int = 2) -> None:
     }
     with files.new_folder(path) as folder:
         state = {
-            **checkpoint.place._asdict(),
+            **run.place._asdict(),
             "schedule": checkpoint.schedule,
-            "totals": list(checkpoint.totals),
-            "learning_rate": checkpoint.learning_rate,
-            "history": list(checkpoint.history),
-            "timings": list(checkpoint.timings),
+            "totals": list(run.totals),
+            "learning_rate": run.learning_rate,
+            "history": run.history,
+            "timings": run.timings,
             "sha256": {
                 name: _write_arrays(os.path.join(folder, name), content)
                 for name, content in arrays.items()
@@ -108,23 +123,19 @@ def write(workdir: str, checkpoint: Checkpoint, keep: int = 2) -> None:
         }
         state["sha256_of_state"] = _digest(state)
         files.write_file(os.path.join(folder, _STATE), json.dumps(state, indent=1) + "\n")
-    write_metrics(workdir, checkpoint.history, checkpoint.timings)
-    _remove_old(workdir, checkpoint.history, keep)
+    write_metrics(workdir, run)
+    _remove_old(workdir, run.history, keep)
 
 
-def write_metrics(
-    workdir: str,
-    history: Sequence[Mapping[str, object]],
-    timings: Sequence[Mapping[str, object]],
-) -> None:
-    """Writes metrics.jsonl and timings.jsonl whole: neither ahead of the checkpoint nor behind."""
-    for name, lines in ((METRICS, history), (TIMINGS, timings)):
+def write_metrics(workdir: str, run: RunState) -> None:
+    """Write metrics.jsonl and timings.jsonl whole: neither ahead of the checkpoint nor behind."""
+    for name, lines in ((METRICS, run.history), (TIMINGS, run.timings)):
         text = "".join(json.dumps(line) + "\n" for line in lines)
         files.write_file(os.path.join(workdir, name), text)
 
 
 def read(workdir: str, which: str = "newest") -> Checkpoint | None:
-    """A whole checkpoint.
+    """Return a checkpoint that is whole.
 
     One whose bytes are not those that were written is passed over with a warning, and the next
     older one is taken.
@@ -135,7 +146,7 @@ def read(workdir: str, which: str = "newest") -> Checkpoint | None:
             "best", of the epoch with the best validation top-1.
 
     Returns:
-        None when there is no whole checkpoint.
+        None if there is no whole checkpoint.
     """
     places = _places(workdir)[::-1]
     if which != "newest":
@@ -171,15 +182,14 @@ def _read_whole(workdir: str, place: Place) -> Checkpoint | None:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays[name] = {key: archive[key] for key in archive.files}
     return Checkpoint(
-        place=place,
+        state=RunState(
+            place,
+            **{name: state[name] for name in ("totals", "learning_rate", "history", "timings")},
+        ),
         weights=arrays[_WEIGHTS],
         averages=arrays[_AVERAGES],
         optimizer=[arrays[_OPTIMIZER][key] for key in sorted(arrays[_OPTIMIZER])],
         schedule=state["schedule"],
-        totals=state["totals"],
-        learning_rate=state["learning_rate"],
-        history=state["history"],
-        timings=state["timings"],
     )
 
 
@@ -198,7 +208,7 @@ def _digest(state: Mapping[str, object]) -> str:
 
 
 def _places(workdir: str) -> list[Place]:
-    """Those that have a checkpoint's folder, ascending."""
+    """Return the places that have a checkpoint's folder, ascending."""
     folder = os.path.join(workdir, _CHECKPOINTS)
     names = os.listdir(folder) if os.path.isdir(folder) else []
     matches = filter(None, map(_NAME.fullmatch, names))
@@ -216,7 +226,7 @@ def _remove_old(workdir: str, history: Sequence[Mapping[str, object]], keep: int
 
 
 def _remove_abandoned(workdir: str) -> None:
-    """Drops what a run that was killed inside of `write` had put aside: up to half a gigabyte."""
+    """Remove the files of a run killed inside `write`: up to half a gigabyte."""
     folder = os.path.join(workdir, _CHECKPOINTS)
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
         if _ABANDONED.fullmatch(name):
@@ -229,12 +239,12 @@ def _path(workdir: str, place: Place) -> str:
 
 
 def best_of(history: Sequence[Mapping[str, object]]) -> Mapping[str, object]:
-    """The metrics of the epoch with the highest val_top1; the earliest of equals."""
+    """Return the metrics of the epoch with the highest val_top1; the earliest of equals."""
     return max(history, key=lambda metrics: (metrics["val_top1"], -metrics["epoch"]))
 
 
 def _write_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> str:
-    """Writes an .npz file and returns its sha256."""
+    """Write an .npz file and return its sha256."""
     with open(path, "w+b") as file:
         np.savez(file, **arrays)
         file.seek(0)

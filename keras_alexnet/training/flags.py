@@ -1,8 +1,10 @@
-"""The flags of the training commands, each defined once.
+"""Flags of the training commands, each defined once.
 
 A command has a FlagValues of its own (see data_prep/command_line.py) and takes from here what it
 needs: `DATA_DIR = flags.data_dir(FLAGS)` defines the flag and gives its holder.
 """
+
+import functools
 
 from absl import flags
 
@@ -13,7 +15,7 @@ from keras_alexnet.network.profiles import PROFILES
 
 
 def data_dir(values: flags.FlagValues) -> flags.FlagHolder[str]:
-    """--data_dir, required."""
+    """Define --data_dir, required."""
     return flags.DEFINE_string(
         "data_dir",
         None,
@@ -24,7 +26,7 @@ def data_dir(values: flags.FlagValues) -> flags.FlagHolder[str]:
 
 
 def workdir(values: flags.FlagValues) -> flags.FlagHolder[str]:
-    """--workdir, required."""
+    """Define --workdir, required."""
     return flags.DEFINE_string(
         "workdir",
         None,
@@ -35,7 +37,7 @@ def workdir(values: flags.FlagValues) -> flags.FlagHolder[str]:
 
 
 def checkpoint(values: flags.FlagValues) -> flags.FlagHolder[str]:
-    """--checkpoint, which of a run's to use."""
+    """Define --checkpoint."""
     return flags.DEFINE_enum(
         "checkpoint",
         "best",
@@ -46,237 +48,193 @@ def checkpoint(values: flags.FlagValues) -> flags.FlagHolder[str]:
 
 
 def evaluation_batch_size(values: flags.FlagValues) -> flags.FlagHolder[int]:
-    """--batch_size of commands that do not train."""
+    """Define --batch_size of a command that does not train."""
     return flags.DEFINE_integer(
-        "batch_size", 64, "photos at once", lower_bound=1, flag_values=values
+        "batch_size", 64, "photos per batch", lower_bound=1, flag_values=values
     )
 
 
 def define_training(values: flags.FlagValues) -> None:
-    """Everything that decides what a run computes. Empty defaults are the profile's."""
+    """Define everything that decides what a run computes; None is the profile's value."""
     profile = "default: the profile's"
-    define = {"flag_values": values}
-    flags.DEFINE_enum(
-        "profile", "paper", list(PROFILES), "which of the systems called AlexNet", **define
-    )
-    flags.DEFINE_float(
-        "width", 1.0, "units of each layer, in parts of the profile's", 0.01, 4.0, **define
-    )
-    flags.DEFINE_enum(
+    number = functools.partial(flags.DEFINE_float, flag_values=values)
+    count = functools.partial(flags.DEFINE_integer, flag_values=values)
+    choice = functools.partial(flags.DEFINE_enum, flag_values=values)
+    choice("profile", "paper", list(PROFILES), "which of the systems called AlexNet")
+    number("width", 1.0, "width multiplier of every layer", 0.01, 4.0)
+    choice(
         "optimizer",
         None,
         choices.OPTIMIZERS,
-        "update rule. tfa:NAME: that of TensorFlow Addons, or where that is not installed what "
-        f"Keras has of the same; {profile}",
-        **define,
+        "update rule; tfa:NAME is TensorFlow Addons', of which "
+        f"{', '.join(choices.ON_BOTH_STACKS)} are on every stack; {profile}",
     )
     flags.DEFINE_string(
         "optimizer_options",
         None,
-        'of --optimizer=tfa:NAME, in JSON, such as {"weight_decay": 0.000005, "momentum": 0.9}. '
-        "The weight_decay of tfa:SGDW and tfa:AdamW is taken off kernels and biases as it is, not "
-        "times the learning rate: it does not fall with it, and sgd's 0.0005 at a rate of 0.01 is "
-        "0.000005 of theirs",
-        **define,
+        'options of --optimizer=tfa:NAME, in JSON, such as {"weight_decay": 0.000005, "momentum": '
+        "0.9}. The weight_decay of tfa:SGDW and tfa:AdamW is not multiplied by the learning rate: "
+        "it does not fall with it, and sgd's 0.0005 at a rate of 0.01 is 0.000005 there",
+        flag_values=values,
     )
-    flags.DEFINE_float("learning_rate", None, f"the first one; {profile}", 0.0, **define)
-    flags.DEFINE_float("momentum", None, f"of sgd; {profile}", 0.0, 1.0, **define)
-    flags.DEFINE_float(
-        "weight_decay", None, f"of the weights, inside the gradient; {profile}", 0.0, **define
-    )
-    flags.DEFINE_float(
+    number("learning_rate", None, f"learning rate at the start, or after a warm-up; {profile}", 0.0)
+    number("momentum", None, f"momentum of sgd; {profile}", 0.0, 1.0)
+    number("weight_decay", None, f"L2 coefficient added to the gradient; {profile}", 0.0)
+    number(
         "bias_learning_rate_multiplier",
         None,
-        f"learning rate of the biases in units of the kernels'; {profile}",
+        f"learning rate of the biases / learning rate of the kernels; {profile}",
         0.0,
-        **define,
     )
-    flags.DEFINE_float(
+    number(
         "bias_decay_multiplier",
         None,
-        f"decay of the biases in units of --weight_decay: 0 for kernels only, 1 for all; {profile}",
+        f"weight decay of the biases / --weight_decay: 0 for kernels only, 1 for all; {profile}",
         0.0,
-        **define,
     )
-    flags.DEFINE_float(
-        "clip_norm",
-        None,
-        "longer gradients, of all weights together, get this length",
-        0.0,
-        **define,
-    )
-    flags.DEFINE_float(
+    number("clip_norm", None, "clip gradients to this global norm; default: no clipping", 0.0)
+    number(
         "ema",
         None,
         "momentum of a moving average of the weights, such as 0.999, which is what is validated, "
         "evaluated and exported; default: none",
         0.0,
         0.999999,
-        **define,
     )
-    flags.DEFINE_enum(
+    choice(
         "moving_average",
         "none",
         ["none", "ema", "swa"],
         f"ema: as --ema={choices.USUAL_MOMENTUM}; swa: the mean of the weights at some steps "
         "(stochastic weight averaging), which is validated, evaluated and exported as --ema is",
-        **define,
     )
-    flags.DEFINE_integer(
+    count(
         "start_averaging",
         None,
-        "of --moving_average=swa: the step, from 0, after which the weights are taken first; until "
-        f"then they are their own average; default: {choices.USUAL_SWA.start}",
+        "first step, from 0, whose weights --moving_average=swa averages; until then the weights "
+        f"are their own average; default: {choices.USUAL_SWA.start}",
         0,
-        **define,
     )
-    flags.DEFINE_integer(
+    count(
         "average_period",
         None,
-        "of --moving_average=swa: the weights are taken each so many steps; default: "
+        "steps between the weights that --moving_average=swa averages; default: "
         f"{choices.USUAL_SWA.period}",
         1,
-        **define,
     )
-    flags.DEFINE_float(
-        "label_smoothing", 0.0, "share of a label that all classes get alike", 0.0, 0.99, **define
-    )
-    flags.DEFINE_enum(
-        "schedule", None, choices.SCHEDULES, f"of the learning rate; {profile}", **define
-    )
-    flags.DEFINE_integer(
-        "patience", 5, "of --schedule=plateau: epochs without a better top-1", 1, **define
-    )
-    flags.DEFINE_float(
-        "warmup_epochs",
-        0.0,
-        "of --schedule=cosine: rising from 0 for so many epochs",
-        0.0,
-        **define,
-    )
-    flags.DEFINE_integer("epochs", None, f"at most; {profile}", 1, **define)
-    flags.DEFINE_integer("batch_size", None, f"over all devices; {profile}", 1, **define)
-    flags.DEFINE_integer(
-        "seed", 0, "of weights, order, augmentation and dropout", 0, 2**31 - 1, **define
-    )
-    flags.DEFINE_enum(
-        "kernel_init",
-        None,
-        KERNEL_STARTS,
-        f"how all kernels start; {profile}",
-        **define,
-    )
-    flags.DEFINE_float("bias_init", None, f"how all biases start; {profile}", **define)
-    flags.DEFINE_float(
-        "pixel_scale", None, f"network input = (pixel - mean) * this; {profile}", 0.0, **define
-    )
-    flags.DEFINE_float(
-        "dropout", None, f"share of units, at fc6 and fc7; {profile}", 0.0, 1.0, **define
-    )
-    flags.DEFINE_integer(
-        "crop_chunk", None, f"photos that share a crop and a flip; {profile}", 1, **define
-    )
+    number("label_smoothing", 0.0, "share of a label spread evenly over all classes", 0.0, 0.99)
+    choice("schedule", None, choices.SCHEDULES, f"learning-rate schedule; {profile}")
+    count("patience", 5, "epochs without a better top-1 before --schedule=plateau drops", 1)
+    number("warmup_epochs", 0.0, "epochs in which --schedule=cosine rises from 0", 0.0)
+    count("epochs", None, f"epochs at most; {profile}", 1)
+    count("batch_size", None, f"global batch, photos over all devices; {profile}", 1)
+    count("seed", 0, "seed of weights, order, augmentation and dropout", 0, 2**31 - 1)
+    choice("kernel_init", None, KERNEL_STARTS, f"initializer of all kernels; {profile}")
+    number("bias_init", None, f"initial value of all biases; {profile}")
+    number("pixel_scale", None, f"network input = (pixel - mean) * this; {profile}", 0.0)
+    number("dropout", None, f"share of units dropped at fc6 and fc7; {profile}", 0.0, 1.0)
+    count("crop_chunk", None, f"photos in a row that share a crop and a flip; {profile}", 1)
     flags.DEFINE_multi_enum(
         "ablate",
         [],
         list(ABLATIONS),
-        "what the paper tries the network without; may be repeated. "
+        "ablation of the paper; may be repeated. "
         + "; ".join(f"{name}: {ablation.summary}" for name, ablation in ABLATIONS.items()),
-        **define,
+        flag_values=values,
     )
     flags.DEFINE_list(
         "augment",
         None,
-        "changes of the training photos beyond the profile's, in this order, as rotate:10,cutout. "
+        "augmentations beyond the profile's, in this order, as rotate:10,cutout. "
         + "; ".join(
             f"{name}:{limits.strength:g}: {limits.summary}"
             for name, limits in choices.AUGMENTATIONS.items()
         ),
-        **define,
+        flag_values=values,
     )
     flags.DEFINE_string(
         "init_weights",
         None,
-        "a .weights.h5 file, or the --workdir of another run, to start from; layers of another "
+        "a .weights.h5 file, or the workdir of another run, to start from; layers of another "
         "shape, such as fc8 for other classes, start as without it",
-        **define,
+        flag_values=values,
     )
     flags.DEFINE_multi_enum(
-        "freeze", [], LAYER_NAMES, "a layer that stays as it starts; may be repeated", **define
+        "freeze",
+        [],
+        LAYER_NAMES,
+        "a layer that stays as it starts; may be repeated",
+        flag_values=values,
     )
-    flags.DEFINE_enum(
+    choice(
         "precision",
         "auto",
         ["auto", *choices.PRECISIONS],
-        "auto: bfloat16 or float16 where the device is faster in it",
-        **define,
+        "number format of the computation; auto: bfloat16 or float16 where the device is faster "
+        "in it",
     )
-    flags.DEFINE_enum(
+    choice(
         "strategy",
         None,
         choices.STRATEGIES,
         "mirrored: a replica on every GPU (or CPU device); multi_worker: the processes that the "
         "variable TF_CONFIG names; default: mirrored",
-        **define,
     )
     flags.DEFINE_boolean(
         "column_parallel",
         False,
         "the two columns of the network on two devices, as in 2012, instead of replicas of it",
-        **define,
+        flag_values=values,
     )
 
 
 def define_run(values: flags.FlagValues) -> None:
-    """How a run is fed, kept and shown: what may differ each time it is gone on with."""
-    define = {"flag_values": values}
+    """Define how a run is fed, kept and shown, which may differ each time it is resumed."""
+    number = functools.partial(flags.DEFINE_float, flag_values=values)
+    count = functools.partial(flags.DEFINE_integer, flag_values=values)
     flags.DEFINE_enum(
         "cache",
         "none",
         ["none", "memory"],
         "memory: the train split's records are read once, when the run starts, and kept",
-        **define,
+        flag_values=values,
     )
-    flags.DEFINE_integer(
+    count(
         "skip_bad_records",
         0,
-        "up to so many broken records of the train split are left out; all records are read and "
-        "decoded once to find them",
+        "broken records of the train split to leave out, at most; above 0, all records are read "
+        "and decoded once to find them",
         0,
-        **define,
     )
-    flags.DEFINE_integer("keep", 2, "how many of the last checkpoints stay", 1, **define)
-    flags.DEFINE_float(
+    count("keep", 2, "number of the last checkpoints to keep", 1)
+    number(
         "checkpoint_seconds",
         600.0,
-        "a checkpoint is written after each epoch, and inside of one as often as this",
+        "seconds between checkpoints within an epoch (one is always written after it)",
         0.0,
-        **define,
     )
-    flags.DEFINE_float(
+    number(
         "stop_after_seconds",
         None,
-        "the command ends after the epoch in which so many seconds of training are over; given "
-        "again, it goes on; default: it ends with the run",
+        "end after the epoch in which training has taken this many seconds; the same command goes "
+        "on; default: no limit",
         0.0,
-        **define,
     )
-    flags.DEFINE_integer(
+    count(
         "histogram_steps",
         0,
-        "TensorBoard's histograms of weights and gradients each so many steps; 0 for none",
+        "steps between TensorBoard's histograms of weights and gradients; 0 for none",
         0,
-        **define,
     )
     flags.DEFINE_list(
         "allow_changed_flags",
         [],
         "training flags that may differ from those that the run began with",
-        **define,
+        flag_values=values,
     )
     flags.DEFINE_boolean(
         "dry_run",
         False,
-        "two steps of training and of validation, then stop; keeps nothing",
-        **define,
+        "take two steps of training and of validation, then stop; keep nothing",
+        flag_values=values,
     )

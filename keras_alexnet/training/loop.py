@@ -13,51 +13,28 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from data_prep.command_line import TryAgain, UserError
 from keras_alexnet.network import keras_compat
-from keras_alexnet.training import checkpoints, update_rules
-from keras_alexnet.training.checkpoints import Place
+from keras_alexnet.training import update_rules
+from keras_alexnet.training.checkpoints import Place, RunState
 from keras_alexnet.training.steps import Totals, TrainingSteps, means
-from keras_alexnet.training.stopping import StopSignal
+from keras_alexnet.training.stopping import Stopped, StopSignal
 
-# Of a validation; not the loss, which there is the cross-entropy.
+# Metrics logged for validation. Its loss equals cross_entropy, so it is omitted.
 _VALIDATION = ("cross_entropy", "top1", "top5", "images")
 GradientListener = Callable[[int, Sequence[tf.Tensor]], None]
 
 
-_START = Place(0)
-
-
-@dataclasses.dataclass
-class RunState:
-    """Where a run is, and what it has seen.
-
-    Attributes:
-        place: what is done.
-        totals: sums over the steps of the epoch that is not whole yet.
-        learning_rate: that this epoch began with.
-        history: metrics an epoch.
-        timings: of a clock, an epoch.
-    """
-
-    place: Place = _START
-    totals: Totals = dataclasses.field(default_factory=Totals)
-    learning_rate: float | None = None
-    history: list[dict] = dataclasses.field(default_factory=list)
-    timings: list[dict] = dataclasses.field(default_factory=list)
-
-
 @dataclasses.dataclass(frozen=True)
 class Extent:
-    """How far a run goes.
+    """Length of a run.
 
     Attributes:
         epochs: number of the last epoch, from 1.
-        steps: an epoch.
+        steps: steps an epoch.
         batch_size: global, photos.
-        validation_images: records of the validation split, each to be counted once; None for no
-            check, of a run that looks at a part of them.
-        notes: what each epoch's metrics have besides.
+        validation_images: records of the validation split, each to be counted once; None to
+            skip the check, where a run looks at a part of them.
+        notes: added to the metrics of each epoch.
     """
 
     epochs: int
@@ -69,25 +46,25 @@ class Extent:
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
-    """What else happens in a run.
+    """What a run does besides training.
 
     Attributes:
-        callbacks: of Keras.
-        save: writes a checkpoint of the state.
-        save_seconds: how often, inside of an epoch.
-        tell_gradients: gets the step's number and its gradients.
-        tell_steps: each so many steps; 0 for never.
+        callbacks: Keras' callbacks.
+        save: called to write a checkpoint of the state.
+        save_seconds: seconds between checkpoints within an epoch.
+        on_gradients: called with a step's number and its gradients.
+        gradient_every: report gradients every N steps; 0 disables it.
     """
 
     callbacks: Sequence[keras.callbacks.Callback] = ()
     save: Callable[[RunState], None] = lambda state: None
     save_seconds: float = 600.0
-    tell_gradients: GradientListener = lambda step, gradients: None
-    tell_steps: int = 0
+    on_gradients: GradientListener = lambda step, gradients: None
+    gradient_every: int = 0
 
 
 class TrainingLoop:
-    """Trains a model from the place that its state names to the end.
+    """A loop that trains a model from the place in its state to the end.
 
     Args:
         model: compiled; its weights and its optimizer are those of the place.
@@ -118,6 +95,7 @@ class TrainingLoop:
         self._validation_data = validation_data
         self._extent = extent
         self._state = state
+        self._totals = Totals(state.totals)
         self._hooks = hooks
         self._stop = stop
         self._callbacks = keras.callbacks.CallbackList(list(hooks.callbacks), model=model)
@@ -125,12 +103,18 @@ class TrainingLoop:
         self._saved_at = time.perf_counter()
         self.last_features: object = None
 
+    @property
+    def next_step(self) -> int:
+        """The number of the next step of the run, from 1."""
+        epoch, step = self._state.place
+        return epoch * self._extent.steps + step + 1
+
     def run(self) -> None:
-        """Trains to the last epoch, or until a callback sets `model.stop_training`.
+        """Train to the last epoch, or until a callback sets `model.stop_training`.
 
         Raises:
-            TryAgain: the process was asked to end, and a checkpoint was written.
-            UserError: validation is not what it has to be.
+            Stopped: the process was asked to end, and a checkpoint was written.
+            ValueError: validation missed photos, or its loss is not finite.
             InvalidArgumentError: as `TrainingSteps.train`, or of the input.
         """
         self._model.stop_training = False
@@ -149,9 +133,9 @@ class TrainingLoop:
         for step in range(first_step, self._extent.steps):
             self._train_step(Place(epoch, step), batches, clock)
             self._save_or_end()
-        self._state.totals.settle()
+        self._totals.settle()
         train_seconds = clock.seconds
-        trained = means(self._state.totals.values)
+        trained = means(self._totals.values)
         validation = self._validate()
         self._check(validation)
         images = (self._extent.steps - first_step) * self._extent.batch_size
@@ -171,18 +155,17 @@ class TrainingLoop:
         with clock.waiting():
             batch = next(batches)
         self.last_features = batch[0]
-        number = place.epoch * self._extent.steps + place.step + 1
+        number = self.next_step
         stop = tf.constant(float(self._stop.is_set))
         self._callbacks.on_train_batch_begin(place.step)
-        if self._hooks.tell_steps and number % self._hooks.tell_steps == 0:
-            sums, gradients = self._steps.train_and_tell(batch, stop)
-            self._hooks.tell_gradients(number, gradients)
+        if self._hooks.gradient_every and number % self._hooks.gradient_every == 0:
+            sums, gradients = self._steps.train_with_gradients(batch, stop)
+            self._hooks.on_gradients(number, gradients)
         else:
             sums = self._steps.train(batch, stop)
-        totals = self._state.totals
-        totals.add(sums)
+        self._totals.add(sums)
         self._state.place = Place(place.epoch, place.step + 1)
-        self._callbacks.on_train_batch_end(place.step, means(totals.values))
+        self._callbacks.on_train_batch_end(place.step, means(self._totals.values))
 
     def _validate(self) -> dict[str, float]:
         totals = Totals()
@@ -206,15 +189,15 @@ class TrainingLoop:
         expected = self._extent.validation_images
         counted = round(validation["images"])
         if expected is not None and counted != expected:
-            raise UserError(
+            raise ValueError(
                 f"validation must count each of {expected} photos once; it counted {counted}; "
                 f"run data_prep.verify on the data set"
             )
         if not math.isfinite(validation["cross_entropy"]):
-            raise UserError(
+            raise ValueError(
                 f"the validation loss after epoch {self._state.place.epoch + 1} is "
                 f"{validation['cross_entropy']}; the last checkpoint is whole: lower "
-                f"--learning_rate in a new --workdir"
+                f"the learning rate in a new workdir"
             )
         validation["images"] = counted
 
@@ -225,20 +208,22 @@ class TrainingLoop:
         state.history.append({"epoch": epoch + 1, "step": step, **logs, **self._extent.notes})
         state.timings.append({"epoch": epoch + 1, **timings})
         state.place = Place(epoch + 1)
-        state.totals = Totals()
+        state.learning_rate = None
+        self._totals = Totals()
         # Those that change the rate first: what they did is in the checkpoint.
         self._callbacks.on_epoch_end(epoch, {**logs, **timings})
         self._save()
 
     def _save_or_end(self) -> None:
-        """Inside of an epoch: a checkpoint if it is time, or the end if it was asked for."""
-        if self._state.totals.stop:
+        """Write a checkpoint inside an epoch if it is time, or end if a process was asked to."""
+        if self._totals.stop:
             self._end()
         if time.perf_counter() - self._saved_at >= self._hooks.save_seconds:
             self._save()
 
     def _save(self) -> None:
-        self._state.totals.settle()
+        self._totals.settle()
+        self._state.totals = self._totals.values if self._state.place.step else ()
         if self._state.place != self._saved:
             self._hooks.save(self._state)
         self._saved = self._state.place
@@ -247,7 +232,7 @@ class TrainingLoop:
     def _end(self) -> None:
         self._save()
         epoch, step = self._state.place
-        raise TryAgain(
+        raise Stopped(
             f"asked to end: the checkpoint after {epoch} epochs and {step} steps is written; run "
             f"the same command again to go on"
         )
@@ -255,7 +240,7 @@ class TrainingLoop:
 
 @contextlib.contextmanager
 def _averaged(model: keras.Model) -> Iterator[None]:
-    """Puts the moving averages, if the optimizer keeps them, in the place of the weights."""
+    """Swap the averages, if the optimizer keeps them, in for the weights."""
     averages = update_rules.averages_of(model.optimizer)
     variables = model.trainable_variables if averages else []
     weights = [variable.numpy() for variable in variables]
@@ -269,7 +254,7 @@ def _averaged(model: keras.Model) -> Iterator[None]:
 
 
 class _Clock:
-    """Seconds since it was made, and those of them that were spent waiting for photos."""
+    """Seconds since it was made, and the part of them spent waiting for photos."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
@@ -286,21 +271,8 @@ class _Clock:
         self.waited += time.perf_counter() - began
 
 
-def read_state(checkpoint: checkpoints.Checkpoint | None) -> RunState:
-    """The state that a checkpoint has, or that of a new run."""
-    if checkpoint is None:
-        return RunState()
-    return RunState(
-        place=checkpoint.place,
-        totals=Totals(checkpoint.totals),
-        learning_rate=checkpoint.learning_rate,
-        history=[dict(metrics) for metrics in checkpoint.history],
-        timings=[dict(timings) for timings in checkpoint.timings],
-    )
-
-
 def first_features(features: object, strategy: tf.distribute.Strategy) -> dict[str, np.ndarray]:
-    """Features of a batch, of this process' first replica."""
+    """Return the features of a batch that this process' first replica got."""
     return tf.nest.map_structure(
         lambda part: strategy.experimental_local_results(part)[0], features
     )

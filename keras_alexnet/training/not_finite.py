@@ -6,14 +6,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from data_prep.command_line import UserError
 from keras_alexnet.network.variables import path_of
 
 MARK = "the loss is not finite"
 _LOWER_THE_RATE = (
-    "the last checkpoint is whole: lower --learning_rate (or --clip_norm=1) in a new --workdir"
+    "the last checkpoint is whole: lower the learning rate (or clip gradients at norm 1) in a new "
+    "workdir"
 )
-_CHECK_THE_DATA = "check --pixel_scale, and the statistics of --data_dir with data_prep.verify"
+_CHECK_THE_DATA = "check the pixel scale, and the data set's statistics with data_prep.verify"
 
 
 def checked(loss: tf.Tensor) -> tf.Tensor:
@@ -33,7 +33,7 @@ def checked(loss: tf.Tensor) -> tf.Tensor:
 
 def explain(
     network: keras.Model, inputs: tf.Tensor, *, step: int, learning_rate: float
-) -> UserError:
+) -> ValueError:
     """Says where a loss that is not finite began, for the person who has to change something.
 
     Args:
@@ -51,7 +51,7 @@ def explain(
         _origins(network, inputs),
         ("the loss, for on these photos all outputs of the network are finite", _LOWER_THE_RATE),
     )
-    return UserError(
+    return ValueError(
         f"the loss became not finite at step {step} with learning rate {learning_rate:g}: it began "
         f"at {origin}; {advice}"
     )

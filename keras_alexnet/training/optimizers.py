@@ -156,14 +156,13 @@ def make_optimizer(
             drops_at=tuple(epoch / profile.epochs for epoch in profile.drop_epochs),
         )
     )
-    average = recipe.ema if recipe.swa is None else recipe.swa
     if name := addons_name(recipe.optimizer):
-        return addons.make_optimizer(name, rate, recipe.optimizer_options or {}, average)
+        return addons.make_optimizer(name, rate, recipe.optimizer_options or {}, recipe.average)
     arguments = {
         "weight_decay": recipe.weight_decay,
         "bias_decay": recipe.weight_decay * profile.bias_decay_multiplier,
         "clip_norm": recipe.clip_norm,
-        "average": average,
+        "average": recipe.average,
         "layer_rates": {
             layer: [(round(total * part), multiplier) for part, multiplier in changes]
             for layer, changes in policy.of_layers.items()

@@ -1,7 +1,4 @@
-"""What decides a training run besides data and profile, and how it comes from the flags.
-
-What goes with `--optimizer=tfa:NAME`, and what does not.
-"""
+"""Settings of a training run besides data and profile, and how they come from the flags."""
 
 import dataclasses
 import json
@@ -9,7 +6,6 @@ from collections.abc import Mapping
 
 from absl import flags
 
-from data_prep.command_line import UserError
 from keras_alexnet.network import ablations
 from keras_alexnet.network.choices import (
     COLUMN_PARALLEL,
@@ -24,10 +20,10 @@ from keras_alexnet.network.profiles import PROFILES
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions:
-    """How a profile is trained; the meanings are those of the flags of the same names.
+    """The recipe that a profile is trained by; the fields mean what the flags of their names mean.
 
-    `strategy` may also be `choices.COLUMN_PARALLEL`, which a flag of its own asks for. `swa` is
-    what --moving_average=swa asks for; --moving_average=ema asks for an `ema`.
+    `strategy` may also be `choices.COLUMN_PARALLEL` (--column_parallel). --moving_average sets
+    `swa` or `ema`.
     """
 
     optimizer: str
@@ -51,12 +47,17 @@ class TrainingOptions:
     freeze: tuple[str, ...] = ()
     augment: tuple[str, ...] | None = None
 
+    @property
+    def average(self) -> float | SWA | None:
+        """The average of the weights that is kept: the momentum of a moving one, or SWA."""
+        return self.ema if self.swa is None else self.swa
+
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """How a run is fed, kept and shown: nothing that decides what it computes.
+    """Settings of how a run is fed, kept and shown: nothing that decides what it computes.
 
-    The meanings are those of the flags of the same names.
+    The fields mean what the flags of their names mean.
     """
 
     cache: str = "none"
@@ -90,13 +91,13 @@ _PROFILE_FLAGS = frozenset({"profile", "width", "ablate"})
 
 
 def profile_from_flags(values: flags.FlagValues) -> Profile:
-    """The profile with the overrides that the flags name.
+    """Return the profile with the overrides that the flags name.
 
     Args:
         values: of a command that called `flags.define_training`.
 
     Raises:
-        UserError: the overrides do not fit the profile.
+        ValueError: the overrides do not fit the profile.
     """
     profile = PROFILES[values.profile].scaled(values.width)
     overrides = {}
@@ -105,14 +106,11 @@ def profile_from_flags(values: flags.FlagValues) -> Profile:
         if value is not None:
             before = getattr(profile, field)
             overrides[field] = (value,) * len(before) if isinstance(before, tuple) else value
-    try:
-        return dataclasses.replace(ablations.apply(profile, values.ablate), **overrides)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    return dataclasses.replace(ablations.apply(profile, values.ablate), **overrides)
 
 
 def flags_behind(name: str) -> set[str]:
-    """The flags of which one has decided a part of a run's description.
+    """Return the flags of which one has decided a part of a run's description.
 
     Args:
         name: in run.json: "options.epochs", "profile.dropout_rate" ...
@@ -128,21 +126,21 @@ def flags_behind(name: str) -> set[str]:
 
 
 def options_from_flags(values: flags.FlagValues, profile: Profile) -> TrainingOptions:
-    """The flags' values; where one is not given, the profile's recipe; precision resolved.
+    """Return the flags' values; where one is not given, the profile's; precision resolved.
 
     Args:
         values: of a command that called `flags.define_training`.
-        profile: what `profile_from_flags` made of them.
+        profile: from `profile_from_flags`.
 
     Raises:
-        UserError: two flags contradict each other.
+        ValueError: two flags contradict each other.
     """
     from keras_alexnet.inputs import augmentations  # here: they load TensorFlow
     from keras_alexnet.training import devices
 
     chosen = {
-        "strategy": devices.resolve_strategy(values.strategy, values.column_parallel),
-        "optimizer_options": from_flags(values, values.optimizer or profile.optimizer),
+        "strategy": _strategy(values),
+        "optimizer_options": _optimizer_options(values, values.optimizer or profile.optimizer),
         **_averages(values),
     }
     for field in dataclasses.fields(TrainingOptions):
@@ -156,81 +154,83 @@ def options_from_flags(values: flags.FlagValues, profile: Profile) -> TrainingOp
     return TrainingOptions(**chosen)
 
 
-def _averages(values: flags.FlagValues) -> dict[str, object]:
-    """The options `ema` and `swa`."""
-    start, period = values.start_averaging, values.average_period
-    is_swa = values.moving_average == "swa"
-    if not is_swa and (start, period) != (None, None):
-        raise UserError(
-            "--start_averaging and --average_period are of --moving_average=swa, but that is "
-            f"{values.moving_average}; leave them out, or ask for swa"
-        )
-    if values.moving_average == "none":
-        return {"ema": values.ema, "swa": None}
-    if values.ema is not None:
-        raise UserError(
-            f"a run has one average of its weights, but --ema={values.ema} and "
-            f"--moving_average={values.moving_average} were given; take one"
-        )
-    if not is_swa:
-        return {"ema": USUAL_MOMENTUM, "swa": None}
-    return {
-        "ema": None,
-        "swa": SWA(
-            start=USUAL_SWA.start if start is None else start,
-            period=USUAL_SWA.period if period is None else period,
-        ),
-    }
-
-
 def run_options_from_flags(values: flags.FlagValues) -> RunOptions:
-    """The flags' values.
-
-    Args:
-        values: of a command that called `flags.define_run`.
-    """
+    """Return the values of the flags that `flags.define_run` defined."""
     given = {field.name: getattr(values, field.name) for field in dataclasses.fields(RunOptions)}
     given["allow_changed_flags"] = tuple(given["allow_changed_flags"])
     return RunOptions(**given)
 
 
-# What those optimizers have among their own options, if they have it.
+def _strategy(values: flags.FlagValues) -> str:
+    if not values.column_parallel:
+        return values.strategy or "mirrored"
+    if values.strategy:
+        raise ValueError(
+            "one way to use two devices is needed, but --strategy and --column_parallel were "
+            "given; take one of them away"
+        )
+    return COLUMN_PARALLEL
+
+
+def _averages(values: flags.FlagValues) -> dict[str, object]:
+    """Return the options `ema` and `swa`."""
+    start, period = values.start_averaging, values.average_period
+    is_swa = values.moving_average == "swa"
+    if not is_swa and (start, period) != (None, None):
+        raise ValueError(
+            "--start_averaging and --average_period are of --moving_average=swa, but that is "
+            f"{values.moving_average}; leave them out, or take swa"
+        )
+    if values.moving_average == "none":
+        return {"ema": values.ema, "swa": None}
+    if values.ema is not None:
+        raise ValueError(
+            f"a run has one average of its weights, but --ema={values.ema} and "
+            f"--moving_average={values.moving_average} were given; take one"
+        )
+    if not is_swa:
+        return {"ema": USUAL_MOMENTUM, "swa": None}
+    start = USUAL_SWA.start if start is None else start
+    return {"ema": None, "swa": SWA(start, USUAL_SWA.period if period is None else period)}
+
+
+# Options of TensorFlow Addons' optimizers, if they are any; and flags that they cannot follow.
 _AMONG_THE_OPTIONS = ("momentum", "weight_decay")
 _NOT_THEIRS = ("clip_norm", "bias_learning_rate_multiplier", "bias_decay_multiplier")
-_NOT_OF = {"COCOB": ("learning_rate",)}
 
 
-def from_flags(values: flags.FlagValues, optimizer: str) -> dict[str, object] | None:
-    """The value of --optimizer_options, where all given flags go with the optimizer.
+def _optimizer_options(values: flags.FlagValues, optimizer: str) -> dict[str, object] | None:
+    """Return the value of --optimizer_options; all given flags must go with the optimizer.
 
-    What a profile has of these flags does not count: it is only given up.
-
-    Args:
-        values: of a command that called `flags.define_training`.
-        optimizer: in `choices.OPTIMIZERS`: the flag's or the profile's.
-
-    Returns:
-        None where it was not given.
-
-    Raises:
-        UserError: it is no JSON object, or a flag does not go with the optimizer.
+    What a profile has of these flags is given up without an error.
     """
-    name = addons_name(optimizer)
-    if name is None:
-        if values.optimizer_options is not None:
-            raise UserError(
+    text = values.optimizer_options
+    if addons_name(optimizer) is None:
+        if text is not None:
+            raise ValueError(
                 "--optimizer_options is of --optimizer=tfa:NAME, but the optimizer is "
                 f"{optimizer}, which has flags: --momentum, --weight_decay ...; take one of both"
             )
         return None
     if given := _given(values, _AMONG_THE_OPTIONS):
-        raise UserError(
+        raise ValueError(
             f"--optimizer={optimizer} takes all from --optimizer_options, but {given} came; put it "
             "in there, if it is an option of it"
         )
-    if given := _given(values, _NOT_THEIRS + _NOT_OF.get(name, ())):
-        raise UserError(f"--optimizer={optimizer} does not go with {given}; leave it out")
-    return None if values.optimizer_options is None else _parse(values.optimizer_options)
+    if given := _given(values, _NOT_THEIRS):
+        raise ValueError(f"--optimizer={optimizer} does not go with {given}; leave it out")
+    if text is None:
+        return None
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise ValueError(
+            "--optimizer_options must be a JSON object, such as "
+            f'{{"weight_decay": 0.000005}}, but got {text}'
+        )
+    return options
 
 
 def _given(values: flags.FlagValues, names: tuple[str, ...]) -> str:
@@ -238,44 +238,26 @@ def _given(values: flags.FlagValues, names: tuple[str, ...]) -> str:
     return ", ".join(f"--{name}={value}" for name, value in given.items() if value is not None)
 
 
-def _parse(text: str) -> dict[str, object]:
-    try:
-        options = json.loads(text)
-    except ValueError:
-        options = None
-    if not isinstance(options, dict):
-        raise UserError(
-            f'--optimizer_options must be a JSON object, such as {{"weight_decay": 0.000005}}, but '
-            f"got {text}"
-        )
-    return options
-
-
-def check(
-    *, optimizer: str, options: Mapping[str, object] | None, strategy: str, schedule: str
-) -> None:
-    """Makes sure that a run can have its optimizer, before anything is made.
-
-    Args:
-        optimizer: in `choices.OPTIMIZERS`.
-        options: of TensorFlow Addons' own.
-        strategy: of the run.
-        schedule: of the run.
+def check(recipe: TrainingOptions) -> None:
+    """Refuse a recipe whose optimizer a run cannot have, before anything is made.
 
     Raises:
-        UserError: one of TensorFlow Addons cannot be had on this stack, in two columns, or under
+        ValueError: one of TensorFlow Addons is not there on this stack, in two columns, or under
             this schedule, or does not take its options.
     """
-    name = addons_name(optimizer)
+    name = addons_name(recipe.optimizer)
     if name is None:
         return
     from keras_alexnet.training import addons, schedules  # here: they load TensorFlow
 
+    of_layers = schedules.SCHEDULES[recipe.schedule].of_layers
     refused = {
-        "--column_parallel": strategy == COLUMN_PARALLEL,
-        f"--schedule={schedule}, in which {' '.join(schedules.SCHEDULES[schedule].of_layers)} has "
-        "a rate of its own": bool(schedules.SCHEDULES[schedule].of_layers),
+        "two columns on two devices": recipe.strategy == COLUMN_PARALLEL,
+        f"the schedule {recipe.schedule}, in which {' '.join(of_layers)} has a rate of its own": (
+            bool(of_layers)
+        ),
     }
-    if told := [what for what, is_so in refused.items() if is_so]:
-        raise UserError(f"--optimizer={optimizer} does not go with {told[0]}; take another")
-    addons.check(name, options or {})
+    for what, is_so in refused.items():
+        if is_so:
+            raise ValueError(f"{recipe.optimizer} does not go with {what}; take another optimizer")
+    addons.check(name, recipe.optimizer_options or {}, recipe.average)

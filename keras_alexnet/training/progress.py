@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""Progress of a run on stderr."""
 
 import math
 import sys
@@ -12,27 +12,27 @@ _STEPS_TO_AN_ESTIMATE = 50
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar an epoch on stderr, and plain lines that stay: an estimate, and one for each epoch.
+    """A progress bar per epoch, and lines that stay: an estimate of the time, and one per epoch.
 
-    The bar has loss, top-1, images a second and the time left of the whole run. It is there only if
+    The bar has loss, top-1, images a second and the time left of the whole run. It is shown only if
     stderr is a terminal: a log file gets the lines alone.
 
     Args:
         epochs: of the whole run.
         steps: an epoch.
         batch_size: global.
-        first_step: how many steps of the command's first epoch are done when it begins.
+        first_step: steps of the first epoch that are done already.
         clock: seconds; only differences matter.
-        refresh_seconds: how long the bar stays as it is, at least.
+        refresh_seconds: least time between two states of the bar.
     """
 
     def __init__(
         self,
-        *,
         epochs: int,
         steps: int,
         batch_size: int,
         first_step: int = 0,
+        *,
         clock: Callable[[], float] = time.perf_counter,
         refresh_seconds: float = 1.0,
     ) -> None:
@@ -47,7 +47,7 @@ class Progress(keras.callbacks.Callback):
         self._bar: tqdm.tqdm | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Mapping | None = None) -> None:
-        """Opens the bar."""
+        """Open the bar."""
         self._epoch = epoch
         self._bar = tqdm.tqdm(
             initial=self._first_step * self._batch_size,
@@ -64,7 +64,7 @@ class Progress(keras.callbacks.Callback):
         self._pace.begin_step()
 
     def on_train_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
-        """Moves the bar on; the loss is not known yet (NaN) where the first step is not."""
+        """Advance the bar; the loss is NaN until the sums of the first step are there."""
         self._pace.end_step()
         left = duration(self._seconds_left(self._epoch, batch + 1))
         if not math.isnan(logs["cross_entropy"]):
@@ -78,16 +78,16 @@ class Progress(keras.callbacks.Callback):
             self._estimate(batch + 1)
 
     def on_test_begin(self, logs: Mapping | None = None) -> None:
-        """Says that the photos are the validation's now."""
+        """Show that validation runs."""
         self._pace.begin_validation()
         self._bar.set_postfix_str("validation")
 
     def on_test_end(self, logs: Mapping | None = None) -> None:
-        """Notes how long it took, for the time that is left."""
+        """Note the time it took, for the time that is left."""
         self._pace.end_validation()
 
     def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
-        """Replaces the bar by the line of the epoch."""
+        """Replace the bar by the line of the epoch."""
         self._bar.close()
         waiting = logs["input_wait_seconds"] / logs["seconds"] if logs["seconds"] else 0.0
         parts = [
@@ -111,22 +111,22 @@ class Progress(keras.callbacks.Callback):
         )
 
     def _training_seconds_left(self, epoch: int, step: int) -> float:
-        """Of the whole run, from a step of an epoch on."""
+        """Return the seconds of the run's steps from a step of an epoch on."""
         return ((self._epochs - epoch) * self._steps - step) * self._pace.seconds_a_step
 
     def _seconds_left(self, epoch: int, step: int) -> float:
-        """With the validations, once there was one to tell how long they take."""
+        """Return the same with validations, once there was one to measure."""
         validations = (self._epochs - epoch) * self._pace.validation_seconds
         return self._training_seconds_left(epoch, step) + validations
 
 
 class _Pace:
-    """How long steps and validations take in this command.
+    """Durations of steps and validations in this process.
 
-    Its first step is not counted in the mean: TensorFlow makes its graph in there.
+    The first step is left out of the mean: it includes the tracing of the graph.
 
     Attributes:
-        steps: how many there were.
+        steps: number of steps so far.
         validation_seconds: of the last validation; 0 before there was one.
     """
 
@@ -140,11 +140,11 @@ class _Pace:
 
     @property
     def seconds_a_step(self) -> float:
-        """The mean; of the first step where there is no other."""
+        """The mean; the first step's where there is no other."""
         return self._later_seconds / (self.steps - 1) if self.steps > 1 else self._first_seconds
 
     def begin_step(self) -> None:
-        """The first of an epoch; each other begins where the one before ends."""
+        """Start the first step of an epoch; each later one starts where the one before ends."""
         self._began = self._clock()
 
     def end_step(self) -> None:
@@ -164,7 +164,7 @@ class _Pace:
 
 
 def duration(seconds: float) -> str:
-    """A time in the two largest units that a person would name: "3 h 20 min", "45 s"."""
+    """Return a time in the largest units that matter: "3 h 20 min", "45 s"."""
     if seconds < 59.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

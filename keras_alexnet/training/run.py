@@ -1,6 +1,6 @@
-"""One run of training, from its options to its last epoch: which parts it has, and how they fit.
+"""One run of training, from its recipe to its last epoch: which parts it has, and how they fit.
 
-`train` opens it and lets it go. What happens step by step is in loop.py.
+What happens step by step is in loop.py.
 """
 
 import contextlib
@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
@@ -19,7 +20,6 @@ from keras_alexnet.inputs import augmentations, pipeline, preprocessing, record_
 from keras_alexnet.network import choices, keras_compat
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.training import (
-    addons,
     build,
     checkpoints,
     devices,
@@ -29,35 +29,99 @@ from keras_alexnet.training import (
     starting_weights,
     stopping,
 )
+from keras_alexnet.training import options as training_options
 from keras_alexnet.training import workdir as workdirs
-from keras_alexnet.training.loop import (
-    Extent,
-    Hooks,
-    RunState,
-    TrainingLoop,
-    first_features,
-    read_state,
-)
-from keras_alexnet.training.options import RunOptions, TrainingOptions, flags_behind
+from keras_alexnet.training.checkpoints import Place, RunState
+from keras_alexnet.training.loop import Extent, Hooks, TrainingLoop, first_features
+from keras_alexnet.training.options import RunOptions, TrainingOptions
 from keras_alexnet.training.run_writer import RunWriter
 from keras_alexnet.training.steps import TrainingSteps
-from keras_alexnet.training.stopping import TimeLimit
 from keras_alexnet.training.tensorboard_logs import TensorBoardLogs
 
 _DRY_STEPS = 2
+_USUAL = RunOptions()
+Batches = tf.data.Dataset | tf.distribute.DistributedDataset
+
+
+def train(
+    *,
+    data_dir: str,
+    workdir: str,
+    profile: Profile,
+    recipe: TrainingOptions,
+    run_options: RunOptions = _USUAL,
+    flags_text: str = "",
+) -> dict[str, object]:
+    """Train until the last epoch, or the plateau after the last drop, and return the figures.
+
+    Args:
+        data_dir: folder that data_prep.prepare wrote.
+        workdir: the run's folder; a run that is there is resumed.
+        profile: the network, overrides applied.
+        recipe: everything else that decides what is computed.
+        run_options: how the run is fed, kept and shown.
+        flags_text: kept in the workdir for a person.
+
+    Returns:
+        epochs done, the best epoch's validation top1 and top5, images (of the validation split),
+        seconds (of this call), workdir; skipped_records, if any were to be left out. For a dry
+        run: dry_run (True), loss and val_cross_entropy of its steps, seconds. If the time limit
+        ended the call before the run: stopped_after_seconds, the limit.
+
+    Raises:
+        ValueError: data or workdir cannot be used, or the loss is not finite.
+        OSError: a checkpoint or a log cannot be written.
+        Stopped: the process was asked to end, or another worker has ended.
+    """
+    started = time.perf_counter()
+    if recipe.strategy == choices.COLUMN_PARALLEL:
+        columns.column_devices(profile)  # refuse before there is a workdir
+    strategy = devices.make_strategy(recipe.strategy)
+    devices.check_batch(recipe.batch_size, strategy)
+    training_options.check(recipe)
+    if run_options.stop_after_seconds is not None and recipe.strategy == choices.MULTI_WORKER:
+        raise ValueError(
+            "stop_after_seconds goes by one process' clock, but the strategy multi_worker has more "
+            "than one, and all must end after the same epoch; leave it out, and send them SIGTERM"
+        )
+    with devices.explain_lost_worker(strategy), stopping.handle_signals() as stop:
+        data = open_run(data_dir, workdir, profile, recipe, run_options, flags_text)
+        history, is_cut_short = run(recipe, profile, data, workdir, stop, run_options)
+    figures = _dry_figures(history) if run_options.dry_run else _figures(history, workdir)
+    if is_cut_short:
+        figures["stopped_after_seconds"] = run_options.stop_after_seconds
+    return {**figures, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _dry_figures(history: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    figures = {name: history[-1][name] for name in ("loss", "val_cross_entropy")}
+    return {"dry_run": True, **figures}
+
+
+def _figures(history: Sequence[Mapping[str, object]], workdir: str) -> dict[str, object]:
+    best = checkpoints.best_of(history)
+    return {
+        "epochs": len(history),
+        "best_epoch": best["epoch"],
+        "top1": best["val_top1"],
+        "top5": best["val_top5"],
+        "images": best["val_images"],
+        "workdir": workdir,
+        **{name: value for name, value in best.items() if name == "skipped_records"},
+    }
 
 
 @dataclasses.dataclass(frozen=True)
 class RunData:
-    """What is trained on and validated with.
+    """Data to train on and to validate with.
 
     Attributes:
         data_dir: folder that data_prep.prepare wrote.
-        manifest: of it, without the records that were left out.
+        manifest: of that folder, without the records that were left out.
         statistics: of its train split.
-        shard_paths: where shards are that are read from elsewhere, by their names.
-        skipped: how many broken records were left out.
-        steps: an epoch.
+        shard_paths: by name, the paths of shards that are read from elsewhere.
+        skipped: number of broken records left out.
+        steps: steps an epoch.
         validation_images: records of the validation split.
     """
 
@@ -71,46 +135,36 @@ class RunData:
 
 
 def open_run(
-    *,
-    strategy: tf.distribute.Strategy,
     data_dir: str,
     workdir: str,
     profile: Profile,
-    options: TrainingOptions,
+    recipe: TrainingOptions,
     run_options: RunOptions,
     flags_text: str,
 ) -> RunData:
-    """Reads the data set's description, and makes the workdir the run's.
+    """Read the data set's description, and make the workdir this run's.
 
-    Of several processes the chief does it first; a dry run leaves the workdir alone.
-
-    Args:
-        strategy: over the run's devices.
-        data_dir: folder that data_prep.prepare wrote.
-        workdir: the run's folder; one that is there must be of the same run.
-        profile: the network, overrides applied.
-        options: all else that decides what is computed.
-        run_options: how it is fed, kept and shown.
-        flags_text: kept in the workdir for a person.
+    Of several processes the chief does it first; a dry run leaves the workdir alone. The arguments
+    are those of `train`.
 
     Raises:
-        UserError: data or workdir cannot be used.
+        ValueError: data or workdir cannot be used.
     """
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
     statistics = records.read_statistics(data_dir, tf.io.gfile.GFile)
     pipeline.check_stored_size(manifest, profile)
-    pipeline.train_steps(manifest, options.batch_size)  # an error, if there is none
-    if options.init_weights and not workdirs.is_run(workdir):
-        starting_weights.check(options.init_weights)  # before there is a workdir
-    description = _describe(data_dir, manifest, profile, options)
+    pipeline.train_steps(manifest, recipe.batch_size)  # raises, if there is none
+    if recipe.init_weights and not workdirs.is_run(workdir):
+        starting_weights.check(recipe.init_weights)  # refuse before there is a workdir
+    description = _describe(data_dir, manifest, profile, recipe)
     found = broken_records.Skipped(manifest, {}, 0)
-    with devices.chief_first(strategy) as is_chief:
+    with devices.chief_first(devices.make_strategy(recipe.strategy)) as is_chief:
         if is_chief and not run_options.dry_run:
             workdirs.start(
                 workdir,
                 description,
                 data_dir,
-                flags_behind=flags_behind,
+                flags_behind=training_options.flags_behind,
                 allowed=run_options.allow_changed_flags,
                 flags_text=flags_text,
             )
@@ -124,282 +178,246 @@ def open_run(
         statistics=statistics,
         shard_paths=found.shard_paths,
         skipped=found.count,
-        steps=pipeline.train_steps(found.manifest, options.batch_size),
+        steps=pipeline.train_steps(found.manifest, recipe.batch_size),
         validation_images=manifest.splits["validation"].records,
     )
 
 
-class TrainingRun:
-    """A run that `open_run` has opened, to be let go.
-
-    Args:
-        strategy: over the run's devices.
-        workdir: the run's folder; one that is there is gone on with.
-        profile: the network, overrides applied.
-        options: all else that decides what is computed.
-        run_options: how it is fed, kept and shown.
-        data: what `open_run` returned.
-        stop: whether the process was asked to end.
-
-    Attributes:
-        is_cut_short: whether its time was over before it was.
-    """
-
-    def __init__(
-        self,
-        strategy: tf.distribute.Strategy,
-        workdir: str,
-        profile: Profile,
-        options: TrainingOptions,
-        run_options: RunOptions,
-        data: RunData,
-        stop: stopping.StopSignal,
-    ) -> None:
-        self.strategy = strategy
-        self.workdir = workdir
-        self.profile = profile
-        self.options = options
-        self.run_options = run_options
-        self.data = data
-        self.stop = stop
-        self._augment = augmentations.parse(options.augment)
-        seconds = None if run_options.dry_run else run_options.stop_after_seconds
-        self._time_limit = None if seconds is None else TimeLimit(seconds)
-        self.is_cut_short = False
-
-    def go(self) -> list[dict]:
-        """Trains from where the workdir says to the end.
-
-        Returns:
-            The metrics of all epochs, those of before included.
-
-        Raises:
-            UserError: a record is broken, the loss is not finite any more, or the disk is full.
-            TryAgain: the process was asked to end.
-        """
-        data, options = self.data, self.options
-        network, model = self._build()
-        plateau = self._plateau()
-        writer = RunWriter(self.workdir, network, model, plateau, self.run_options.keep)
-        checkpoint = None if self.run_options.dry_run else checkpoints.read(self.workdir)
-        if checkpoint:
-            writer.restore(checkpoint)
-        elif options.init_weights:
-            with self.strategy.scope():
-                starting_weights.load(network, options.init_weights)
-                addons.begin_at(model.optimizer, model.trainable_variables)
-        state = read_state(checkpoint)
-        if checkpoint and devices.is_chief(self.strategy):
-            # A kill between a checkpoint and its metrics leaves the metrics behind.
-            checkpoints.write_metrics(self.workdir, state.history, state.timings)
-        print(self._announcement(state), file=sys.stderr)
-        if self._is_whole(state, plateau):
-            return state.history
-        extent = self._extent()
-        with pipeline.broken_data_is_a_user_error(
-            data.data_dir, data.manifest, shard_paths=data.shard_paths
-        ):
-            loop = TrainingLoop(
-                model=model,
-                steps=TrainingSteps(
-                    model, self.strategy, options.batch_size, options.label_smoothing
-                ),
-                train_data=self._train_data(state, extent),
-                validation_data=self._validation_data(),
-                extent=extent,
-                state=state,
-                hooks=self._hooks(network, model, plateau, writer, extent, state),
-                stop=self.stop,
-            )
-            with self._not_finite_is_told(network, model, loop, state):
-                loop.run()
-        if self._time_limit and self._time_limit.is_over and not self._is_whole(state, plateau):
-            self.is_cut_short = True
-            print(
-                f"the time is over: stopped after epoch {state.place.epoch}; run the same command "
-                "again to go on",
-                file=sys.stderr,
-            )
-        return state.history
-
-    def _is_whole(self, state: RunState, plateau: schedules.Plateau | None) -> bool:
-        is_over = plateau is not None and plateau.is_over
-        return is_over or len(state.history) >= self.options.epochs
-
-    def _build(self) -> tuple[keras.Model, keras.Model]:
-        tf.config.experimental.enable_op_determinism()
-        keras.utils.set_random_seed(self.options.seed)
-        devices.use_precision(self.options.precision)
-        data = self.data
-        with self.strategy.scope():
-            return build.build(
-                self.profile,
-                self.options,
-                len(data.manifest.classes),
-                data.statistics,
-                data.steps,
-            )
-
-    def _plateau(self) -> schedules.Plateau | None:
-        if self.options.schedule != "plateau":
-            return None
-        return schedules.Plateau(
-            self.options.patience, self.profile.learning_rate_factor, self.profile.plateau_drops
-        )
-
-    def _extent(self) -> Extent:
-        dry = self.run_options.dry_run
-        return Extent(
-            epochs=1 if dry else self.options.epochs,
-            steps=min(_DRY_STEPS, self.data.steps) if dry else self.data.steps,
-            batch_size=self.options.batch_size,
-            validation_images=None if dry else self.data.validation_images,
-            notes=self._notes(),
-        )
-
-    def _notes(self) -> dict[str, object]:
-        limited = self.run_options.skip_bad_records
-        return {"skipped_records": self.data.skipped} if limited else {}
-
-    def _train_data(
-        self, state: RunState, extent: Extent
-    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-        data, options = self.data, self.options
-        return self._distributed(
-            lambda share: pipeline.train_dataset(
-                data.data_dir,
-                data.manifest,
-                profile=self.profile,
-                batch_size=options.batch_size,
-                seed=options.seed,
-                first_epoch=state.place.epoch,
-                first_step=state.place.step,
-                epochs=extent.epochs,
-                share=share,
-                cache=self.run_options.cache,
-                quiet_steps=schedules.quiet_steps(options.schedule, data.steps * options.epochs),
-                shard_paths=data.shard_paths,
-                augment=self._augment,
-            )
-        )
-
-    def _validation_data(self) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-        data = self.data
-
-        def views(share: record_order.Share) -> tf.data.Dataset:
-            stored = pipeline.eval_dataset(
-                data.data_dir, data.manifest, batch_size=self.options.batch_size, share=share
-            )
-            batches = pipeline.central_views(stored, self.profile, self._augment)
-            if self.run_options.dry_run:
-                batches = batches.take(_DRY_STEPS * share.replicas // share.workers)
-            return batches
-
-        return self._distributed(views)
-
-    def _distributed(
-        self, make: Callable[[record_order.Share], tf.data.Dataset]
-    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-        share = devices.share_of(self.strategy)
-        if share == record_order.Share():
-            return make(share)
-        return self.strategy.distribute_datasets_from_function(lambda context: make(share))
-
-    def _hooks(
-        self,
-        network: keras.Model,
-        model: keras.Model,
-        plateau: schedules.Plateau | None,
-        writer: RunWriter,
-        extent: Extent,
-        state: RunState,
-    ) -> Hooks:
-        bar = progress.Progress(
-            epochs=extent.epochs,
-            steps=extent.steps,
-            batch_size=extent.batch_size,
-            first_step=state.place.step,
-        )
-        callbacks = [callback for callback in (plateau, self._time_limit) if callback]
-        callbacks.append(bar)
-        if self.run_options.dry_run:
-            return Hooks(callbacks, save_seconds=float("inf"))
-        if not devices.is_chief(self.strategy):
-            callbacks.remove(bar)
-            return Hooks(
-                callbacks, save_seconds=float("inf"), tell_steps=self.run_options.histogram_steps
-            )
-        logs = TensorBoardLogs(os.path.join(self.workdir, workdirs.TENSORBOARD), network)
-
-        def tell_gradients(step: int, gradients: Sequence[tf.Tensor]) -> None:
-            variables = model.trainable_variables
-            logs.log_histograms(step, columns.named_values(network, variables, gradients))
-
-        return Hooks(
-            callbacks=[*callbacks, logs],
-            save=writer.write,
-            save_seconds=self.run_options.checkpoint_seconds,
-            tell_gradients=tell_gradients,
-            tell_steps=self.run_options.histogram_steps,
-        )
-
-    @contextlib.contextmanager
-    def _not_finite_is_told(
-        self,
-        network: keras.Model,
-        model: keras.Model,
-        loop: TrainingLoop,
-        state: RunState,
-    ) -> Iterator[None]:
-        try:
-            yield
-        except tf.errors.InvalidArgumentError as error:
-            if not_finite.MARK not in str(error):
-                raise
-            features = first_features(loop.last_features, self.strategy)
-            preprocess = preprocessing.NetworkInput(
-                self.profile, self.data.statistics, self._augment
-            )
-            inputs = preprocess(features, training=True)
-            raise not_finite.explain(
-                network,
-                inputs,
-                step=state.place.epoch * self.data.steps + state.place.step + 1,
-                learning_rate=keras_compat.learning_rate(model.optimizer),
-            ) from error
-
-    def _announcement(self, state: RunState) -> str:
-        """What the run will do, before it does it."""
-        options, manifest = self.options, self.data.manifest
-        replicas = self.strategy.num_replicas_in_sync
-        places = (
-            f"devices: {replicas}, batch {options.batch_size} "
-            f"({options.batch_size // replicas} each)"
-        )
-        if options.strategy == choices.COLUMN_PARALLEL:
-            places = f"devices: 2, a column each, batch {options.batch_size}"
-        splits = {name: split.records for name, split in manifest.splits.items()}
-        left_out = f" ({self.data.skipped} broken ones left out)" if self.data.skipped else ""
-        epoch, step = state.place
-        return (
-            f"profile {self.profile.name}, {len(manifest.classes)} classes; {splits} photos"
-            f"{left_out}; {places}, {self.data.steps} steps an epoch, epochs {epoch + 1}"
-            f"{f' (from step {step + 1})' if step else ''} to {options.epochs}; "
-            f"{options.optimizer} at {options.learning_rate:g} ({options.schedule}), "
-            f"{options.precision}"
-        )
-
-
 def _describe(
-    data_dir: str, manifest: records.Manifest, profile: Profile, options: TrainingOptions
+    data_dir: str, manifest: records.Manifest, profile: Profile, recipe: TrainingOptions
 ) -> dict[str, object]:
-    """All that decides the weights, for run.json; and the code's version."""
+    """Return everything that decides the weights, for run.json; and the code's version."""
     with tf.io.gfile.GFile(os.path.join(data_dir, records.MANIFEST), "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()
     return {
         "profile": profile.to_dict(),
-        "options": dataclasses.asdict(options),
+        "options": dataclasses.asdict(recipe),
         "classes": [dataclasses.asdict(entry) for entry in manifest.classes],
         "manifest_sha256": digest,
         "version": workdirs.code_version(),
     }
+
+
+def run(
+    recipe: TrainingOptions,
+    profile: Profile,
+    data: RunData,
+    workdir: str,
+    stop: stopping.StopSignal,
+    run_options: RunOptions = _USUAL,
+) -> tuple[list[dict], bool]:
+    """Train from where the workdir is to the end.
+
+    Args:
+        recipe: everything that decides what is computed, besides the profile and the data.
+        profile: the network, overrides applied.
+        data: from `open_run`.
+        workdir: the run's folder.
+        stop: set once the process was asked to end.
+        run_options: how the run is fed, kept and shown.
+
+    Returns:
+        The metrics of all epochs, earlier ones included; and whether the time limit ended the call
+        before the run.
+
+    Raises:
+        ValueError: a record is broken, or the loss is not finite.
+        OSError: a checkpoint or a log cannot be written.
+        Stopped: the process was asked to end.
+    """
+    strategy = devices.make_strategy(recipe.strategy)
+    dry = run_options.dry_run
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(recipe.seed)
+    devices.use_precision(recipe.precision)
+    with strategy.scope():
+        network, model = build.build(
+            profile, recipe, len(data.manifest.classes), data.statistics, data.steps
+        )
+    plateau = None
+    if recipe.schedule == "plateau":
+        plateau = schedules.Plateau(
+            recipe.patience, profile.learning_rate_factor, profile.plateau_drops
+        )
+    writer = RunWriter(workdir, network, model, plateau, run_options.keep)
+    checkpoint = None if dry else checkpoints.read(workdir)
+    state = checkpoint.state if checkpoint else RunState()
+    if checkpoint:
+        writer.restore(checkpoint)
+        if devices.is_chief(strategy):
+            # A kill between a checkpoint and its metrics leaves the metrics behind.
+            checkpoints.write_metrics(workdir, state)
+    elif recipe.init_weights:
+        with strategy.scope():
+            starting_weights.load(network, recipe.init_weights)
+    print(_announcement(recipe, profile, data, strategy, state.place), file=sys.stderr)
+
+    def is_whole() -> bool:
+        is_over = plateau is not None and plateau.is_over
+        return is_over or len(state.history) >= recipe.epochs
+
+    if is_whole():
+        return state.history, False
+    extent = Extent(
+        epochs=1 if dry else recipe.epochs,
+        steps=min(_DRY_STEPS, data.steps) if dry else data.steps,
+        batch_size=recipe.batch_size,
+        validation_images=None if dry else data.validation_images,
+        notes={"skipped_records": data.skipped} if run_options.skip_bad_records else {},
+    )
+    seconds = None if dry else run_options.stop_after_seconds
+    time_limit = None if seconds is None else stopping.TimeLimit(seconds)
+    callbacks = [callback for callback in (plateau, time_limit) if callback]
+    if dry or devices.is_chief(strategy):
+        first_step = state.place.step
+        callbacks.append(
+            progress.Progress(extent.epochs, extent.steps, extent.batch_size, first_step)
+        )
+    if dry or not devices.is_chief(strategy):
+        every = 0 if dry else run_options.histogram_steps
+        hooks = Hooks(callbacks, save_seconds=float("inf"), gradient_every=every)
+    else:
+        hooks = _chief_hooks(callbacks, network, model, writer, workdir, run_options)
+    augment = augmentations.parse(recipe.augment)
+    make_train, make_validation = _datasets(recipe, profile, data, run_options, state.place)
+    with pipeline.broken_data_is_a_user_error(
+        data.data_dir, data.manifest, shard_paths=data.shard_paths
+    ):
+        loop = TrainingLoop(
+            model=model,
+            steps=TrainingSteps(model, strategy, recipe.batch_size, recipe.label_smoothing),
+            train_data=_distributed(make_train, strategy),
+            validation_data=_distributed(make_validation, strategy),
+            extent=extent,
+            state=state,
+            hooks=hooks,
+            stop=stop,
+        )
+        preprocess = preprocessing.NetworkInput(profile, data.statistics, augment)
+        with _explain_non_finite(network, model, loop, preprocess, strategy):
+            loop.run()
+    is_cut_short = time_limit is not None and time_limit.is_over and not is_whole()
+    if is_cut_short:
+        print(
+            f"the time is over: stopped after epoch {state.place.epoch}; run the same command "
+            "again to go on",
+            file=sys.stderr,
+        )
+    return state.history, is_cut_short
+
+
+def _announcement(
+    recipe: TrainingOptions,
+    profile: Profile,
+    data: RunData,
+    strategy: tf.distribute.Strategy,
+    place: Place,
+) -> str:
+    """Return a description of the run before it starts."""
+    replicas = strategy.num_replicas_in_sync
+    places = (
+        f"devices: {replicas}, batch {recipe.batch_size} ({recipe.batch_size // replicas} each)"
+    )
+    if recipe.strategy == choices.COLUMN_PARALLEL:
+        places = f"devices: 2, a column each, batch {recipe.batch_size}"
+    splits = {name: split.records for name, split in data.manifest.splits.items()}
+    left_out = f" ({data.skipped} broken ones left out)" if data.skipped else ""
+    return (
+        f"profile {profile.name}, {len(data.manifest.classes)} classes; {splits} photos"
+        f"{left_out}; {places}, {data.steps} steps an epoch, epochs {place.epoch + 1}"
+        f"{f' (from step {place.step + 1})' if place.step else ''} to {recipe.epochs}; "
+        f"{recipe.optimizer} at {recipe.learning_rate:g} ({recipe.schedule}), {recipe.precision}"
+    )
+
+
+def _datasets(
+    recipe: TrainingOptions,
+    profile: Profile,
+    data: RunData,
+    run_options: RunOptions,
+    place: Place,
+) -> tuple[Callable[[record_order.Share], tf.data.Dataset], ...]:
+    """Return what makes the batches to train on from a place on, and those to validate with."""
+    augment = augmentations.parse(recipe.augment)
+
+    def train_batches(share: record_order.Share) -> tf.data.Dataset:
+        return pipeline.train_dataset(
+            data.data_dir,
+            data.manifest,
+            profile=profile,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            first_epoch=place.epoch,
+            first_step=place.step,
+            epochs=1 if run_options.dry_run else recipe.epochs,
+            share=share,
+            cache=run_options.cache,
+            quiet_steps=schedules.quiet_steps(recipe.schedule, data.steps * recipe.epochs),
+            shard_paths=data.shard_paths,
+            augment=augment,
+        )
+
+    def validation_batches(share: record_order.Share) -> tf.data.Dataset:
+        stored = pipeline.eval_dataset(
+            data.data_dir, data.manifest, batch_size=recipe.batch_size, share=share
+        )
+        batches = pipeline.central_views(stored, profile, augment)
+        if run_options.dry_run:
+            batches = batches.take(_DRY_STEPS * share.replicas // share.workers)
+        return batches
+
+    return train_batches, validation_batches
+
+
+def _distributed(
+    make: Callable[[record_order.Share], tf.data.Dataset], strategy: tf.distribute.Strategy
+) -> Batches:
+    share = devices.share_of(strategy)
+    if share == record_order.Share():
+        return make(share)
+    return strategy.distribute_datasets_from_function(lambda context: make(share))
+
+
+def _chief_hooks(
+    callbacks: Sequence[keras.callbacks.Callback],
+    network: keras.Model,
+    model: keras.Model,
+    writer: RunWriter,
+    workdir: str,
+    run_options: RunOptions,
+) -> Hooks:
+    logs = TensorBoardLogs(os.path.join(workdir, workdirs.TENSORBOARD), network)
+
+    def log_gradients(step: int, gradients: Sequence[tf.Tensor]) -> None:
+        variables = model.trainable_variables
+        logs.log_histograms(step, columns.named_values(network, variables, gradients))
+
+    return Hooks(
+        callbacks=[*callbacks, logs],
+        save=writer.write,
+        save_seconds=run_options.checkpoint_seconds,
+        on_gradients=log_gradients,
+        gradient_every=run_options.histogram_steps,
+    )
+
+
+@contextlib.contextmanager
+def _explain_non_finite(
+    network: keras.Model,
+    model: keras.Model,
+    loop: TrainingLoop,
+    preprocess: Callable,
+    strategy: tf.distribute.Strategy,
+) -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if not_finite.MARK not in str(error):
+            raise
+        features = first_features(loop.last_features, strategy)
+        raise not_finite.explain(
+            network,
+            preprocess(features, training=True),
+            step=loop.next_step,
+            learning_rate=keras_compat.learning_rate(model.optimizer),
+        ) from error

@@ -1,17 +1,15 @@
-"""Writes what a run is at a place of it: a checkpoint, and the metrics so far."""
+"""Checkpoints of a model in training: written from it, and restored into it."""
 
 import keras
 
-from data_prep.command_line import UserError
 from keras_alexnet import columns
 from keras_alexnet.network import keras_compat
 from keras_alexnet.training import checkpoints, schedules, update_rules
-from keras_alexnet.training.checkpoints import Checkpoint
-from keras_alexnet.training.loop import RunState
+from keras_alexnet.training.checkpoints import Checkpoint, RunState
 
 
 class RunWriter:
-    """Reads everything that decides the next step off a model, and sets it again.
+    """A writer of checkpoints of one model.
 
     Args:
         workdir: the run's folder.
@@ -36,43 +34,41 @@ class RunWriter:
         self._keep = keep
 
     def write(self, state: RunState) -> None:
-        """Writes a checkpoint of the state.
+        """Write a checkpoint of the state.
 
         Raises:
-            UserError: it cannot be written, because the disk is full, say.
+            OSError: it cannot be written, because the disk is full, say.
         """
         checkpoint = Checkpoint(
-            place=state.place,
+            state=state,
             weights=columns.read_weights(self._network),
             averages=self._averages(),
             optimizer=[variable.numpy() for variable in self._optimizer_state()],
             schedule=self._plateau.state if self._plateau else None,
-            history=state.history,
-            totals=state.totals.values if state.place.step else (),
-            learning_rate=state.learning_rate if state.place.step else None,
-            timings=state.timings,
         )
         try:
             checkpoints.write(self._workdir, checkpoint, self._keep)
         except OSError as error:
-            raise UserError(
+            raise OSError(
+                error.errno,
                 f"the checkpoint after {state.place.epoch} epochs and {state.place.step} steps "
-                f"cannot be written into {self._workdir} ({error.strerror or error}); the one "
-                f"before is whole: make room and run the same command again"
+                f"cannot be written ({error.strerror or error}); the one before is whole: make "
+                "room and run the same command again",
+                self._workdir,
             ) from error
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Sets everything that decides the next step to what it was.
+        """Set everything that decides the next step to what it was.
 
         Raises:
-            UserError: the checkpoint does not fit the model.
+            ValueError: the checkpoint does not fit the model.
         """
         columns.assign_weights(self._network, checkpoint.weights)
         variables = self._optimizer_state()
         shapes = [tuple(variable.shape) for variable in variables]
         found = [array.shape for array in checkpoint.optimizer]
         if shapes != found:
-            raise UserError(
+            raise ValueError(
                 f"an optimizer with {len(found)} variables is needed to go on from the checkpoint "
                 f"in {self._workdir}, but the flags make another, with {len(shapes)}; go on with "
                 f"the flags of the run's flags.txt"

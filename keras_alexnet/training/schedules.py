@@ -1,8 +1,6 @@
-"""Learning-rate policies, and what a policy does to single layers and to the colour noise.
+"""Learning-rate schedules; the 2012 program's also changes one layer's rate and the colour noise.
 
-A policy is a row of `SCHEDULES`: what Keras' optimizers take as their rate, and, in the program of
-2012, a layer's own rate and the parts of a run without noise. `plateau` lowers the rate from a
-callback as it goes.
+`plateau` lowers the rate from a callback.
 """
 
 import dataclasses
@@ -16,14 +14,14 @@ Rate = float | keras.optimizers.schedules.LearningRateSchedule
 
 @dataclasses.dataclass(frozen=True)
 class Course:
-    """What a policy is laid over.
+    """The run that a learning-rate schedule is made for.
 
     Attributes:
-        learning_rate: the first one, or after a warm-up.
+        learning_rate: at the start, or after a warm-up.
         steps: of the whole run.
-        warmup_steps: in which the rate rises from 0; only `cosine` looks at it.
+        warmup_steps: in which the rate rises from 0; only for `cosine`.
         factor: what a drop multiplies the rate by.
-        drops_at: parts of the run, each above 0 and below 1, in order; only `steps` looks at it.
+        drops_at: parts of the run, each above 0 and below 1, in order; only for `steps`.
     """
 
     learning_rate: float
@@ -34,19 +32,19 @@ class Course:
 
 
 class Change(NamedTuple):
-    """From a part of the run on (0 to 1), the rate is multiplied by this."""
+    """A multiplier of the rate from a part of the run on (0 to 1)."""
 
     part: float
     multiplier: float
 
 
 class Policy(NamedTuple):
-    """A learning-rate policy.
+    """A learning-rate schedule.
 
     Attributes:
-        rate: what the optimizer is given as its learning rate.
-        of_layers: by layer, when its rate is another multiple of that; 0 freezes it.
-        quiet: parts of the run (from, to) in which there is no colour noise.
+        rate: makes the optimizer's learning rate.
+        of_layers: by layer, changes of its own multiple of that rate; 0 freezes it.
+        quiet: parts of the run (from, to) without colour noise.
     """
 
     rate: Callable[[Course], Rate]
@@ -57,33 +55,27 @@ class Policy(NamedTuple):
 def piecewise(
     changes: Sequence[Change], steps: int, start: float = 1.0
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """A value that changes at some parts of a run.
-
-    Args:
-        changes: in order.
-        steps: of the run.
-        start: the value before the first change, and what the multipliers multiply.
-    """
-    # Keras' changes come after their boundary, ours with the step that the part begins with.
+    """Return a schedule of `start` times the latest multiplier, in a run of `steps`."""
+    # Keras changes after a boundary, a `Change` with the step that its part begins with.
     boundaries = [max(1, round(steps * change.part)) - 1 for change in changes]
     values = [start, *(start * change.multiplier for change in changes)]
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
 
 
 def _constant(course: Course) -> Rate:
-    """The rate as it is: for `plateau`, and for experiments."""
+    """Return the rate itself: for `plateau`, and for experiments."""
     return course.learning_rate
 
 
 def _steps(course: Course) -> Rate:
-    """A drop at each of some places of the run: Caffe's policy "step", PyTorch's StepLR."""
+    """Return a drop at each of some places of the run: Caffe's "step", PyTorch's StepLR."""
     drops = enumerate(course.drops_at, start=1)
     changes = [Change(part, course.factor**number) for number, part in drops]
     return piecewise(changes, course.steps, course.learning_rate) if changes else _constant(course)
 
 
 def _cosine(course: Course) -> Rate:
-    """Half a cosine down to 0 (Loshchilov and Hutter, 2017), after a linear warm-up, if any."""
+    """Return half a cosine down to 0 (Loshchilov and Hutter, 2017), after a linear warm-up."""
     falling = max(1, course.steps - course.warmup_steps)
     if not course.warmup_steps:
         return keras.optimizers.schedules.CosineDecay(course.learning_rate, falling)
@@ -114,7 +106,7 @@ _LOGGED_QUIET = ((67 / LOGGED_EPOCHS, 91 / LOGGED_EPOCHS), (124 / LOGGED_EPOCHS,
 
 
 def _krizhevsky2012(course: Course) -> Rate:
-    """The logged rates, compressed in proportion where the run is not 135 epochs long."""
+    """Return the logged rates, in proportion to the length of the run."""
     return piecewise(_LOGGED_RATES, course.steps, course.learning_rate)
 
 
@@ -129,7 +121,7 @@ SCHEDULES: Mapping[str, Policy] = {
 
 
 def quiet_steps(schedule: str, steps: int) -> list[tuple[int, int]]:
-    """The steps (from, to; to exclusive) of a run that a policy wants without colour noise.
+    """Return the steps (from, to; to exclusive) of a run without colour noise.
 
     Args:
         schedule: a key of `SCHEDULES`.
@@ -140,16 +132,16 @@ def quiet_steps(schedule: str, steps: int) -> list[tuple[int, int]]:
 
 
 class Plateau(keras.callbacks.ReduceLROnPlateau):
-    """ReduceLROnPlateau on the validation top-1 accuracy, that ends a run and survives a resume.
+    """ReduceLROnPlateau on the validation top-1 accuracy, which ends a run and survives a resume.
 
-    The paper's hand made automatic (section 5): a tenth of the rate when validation stopped
-    improving, three times; the plateau after the third ends the run. Keras' own callback forgets
-    what it has seen when a run starts (keras#9462); this one goes on from a state that was set.
+    The paper did it by hand (section 5): a tenth of the rate when validation stopped improving,
+    three times; the plateau after the third ends the run. Keras' own callback starts anew with
+    each call (keras#9462); this one goes on from a state that was set.
 
     Args:
         patience: epochs without improvement before a drop.
         factor: what a drop multiplies the rate by.
-        drops: how often the rate is lowered.
+        drops: number of drops.
     """
 
     def __init__(self, patience: int, factor: float = 0.1, drops: int = 3) -> None:
@@ -161,7 +153,7 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 
     @property
     def state(self) -> dict[str, float | int | None]:
-        """What must be kept to go on: JSON-able."""
+        """The state to resume from: JSON-able."""
         best = None if self.best is None else float(self.best)
         return {"best": best, "wait": self.wait, "drops_left": self.drops_left}
 
@@ -178,12 +170,12 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
         return not self.drops_left and self.wait >= self.patience
 
     def on_train_begin(self, logs: Mapping | None = None) -> None:
-        """Forgets nothing that was restored."""
+        """Start anew, unless a state was restored."""
         if not self._restored:
             super().on_train_begin(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Lowers the rate, or ends the run."""
+        """Lower the rate, or end the run."""
         # Keras lowers the rate only above min_lr: that is how the last drop is made the last.
         self.min_lr = 0.0 if self.drops_left else float("inf")
         before = self.model.optimizer.learning_rate.numpy()

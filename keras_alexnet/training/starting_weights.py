@@ -10,7 +10,6 @@ import h5py
 import keras
 import numpy as np
 
-from data_prep.command_line import UserError
 from keras_alexnet import columns
 from keras_alexnet.columns.weights import COLUMNS, name_in
 from keras_alexnet.network.profile import LAYER_NAMES
@@ -26,7 +25,7 @@ _NAMES_BY_CLASS = {
 
 
 def load(network: keras.Model, source: str) -> list[str]:
-    """Sets the layers of a network that weights made before fit, and says on stderr which.
+    """Set the layers of a network that earlier weights fit, and print which.
 
     A layer fits if its kernel and its bias have the same shapes. The others, fc8 for other classes
     above all, stay as they are; so does the state that is no weight, a dropout's step.
@@ -40,20 +39,20 @@ def load(network: keras.Model, source: str) -> list[str]:
         Names of the layers that were set, in the order of the network.
 
     Raises:
-        UserError: there is no such file or folder, it is no such file or has no whole checkpoint,
+        ValueError: there is no such file or folder, it is no such file or has no whole checkpoint,
             or no layer of it fits.
     """
     present = columns.read_weights(network)
     with _open_source(source) as found:
         misfits = _misfits(found, present)
         layers = [layer for layer in _layers(present) if layer not in misfits]
-        if not layers:
-            raise UserError(
-                f"weights of the network's shapes are needed, but nothing in {source} fits: "
-                f"{next(iter(misfits.values()))}; take weights of the same --profile and --width"
-            )
         names = [f"{layer}/{kind}" for layer in layers for kind in _KINDS]
         taken = {name: np.asarray(found[name], np.float32) for name in names}
+    if not layers:
+        raise ValueError(
+            f"weights of the network's shapes are needed, but nothing in {source} fits: "
+            f"{next(iter(misfits.values()))}; take weights of the same profile and width"
+        )
     columns.assign_weights(network, {**present, **taken})
     anew = f"; what does not fit starts anew: {'; '.join(misfits.values())}" if misfits else ""
     print(f"weights of {' '.join(layers)} are taken from {source}{anew}", file=sys.stderr)
@@ -61,31 +60,31 @@ def load(network: keras.Model, source: str) -> list[str]:
 
 
 def check(source: str) -> None:
-    """Refuses a source that `load` could not read, before there is a network to load into.
+    """Refuse a source that `load` could not read, before there is a network to load into.
 
     Raises:
-        UserError: as `load`, but for shapes.
+        ValueError: as `load`, but for shapes.
     """
     with _open_source(source):
         pass
 
 
 def freeze(network: keras.Model, names: Sequence[str]) -> None:
-    """Makes layers stay as they are in training.
+    """Keep layers as they are in training.
 
     Args:
         network: an `AlexNet`, in columns or not; not compiled yet.
         names: of layers with weights, such as "conv1", which is both of its columns.
 
     Raises:
-        UserError: no layer is left that could learn, or there is no such layer.
+        ValueError: no layer is left that could learn, or there is no such layer.
     """
     layers = _layers(named_variables(network))
     unknown = set(names) - set(layers)
     if unknown or set(names) == set(layers):
-        raise UserError(
+        raise ValueError(
             f"some of the layers {', '.join(layers)} can be frozen, not all; "
-            f"--freeze has {', '.join(names)}; leave {', '.join(sorted(unknown)) or 'one'} out"
+            f"received {', '.join(names)}; leave {', '.join(sorted(unknown)) or 'one'} out"
         )
     of_columns = {name_in(column, name) for column in COLUMNS for name in names}
     for layer in network.layers:
@@ -95,21 +94,21 @@ def freeze(network: keras.Model, names: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _open_source(source: str) -> Iterator[Mapping[str, np.ndarray | h5py.Dataset]]:
-    """What the source has, by "layer/variable". A file's arrays are not read before it is asked."""
+    """Yield the arrays of a source by "layer/variable"; a file's are read only when used."""
     if os.path.isdir(source):
         yield _checkpoint_weights(source)
         return
     if not os.path.exists(source):
-        raise UserError(
-            f"--init_weights needs a .weights.h5 file or the --workdir of a run, but there is no "
+        raise ValueError(
+            f"init_weights must be a .weights.h5 file or the workdir of a run, but there is no "
             f"{source}; check the path"
         )
     try:
         with h5py.File(source, "r") as file:
             yield _file_weights(file)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"--init_weights needs a .weights.h5 file of Keras, whole, but {source} is none; "
+        raise ValueError(
+            f"init_weights must be a .weights.h5 file of Keras, whole, but {source} is none; "
             f"keras_alexnet.convert makes one of weights of Caffe or PyTorch"
         ) from error
 
@@ -117,15 +116,15 @@ def _open_source(source: str) -> Iterator[Mapping[str, np.ndarray | h5py.Dataset
 def _checkpoint_weights(workdir: str) -> Mapping[str, np.ndarray]:
     checkpoint = checkpoints.read(workdir, "best")
     if checkpoint is None:
-        raise UserError(
-            f"--init_weights needs a run with a finished epoch, but {workdir} has no whole "
+        raise ValueError(
+            f"init_weights must be a run with a finished epoch, but {workdir} has no whole "
             f"checkpoint; train it first, or check the path"
         )
     return {**checkpoint.weights, **checkpoint.averages}  # what was validated
 
 
 def _file_weights(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Of layers/<class>_<number>/vars/<number>, the layer's name being an attribute of vars.
+    """Return the arrays of a file: layers/<class>_<number>/vars/<number>, its name in vars.
 
     Raises:
         ValueError: Keras did not write the file, or it is damaged.
@@ -147,13 +146,13 @@ def _file_weights(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 
 def _names_by_place(groups: Iterable[str]) -> dict[str, str]:
-    """The layers' names in a file of Keras 2, which says only which is the how many-th of a class.
+    """Return the layers' names in a file of Keras 2, which only numbers the layers of a class.
 
     Args:
         groups: those with weights: "grouped_conv2d" and "grouped_conv2d_1" are conv1 and conv2.
 
     Returns:
-        Names by group; none for a class of which there are not as many as in a whole AlexNet.
+        Names by group; none for a class with fewer or more layers than a whole AlexNet's.
     """
     places: dict[str, list[tuple[int, str]]] = {}
     for group in groups:
@@ -168,7 +167,7 @@ def _names_by_place(groups: Iterable[str]) -> dict[str, str]:
 
 
 def _layers(variables: Collection[str]) -> list[str]:
-    """Those with weights, of a network's "layer/variable", in columns or not."""
+    """Return the layers with weights among "layer/variable" names, in columns or not."""
     with_weights = {name.split("/")[0] for name in variables}
     return [
         layer
@@ -180,7 +179,7 @@ def _layers(variables: Collection[str]) -> list[str]:
 def _misfits(
     found: Mapping[str, np.ndarray | h5py.Dataset], present: Mapping[str, np.ndarray]
 ) -> dict[str, str]:
-    """The first difference of each layer that does not fit, in words, in the network's order."""
+    """Return the first difference of each layer that does not fit, in the network's order."""
     misfits = {}
     for layer in _layers(present):
         for name in (f"{layer}/{kind}" for kind in _KINDS):

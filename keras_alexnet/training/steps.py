@@ -80,7 +80,9 @@ class TrainingSteps:
         return self._sum(sums)
 
     @tf.function
-    def train_and_tell(self, batch: tuple, stop: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def train_with_gradients(
+        self, batch: tuple, stop: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The same step as `train`; also returns the gradients, one a trainable variable."""
         sums, gradients = self._strategy.run(self._train_replica, args=(*batch, stop))
         return self._sum(sums), [self._sum(gradient) for gradient in gradients]

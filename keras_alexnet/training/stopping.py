@@ -1,7 +1,4 @@
-"""SIGTERM: a machine that is taken back gives its processes some seconds.
-
-An end for a run that has a time, not only epochs.
-"""
+"""Ends of a run before its last epoch: SIGTERM when a machine is taken back, or a time limit."""
 
 import contextlib
 import signal
@@ -12,21 +9,25 @@ from collections.abc import Callable, Iterator, Mapping
 import keras
 
 
+class Stopped(Exception):  # noqa: N818 (no error: the same command goes on)
+    """A run that was stopped from outside; started again, it goes on from its checkpoint."""
+
+
 class StopSignal:
-    """Whether the process was asked to end."""
+    """A flag that is set once the process was asked to end."""
 
     def __init__(self) -> None:
         self.is_set = False
 
     def set(self, *args: object) -> None:
-        """Notes it; a handler of signals."""
+        """Set the flag; a handler of signals."""
         del args
         self.is_set = True
 
 
 @contextlib.contextmanager
-def noted() -> Iterator[StopSignal]:
-    """Notes a SIGTERM instead of dying of it, so that the work can end where it is whole.
+def handle_signals() -> Iterator[StopSignal]:
+    """Note a SIGTERM instead of dying of it, so that the work can end where it is whole.
 
     In another thread than the main one, where Python allows no handlers, it changes nothing.
     """
@@ -42,7 +43,7 @@ def noted() -> Iterator[StopSignal]:
 
 
 class TimeLimit(keras.callbacks.Callback):
-    """Ends training after the epoch in which a time is over, as TimeStopping of TensorFlow Addons.
+    """A callback that ends training after the epoch in which a time is over.
 
     Args:
         seconds: from the start of training, of this command's, on.
@@ -60,11 +61,11 @@ class TimeLimit(keras.callbacks.Callback):
         self._ends = float("inf")
 
     def on_train_begin(self, logs: Mapping | None = None) -> None:
-        """Notes when the time will be over."""
+        """Start the time."""
         self._ends = self._clock() + self._seconds
 
     def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
-        """Ends training, if the time is over."""
+        """End training, if the time is over."""
         if self._clock() >= self._ends:
             self.is_over = True
             self.model.stop_training = True

@@ -1,4 +1,4 @@
-"""What `tensorboard --logdir RUN/tensorboard` shows of a run.
+"""TensorBoard's logs of a run.
 
 FOLDER/train/        a point an epoch of loss, accuracies, rate and speed; the filters of conv1;
                      where asked for, histograms of all weights and their gradients
@@ -6,6 +6,7 @@ FOLDER/validation/   a point an epoch of cross-entropy and accuracies
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Mapping
 
@@ -15,7 +16,6 @@ import tensorflow as tf
 from tensorboard.backend.event_processing import event_file_loader
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 
-from data_prep.command_line import UserError
 from keras_alexnet import columns
 from keras_alexnet.network.variables import named_variables
 
@@ -41,10 +41,10 @@ _BUCKETS = 30  # of a histogram; TensorBoard's usual number
 
 
 class TensorBoardLogs(keras.callbacks.Callback):
-    """Writes TensorBoard's event files, an epoch's points with its number, from 1, as their step.
+    """A callback that writes TensorBoard's event files, with the epoch, from 1, as the step.
 
-    A run that is gone on with writes to new files in the same folders. What it comes to again,
-    because it was killed between these logs and its checkpoint, is not written again.
+    A resumed run writes to new files in the same folders, and skips points that were written before
+    a kill.
 
     Args:
         folder: of all logs of the run.
@@ -57,7 +57,7 @@ class TensorBoardLogs(keras.callbacks.Callback):
         self._logs = {name: _EventLog(os.path.join(folder, name)) for name in _SCALARS}
 
     def log_histograms(self, step: int, gradients: Mapping[str, np.ndarray]) -> None:
-        """Writes histograms of all weights ("conv1/kernel") and of their gradients.
+        """Write histograms of all weights ("conv1/kernel") and of their gradients.
 
         Args:
             step: of the run.
@@ -72,7 +72,7 @@ class TensorBoardLogs(keras.callbacks.Callback):
             log.histogram(f"{name}/gradient", array, step)
 
     def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
-        """Writes the points of the epoch, and what the filters of conv1 look like after it."""
+        """Write the points of the epoch, and a picture of the filters of conv1."""
         for folder, scalars in _SCALARS.items():
             for tag, name in scalars.items():
                 self._logs[folder].scalar(tag, logs[name], epoch + 1)
@@ -83,13 +83,13 @@ class TensorBoardLogs(keras.callbacks.Callback):
         self._logs["train"].image("conv1/filters", filter_picture(kernel), epoch + 1)
 
     def on_train_end(self, logs: Mapping | None = None) -> None:
-        """Closes the files."""
+        """Close the files."""
         for log in self._logs.values():
             log.close()
 
 
 def filter_picture(kernel: np.ndarray) -> np.ndarray:
-    """The filters of conv1 in one grid, as in figure 3 of the paper, with a line around each.
+    """Return the filters of conv1 in one grid, as in figure 3 of the paper, a line around each.
 
     Args:
         kernel: [side, side, 3, filters], RGB.
@@ -112,10 +112,9 @@ def filter_picture(kernel: np.ndarray) -> np.ndarray:
 
 
 class _EventLog:
-    """A folder of event files, in which a tag has one point a step, whoever comes to it again.
+    """A folder of event files, in which a tag has one point a step.
 
-    A point is in the file at once, for a run may be killed at any moment: `as_default` flushes. If
-    it cannot be, because the disk is full, say, that is a UserError.
+    A point is in the file at once, for a run may be killed at any moment: `as_default` flushes.
     """
 
     def __init__(self, folder: str) -> None:
@@ -139,10 +138,9 @@ class _EventLog:
                 tf.summary.image(tag, picture[np.newaxis], step)
 
     def histogram(self, tag: str, array: np.ndarray, step: int) -> None:
-        """Of the finite values.
+        """Write a histogram of the finite values.
 
-        By NumPy: `tf.summary.histogram` makes a number of 8 bytes for each value and bucket, which
-        are 9 GB for the kernel of fc6.
+        By NumPy: `tf.summary.histogram` takes 8 bytes for each value and bucket, 9 GB for fc6.
         """
         if self._is_new(tag, step):
             values = np.asarray(array, np.float64)  # float32 cannot part equal biases
@@ -167,9 +165,11 @@ class _EventLog:
                 yield
         except tf.errors.OpError as error:
             reason = str(error.message).strip().splitlines()[0]
-            raise UserError(
-                f"logs cannot be written into {self._folder} ({reason}); the last checkpoint is "
-                f"whole: make room and run the same command again"
+            raise OSError(
+                errno.EIO,
+                f"logs cannot be written ({reason}); the last checkpoint is whole: make room and "
+                "run the same command again",
+                self._folder,
             ) from error
 
     def _is_new(self, tag: str, step: int) -> bool:

@@ -25,7 +25,6 @@ import keras
 import tensorflow as tf
 
 from data_prep import files, records
-from data_prep.command_line import UserError
 from keras_alexnet.network import variables
 from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profile import Profile
@@ -80,7 +79,7 @@ def start(
         flags_text: what flags.txt gets.
 
     Raises:
-        UserError: the folder belongs to another run (the differences are named), or holds
+        ValueError: the folder belongs to another run (the differences are named), or holds
             something else.
     """
     path = os.path.join(workdir, RUN)
@@ -108,14 +107,14 @@ def _make(workdir: str, data_dir: str) -> None:
         and not (name.startswith((RUN, FLAGS_TEXT)) and name.endswith(".tmp"))
     ]
     if left:
-        raise UserError(
+        raise ValueError(
             f"an empty or absent folder is needed for a new run, but {workdir} holds other "
-            f"files; name another --workdir"
+            f"files; name another workdir"
         )
     try:
         os.makedirs(os.path.join(workdir, _STATISTICS), exist_ok=True)
     except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be made: {error.strerror}") from error
+        raise ValueError(f"the workdir {workdir} cannot be made: {error.strerror}") from error
     for name in (records.STATISTICS, records.MEAN_IMAGE):
         with tf.io.gfile.GFile(os.path.join(data_dir, name), "rb") as file:
             files.write_file(os.path.join(workdir, name), file.read())
@@ -138,9 +137,9 @@ def _refuse_other(
             for name, (ours, asked) in sorted(refused.items())
         )
         causes = sorted({sorted(flags_behind(name))[0] for name in refused})
-        raise UserError(
+        raise ValueError(
             f"{workdir} holds a run with other settings ({told}); go on with the same settings, "
-            f"name another --workdir, or allow it with --allow_changed_flags={','.join(causes)}"
+            f"name another workdir, or allow it with --allow_changed_flags={','.join(causes)}"
         )
 
 
@@ -176,16 +175,16 @@ def read_run(workdir: str) -> dict[str, object]:
     """The content of run.json.
 
     Raises:
-        UserError: there is none, or it is broken.
+        ValueError: there is none, or it is broken.
     """
     path = os.path.join(workdir, RUN)
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except (OSError, ValueError) as error:
-        raise UserError(
+        raise ValueError(
             f"a folder made by keras_alexnet.train is needed, but {path} cannot be read "
-            f"({type(error).__name__}); train first, or check --workdir"
+            f"({type(error).__name__}); train first, or check the path"
         ) from error
 
 
@@ -197,24 +196,24 @@ def load_run(workdir: str, checkpoint: str = "best") -> TrainedRun:
         checkpoint: "best" (by validation top-1) or "last".
 
     Raises:
-        UserError: no run, or no whole checkpoint.
+        ValueError: no run, or no whole checkpoint.
     """
     run = read_run(workdir)
     found = checkpoints.read(workdir, checkpoint)
     if found is None:
-        raise UserError(
+        raise ValueError(
             f"a finished epoch is needed, but {workdir} has no whole checkpoint; "
-            f"run keras_alexnet.train with this --workdir first"
+            f"run keras_alexnet.train with this workdir first"
         )
     profile = Profile.from_dict(run["profile"])
     classes = tuple(records.ClassName(**entry) for entry in run["classes"])
     model = AlexNet(profile=profile, classes=len(classes))
     variables.assign(model, {**found.weights, **found.averages})
-    metrics = found.history[-1]
+    metrics = found.state.history[-1]
     description = {
         "workdir": os.path.abspath(workdir),
         "profile": run["profile"],
-        "epoch": found.place.epoch,
+        "epoch": found.state.place.epoch,
         "top1": metrics["val_top1"],
         "top5": metrics["val_top5"],
         "manifest_sha256": run["manifest_sha256"],

@@ -307,11 +307,11 @@ def write_run(folder, run, data_dir):
     checkpoints.write(
         str(folder),
         checkpoints.Checkpoint(
-            place=checkpoints.Place(1),
+            state=checkpoints.RunState(
+                checkpoints.Place(1), history=[{"epoch": 1, "val_top1": 0.25, "val_top5": 0.5}]
+            ),
             weights={name: np.asarray(variable) for name, variable in variables.items()},
             optimizer=[],
-            schedule=None,
-            history=[{"epoch": 1, "val_top1": 0.25, "val_top5": 0.5}],
         ),
     )
 

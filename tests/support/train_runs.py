@@ -6,11 +6,12 @@ import re
 
 import numpy as np
 
-from keras_alexnet import AlexNet, train
+from keras_alexnet import AlexNet
 from keras_alexnet.columns import read_weights
 from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.training import checkpoints
 from keras_alexnet.training.options import RunOptions, TrainingOptions
+from keras_alexnet.training.run import train
 
 PROFILE = dataclasses.replace(
     PROFILES["paper"].scaled(0.0625),
@@ -43,11 +44,11 @@ USUAL = RunOptions()
 
 
 def run(data_dir, folder, profile=PROFILE, run_options=USUAL, **changes):
-    return train.train(
+    return train(
         data_dir=str(data_dir),
         workdir=str(folder),
         profile=profile,
-        options=options(**changes),
+        recipe=options(**changes),
         run_options=run_options,
     )
 
@@ -74,7 +75,7 @@ def assert_same_run(first, second):
     texts = [(folder / "metrics.jsonl").read_bytes() for folder in (first, second)]
     assert texts[0] == texts[1]
     one, two = (checkpoints.read(str(folder)) for folder in (first, second))
-    assert one.place == two.place
+    assert one.state.place == two.state.place
     assert one.schedule == two.schedule
     for arrays, others in ((one.weights, two.weights), (one.averages, two.averages)):
         assert arrays.keys() == others.keys()

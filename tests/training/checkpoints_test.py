@@ -14,16 +14,18 @@ def make_checkpoint(epoch, step=0, top1=0.5, history=None, **changes):
         history.append({"epoch": epoch, "val_top1": top1, "val_top5": 0.9})
     number = epoch + step / 1000
     fields = {
-        "place": Place(epoch, step),
         "weights": {"conv1/kernel": np.full([2, 3], number, np.float32)},
         "optimizer": [np.array(epoch), np.full([2, 3], -number, np.float32)],
         "schedule": {"wait": 1},
-        "history": history,
-        "totals": [0.1, 2.0] if step else [],
-        "learning_rate": 0.01 if step else None,
-        "timings": [{"epoch": line["epoch"], "seconds": 1.5} for line in history],
     }
-    return checkpoints.Checkpoint(**{**fields, **changes})
+    state = checkpoints.RunState(
+        Place(epoch, step),
+        totals=[0.1, 2.0] if step else [],
+        learning_rate=0.01 if step else None,
+        history=history,
+        timings=[{"epoch": line["epoch"], "seconds": 1.5} for line in history],
+    )
+    return checkpoints.Checkpoint(state, **{**fields, **changes})
 
 
 @pytest.mark.parametrize("step", [0, 7])
@@ -32,7 +34,7 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path, step, averages):
     written = make_checkpoint(1, step, averages=averages)
     checkpoints.write(str(tmp_path), written)
     read = checkpoints.read(str(tmp_path))
-    for field in ("place", "schedule", "history", "totals", "learning_rate", "timings"):
+    for field in ("state", "schedule"):
         assert getattr(read, field) == getattr(written, field), field
     for one, other in zip(written.optimizer, read.optimizer, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -57,8 +59,8 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
         history.append({"epoch": epoch, "val_top1": top1, "val_top5": 0.9})
         checkpoints.write(str(tmp_path), make_checkpoint(epoch, history=list(history)))
     assert kept_of(tmp_path) == ["epoch-0001", "epoch-0004", "epoch-0005"]
-    assert checkpoints.read(str(tmp_path), "best").place == Place(1)
-    assert checkpoints.read(str(tmp_path), "last").place == Place(5)
+    assert checkpoints.read(str(tmp_path), "best").state.place == Place(1)
+    assert checkpoints.read(str(tmp_path), "last").state.place == Place(5)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +73,8 @@ def test_inside_of_an_epoch_the_last_whole_one_stays(tmp_path, keep, steps):
         checkpoints.write(str(tmp_path), make_checkpoint(2, step), keep)
     assert [name for name in kept_of(tmp_path) if "step" not in name] == ["epoch-0002"]
     assert [name[-2:] for name in kept_of(tmp_path) if "step" in name] == steps
-    assert checkpoints.read(str(tmp_path)).place == Place(2, 12)
-    assert checkpoints.read(str(tmp_path), "last").place == Place(2)
+    assert checkpoints.read(str(tmp_path)).state.place == Place(2, 12)
+    assert checkpoints.read(str(tmp_path), "last").state.place == Place(2)
 
 
 @pytest.mark.parametrize("name", ["weights.npz", "optimizer.npz", "state.json"])
@@ -91,7 +93,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys, name, damage):
         place = content.index(b"0.9") + 2 if name == "state.json" else len(content) // 2
         content[place] ^= 1
         path.write_bytes(content)
-    assert checkpoints.read(str(tmp_path)).place == Place(1)
+    assert checkpoints.read(str(tmp_path)).state.place == Place(1)
     assert "passed over" in capsys.readouterr().err
 
 

@@ -13,7 +13,6 @@ import pytest
 from repository import ROOT
 from train_runs import PROFILE, assert_moved_alike, metrics_of, own_lines, places_of, run, start_of
 
-from data_prep.command_line import UserError
 from keras_alexnet.training import checkpoints, devices
 
 pytestmark = pytest.mark.slow
@@ -104,7 +103,7 @@ def test_two_workers_train_as_one_process_with_twice_the_batch_and_go_on_after_a
     ],
 )
 def test_an_unusable_tf_config_is_told(text):
-    with pytest.raises(UserError, match=r"needs the environment variable TF_CONFIG .* such as"):
+    with pytest.raises(ValueError, match=r"needs the environment variable TF_CONFIG .* such as"):
         devices.check_config({"TF_CONFIG": text})
 
 

@@ -1,17 +1,24 @@
+import dataclasses
 import subprocess
 import sys
 
 import pytest
 from absl import flags
 from repository import ROOT
+from train_runs import options as recipe
 
-from data_prep.command_line import UserError
 from keras_alexnet import PROFILES
 from keras_alexnet.inputs import augmentations
 from keras_alexnet.network import choices
+from keras_alexnet.network.choices import SWA
 from keras_alexnet.training import devices, optimizers, schedules
 from keras_alexnet.training import flags as training_flags
-from keras_alexnet.training.options import options_from_flags, profile_from_flags
+from keras_alexnet.training.options import (
+    check,
+    flags_behind,
+    options_from_flags,
+    profile_from_flags,
+)
 
 
 def parse(*arguments):
@@ -47,7 +54,7 @@ def test_what_a_flag_names_is_the_flags():
 
 
 def test_flags_that_make_no_profile_are_a_user_error():
-    with pytest.raises(UserError, match="dropout_rate must be a number from 0 to below 1"):
+    with pytest.raises(ValueError, match="dropout_rate must be a number from 0 to below 1"):
         parse("--dropout=1")
 
 
@@ -56,7 +63,7 @@ def test_two_columns_are_a_way_to_use_two_devices():
     assert parse("--column_parallel")[1].strategy == "column_parallel"
     assert parse()[1].strategy == "mirrored"
     assert parse("--strategy=one_device", "--nocolumn_parallel")[1].strategy == "one_device"
-    with pytest.raises(UserError, match="--strategy and --column_parallel were given; take one"):
+    with pytest.raises(ValueError, match="--strategy and --column_parallel were given; take one"):
         parse("--strategy=mirrored", "--column_parallel")
 
 
@@ -64,10 +71,106 @@ def test_flags_offer_what_there_is():
     with_code = {*optimizers.OPTIMIZERS, *(f"tfa:{name}" for name in choices.ADDONS_OPTIMIZERS)}
     assert set(choices.OPTIMIZERS) == with_code
     assert set(choices.SCHEDULES) == set(schedules.SCHEDULES)
+    assert {*choices.ON_BOTH_STACKS} < {*choices.ADDONS_OPTIMIZERS}
     assert set(choices.PRECISIONS) == set(devices.PRECISIONS)
     assert set(choices.AUGMENTATIONS) == set(augmentations.KINDS)
 
 
-def test_flags_are_defined_without_tensorflow():
-    code = "import keras_alexnet.training.flags, sys; sys.exit('tensorflow' in sys.modules)"
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.flags")), ids=lambda p: p.name)
+def test_every_config_is_a_run_that_can_be_started(path):
+    values = flags.FlagValues()
+    training_flags.define_training(values)
+    training_flags.define_run(values)
+    values(["train", f"--flagfile={path}"])
+    profile = profile_from_flags(values)
+    options = options_from_flags(values, profile)
+    check(dataclasses.replace(options, strategy="one_device"))
+    if options.optimizer == "tfa:SGDW":
+        decay = options.optimizer_options["weight_decay"]
+        assert decay == pytest.approx(profile.weight_decay * options.learning_rate)
+    assert path.read_text().startswith("# ")
+
+
+SGDW = "--optimizer=tfa:SGDW"
+
+
+def test_the_options_of_an_optimizer_are_json():
+    options = parse(SGDW, '--optimizer_options={"weight_decay": 0.25, "nesterov": true}')[1]
+    assert options.optimizer == "tfa:SGDW"
+    assert options.optimizer_options == {"weight_decay": 0.25, "nesterov": True}
+    # Momentum, decay and rates of the biases, which a profile has, are given up.
+    for given in ((), ("--profile=caffe", SGDW), ("--profile=krizhevsky2012", SGDW)):
+        assert parse(*given)[1].optimizer_options is None
+    with pytest.raises(flags.IllegalFlagValueError, match="tfa:Yogi"):
+        parse("--optimizer=tfa:yogi")
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "0.1", "{weight_decay: 0.1}", '"SGD"'])
+def test_options_that_are_no_object_are_an_error(text):
+    with pytest.raises(ValueError, match="must be a JSON object") as error:
+        parse(SGDW, f"--optimizer_options={text}")
+    assert str(error.value).endswith(f"but got {text}")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--momentum=0.9"], r"tfa:SGDW takes all from --optimizer_options, but --momentum=0.9"),
+        (["--weight_decay=0.1", "--momentum=0.5"], r"--momentum=0.5, --weight_decay=0.1 came; put"),
+        (["--clip_norm=1"], r"tfa:SGDW does not go with --clip_norm=1.0; leave it out"),
+        (["--bias_decay_multiplier=0"], r"--bias_decay_multiplier=0.0; leave it out"),
+        (["--bias_learning_rate_multiplier=2"], r"not go with --bias_learning_rate_multiplier=2.0"),
+        (["--optimizer=sgd", "--optimizer_options={}"], r"of --optimizer=tfa:NAME, but .* is sgd"),
+        (["--ema=0.9", "--moving_average=ema"], r"--ema=0.9 and --moving_average=ema were given"),
+        (["--ema=0.9", "--moving_average=swa"], r"--moving_average=swa were given; take one"),
+        (["--start_averaging=0"], r"are of --moving_average=swa, but that is none"),
+        (["--moving_average=ema", "--average_period=9"], r"but that is ema; leave them out"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_an_error(given, message):
+    with pytest.raises(ValueError, match=message) as error:
+        parse(SGDW, *given)
+    assert "\n" not in str(error.value)
+
+
+def test_moving_averages():
+    def averages(*given):
+        options = parse(*given)[1]
+        return options.ema, options.swa
+
+    assert averages() == (None, None)
+    assert averages("--ema=0.9", "--moving_average=none") == (0.9, None)
+    assert averages("--moving_average=ema") == (0.99, None)
+    assert averages("--moving_average=swa") == (None, SWA(start=0, period=10))
+    swa = averages("--moving_average=swa", "--start_averaging=7", "--average_period=2")
+    assert swa == (None, SWA(start=7, period=2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strategy": "column_parallel"}, r"tfa:SGDW does not go with two columns .*; take"),
+        ({"schedule": "krizhevsky2012"}, r"krizhevsky2012, in which conv1 has a rate of its own;"),
+        ({"optimizer_options": None}, r"weight_decay is needed"),
+    ],
+)
+def test_an_optimizer_that_a_run_cannot_have_is_refused(changes, message):
+    usual = recipe(optimizer="tfa:SGDW", optimizer_options={"weight_decay": 0.1})
+    check(usual)
+    with pytest.raises(ValueError, match=message) as error:
+        check(dataclasses.replace(usual, **changes))
+    assert "\n" not in str(error.value)
+    check(dataclasses.replace(usual, **changes, optimizer="sgd"))
+
+
+def test_each_option_names_the_flags_that_decide_it():
+    assert flags_behind("options.optimizer_options.weight_decay") == {"optimizer_options"}
+    assert flags_behind("options.ema") == {"ema", "moving_average"}
+    assert flags_behind("options.swa") == {"moving_average", "start_averaging", "average_period"}
+    assert flags_behind("options.strategy") == {"strategy", "column_parallel"}
+    assert flags_behind("options.epochs") == {"epochs"}
+
+
+def test_the_command_reads_its_flags_without_tensorflow():
+    code = "import keras_alexnet.train, sys; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

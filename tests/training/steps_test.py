@@ -99,7 +99,7 @@ def test_the_step_is_that_of_keras():
 def test_gradients_that_are_told_are_those_that_are_taken():
     model, steps = make(momentum=0.0, weight_decay=0.0)
     before = [weight.copy() for weight in model.get_weights()]
-    _, gradients = steps.train_and_tell(batch(), NOBODY)
+    _, gradients = steps.train_with_gradients(batch(), NOBODY)
     after = model.get_weights()
     for old, new, gradient, variable in zip(
         before, after, gradients, model.trainable_variables, strict=True

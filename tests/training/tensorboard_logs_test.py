@@ -11,7 +11,6 @@ import tensorflow as tf
 from repository import ROOT
 from tensorboard.backend.event_processing import event_accumulator
 
-from data_prep.command_line import UserError
 from keras_alexnet import PROFILES, AlexNet
 from keras_alexnet.columns import place_columns
 from keras_alexnet.network import variables
@@ -199,5 +198,5 @@ def test_histograms_leave_out_what_is_not_finite(tmp_path):
 
 def test_a_full_disk_is_one_line(small_disk):
     folder, network = small_disk("64k") / "logs", alexnet()
-    with pytest.raises(UserError, match=r"logs cannot be written into .*No space left.*make room"):
+    with pytest.raises(OSError, match=r"logs cannot be written .*No space left.*make room"):
         run(folder, network, range(40))

@@ -17,8 +17,8 @@ import pytest
 from repository import ROOT
 from train_runs import PROFILE, assert_same_run, metrics_of, own_lines, places_of, run
 
-from data_prep.command_line import TryAgain, UserError
-from keras_alexnet.training import checkpoints, progress
+from data_prep.command_line import UserError
+from keras_alexnet.training import checkpoints, progress, stopping
 from keras_alexnet.training.options import RunOptions
 
 pytestmark = pytest.mark.slow
@@ -133,7 +133,9 @@ def test_asked_to_end_in_training_or_in_validation(data_dir, tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(progress.Progress, when, asked_to_end)
-        with pytest.raises(TryAgain, match="asked to end: the checkpoint after 0 epochs and"):
+        with pytest.raises(
+            stopping.Stopped, match="asked to end: the checkpoint after 0 epochs and"
+        ):
             run(data_dir, ended, epochs=2, strategy="one_device")
     (place,) = places_of(ended)
     assert place.epoch == 0
@@ -176,10 +178,10 @@ def test_a_full_disk_stops_the_run_and_the_last_checkpoint_is_whole(
     data_dir, tmp_path, small_disk, whole_run
 ):
     folder = small_disk("6m") / "run"
-    with pytest.raises(UserError, match=r"cannot be written .*No space left on device.*make room"):
+    with pytest.raises(OSError, match=r"cannot be written .*No space left on device.*make room"):
         run(data_dir, folder, epochs=2, strategy="one_device", run_options=EACH_STEP)
     assert places_of(folder), "not even one checkpoint fits"
-    assert checkpoints.read(str(folder)).place == places_of(folder)[-1]
+    assert checkpoints.read(str(folder)).state.place == places_of(folder)[-1]
     subprocess.run(["mount", "-o", "remount,size=60m", folder.parent], check=True)
     run(data_dir, folder, epochs=2, strategy="one_device")
     assert_same_run(whole_run, folder)
@@ -189,10 +191,10 @@ def test_a_run_of_other_flags_refuses_and_what_is_allowed_may_differ(data_dir, t
     again = tmp_path / "again"
     shutil.copytree(whole_run, again)
     with pytest.raises(
-        UserError, match=r"options.epochs: there 2, asked for 3.*--allow_changed_flags=epochs"
+        ValueError, match=r"options.epochs: there 2, asked for 3.*--allow_changed_flags=epochs"
     ):
         run(data_dir, again, epochs=3, strategy="one_device")
-    with pytest.raises(UserError, match=r"options.seed: there 5, asked for 6"):
+    with pytest.raises(ValueError, match=r"options.seed: there 5, asked for 6"):
         run(
             data_dir,
             again,
@@ -217,7 +219,7 @@ def test_a_profile_override_may_be_allowed_by_its_flag(data_dir, tmp_path, whole
     again = tmp_path / "again"
     shutil.copytree(whole_run, again)
     other = dataclasses.replace(PROFILE, dropout_rate=0.1)
-    with pytest.raises(UserError, match=r"profile.dropout_rate: .*=dropout"):
+    with pytest.raises(ValueError, match=r"profile.dropout_rate: .*=dropout"):
         run(data_dir, again, other, epochs=2, strategy="one_device")
     allowed = RunOptions(allow_changed_flags=("dropout",))
     run(data_dir, again, other, epochs=2, strategy="one_device", run_options=allowed)
@@ -230,7 +232,7 @@ def test_broken_records_stop_the_run_or_are_left_out_and_counted(data_dir, tmp_p
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(UserError, match=rf"{shard.name}, record \d+"):
+    with pytest.raises((ValueError, UserError), match=rf"{shard.name}, record \d+"):
         run(copy, tmp_path / "stopped", epochs=1)
     skip = RunOptions(skip_bad_records=1)
     figures = run(copy, tmp_path / "run", epochs=2, run_options=skip)

@@ -3,7 +3,6 @@ import functools
 import keras
 import pytest
 
-from data_prep.command_line import UserError
 from keras_alexnet.training import workdir
 from keras_alexnet.training.options import flags_behind
 
@@ -11,7 +10,7 @@ start = functools.partial(workdir.start, flags_behind=flags_behind)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"made by keras_alexnet.train is needed.*run.json"):
+    with pytest.raises(ValueError, match=r"made by keras_alexnet.train is needed.*run.json"):
         workdir.load_run(str(tmp_path))
 
 
@@ -20,7 +19,7 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path, data_dir):
     run = {"profile": {"name": "paper"}, "options": {"seed": 1}}
     start(folder, run, str(data_dir))
     start(folder, run, str(data_dir))
-    with pytest.raises(UserError, match=r"options.seed: there 1, asked for 2"):
+    with pytest.raises(ValueError, match=r"options.seed: there 1, asked for 2"):
         start(folder, {**run, "options": {"seed": 2}}, str(data_dir))
 
 
@@ -34,7 +33,7 @@ def test_a_start_that_was_killed_is_started_again(tmp_path, data_dir):
 
 def test_a_folder_with_other_files_is_refused(tmp_path, data_dir):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(ValueError, match="holds other files"):
         start(str(tmp_path), {}, str(data_dir))
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
@@ -45,7 +44,7 @@ def test_what_a_flag_allows_may_differ_and_is_then_the_runs(tmp_path, data_dir):
     second = {"profile": {"dropout_rate": 0.1, "conv_filters": [8]}, "options": {"epochs": 2}}
     start(folder, first, str(data_dir), flags_text="--epochs=1")
     for allowed in ((), ("dropout",), ("epochs", "seed")):
-        with pytest.raises(UserError, match=r"there .* asked for .*--allow_changed_flags="):
+        with pytest.raises(ValueError, match=r"there .* asked for .*--allow_changed_flags="):
             start(folder, second, str(data_dir), allowed=allowed)
     assert (tmp_path / "run" / "flags.txt").read_text() == "--epochs=1"
     start(folder, second, str(data_dir), allowed=("dropout", "epochs"), flags_text="--epochs=2")
@@ -57,7 +56,7 @@ def test_a_width_is_behind_what_it_makes_of_a_profile(tmp_path, data_dir):
     folder = str(tmp_path / "run")
     start(folder, {"profile": {"conv_filters": [8]}}, str(data_dir))
     other = {"profile": {"conv_filters": [16]}}
-    with pytest.raises(UserError, match=r"profile.conv_filters: there"):
+    with pytest.raises(ValueError, match=r"profile.conv_filters: there"):
         start(folder, other, str(data_dir), allowed=("dropout",))
     start(folder, other, str(data_dir), allowed=("width",))
 

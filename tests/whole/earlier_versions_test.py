@@ -14,13 +14,14 @@ from absl import flags
 from repository import ROOT
 
 from data_prep import records, verify
-from keras_alexnet import AlexNet, evaluate, train
+from keras_alexnet import AlexNet, evaluate
 from keras_alexnet.inputs import pipeline
 from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.saved_model import agreement, fresh_process, verification
 from keras_alexnet.serving.local_server import batching, loaded_model
 from keras_alexnet.training import checkpoints, optimizers, options, workdir
 from keras_alexnet.training import flags as training_flags
+from keras_alexnet.training.run import train
 
 pytestmark = pytest.mark.slow
 
@@ -143,7 +144,7 @@ def assert_same_end(name, run, before, arrays):
             tolerance = {"abs": 0.09} if "top" in metric else {"rel": 1e-3}
             assert metrics[metric] == pytest.approx(value, **tolerance), metric
     after = checkpoints.read(str(run))
-    assert after.place == checkpoints.Place(2)
+    assert after.state.place == checkpoints.Place(2)
     for part in ("weights", "averages"):
         start, end = (kept_values(getattr(place, part)) for place in (before, after))
         prefix = f"{name}/{part}/"
@@ -167,7 +168,7 @@ def flags_to_resume(run, data_dir):
 def test_a_killed_run_is_resumed_by_its_command(tmp_path, data, arrays):
     run = unpacked("workdir", tmp_path) / "sgd"
     before = checkpoints.read(str(run))
-    assert before.place == checkpoints.Place(1, 2)
+    assert before.state.place == checkpoints.Place(1, 2)
     process = subprocess.run(
         [sys.executable, "-m", "keras_alexnet.train", *flags_to_resume(run, data)],
         cwd=ROOT,
@@ -183,7 +184,7 @@ def test_a_killed_run_is_resumed_by_its_command(tmp_path, data, arrays):
 def test_a_killed_run_of_two_columns_is_resumed(tmp_path, data, arrays, capsys):
     run = unpacked("workdir", tmp_path) / "columns"
     before = checkpoints.read(str(run))
-    assert before.place == checkpoints.Place(1, 2)
+    assert before.state.place == checkpoints.Place(1, 2)
     values = flags.FlagValues()
     for define in (
         training_flags.data_dir,
@@ -195,11 +196,11 @@ def test_a_killed_run_of_two_columns_is_resumed(tmp_path, data, arrays, capsys):
     values(["train", *flags_to_resume(run, data)])
     profile = options.profile_from_flags(values)
     # In this process, which has the two devices: see conftest.py.
-    train.train(
+    train(
         data_dir=data,
         workdir=str(run),
         profile=profile,
-        options=options.options_from_flags(values, profile),
+        recipe=options.options_from_flags(values, profile),
         run_options=options.run_options_from_flags(values),
     )
     assert "epochs 2 (from step 3) to 2" in capsys.readouterr().err
