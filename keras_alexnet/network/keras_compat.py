@@ -68,15 +68,8 @@ def optimizer_state(optimizer: keras.optimizers.Optimizer) -> list:
         state = optimizer._loss_scale
         scale = [state.counter, state.current_loss_scale]
     if _is_older(inner):
-        chain = around(inner)
-        # What is around another keeps its own after the other's, as Keras 3's rules do.
-        of_weights = [
-            slot
-            for one in reversed(chain)
-            for slots in one._slots.values()
-            for slot in slots.values()
-        ]
-        steps, rate = inner.iterations, chain[-1]._hyper["learning_rate"]
+        of_weights = [slot for slots in inner._slots.values() for slot in slots.values()]
+        steps, rate = inner.iterations, inner._hyper["learning_rate"]
     else:
         steps, *of_weights = inner.variables
         rate = inner._learning_rate
@@ -88,18 +81,6 @@ def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.O
     return optimizer.inner_optimizer if _has_loss_scale(optimizer) else optimizer
 
 
-def around(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    """An optimizer, the one that it is around, and so on to the innermost.
-
-    Args:
-        optimizer: any; in most there is no other.
-    """
-    found = [optimizer]
-    while hasattr(found[-1], "_optimizer"):  # a loss scale's, or of TensorFlow Addons
-        found.append(found[-1]._optimizer)
-    return found
-
-
 def build_optimizer(optimizer: keras.optimizers.Optimizer, variables: Sequence) -> None:
     """Makes an optimizer's variables, before its first step.
 
@@ -107,15 +88,10 @@ def build_optimizer(optimizer: keras.optimizers.Optimizer, variables: Sequence) 
         optimizer: of a compiled model.
         variables: that it will update.
     """
-    inner = inner_optimizer(optimizer)
-    if not _is_older(inner):
+    if _is_older(inner_optimizer(optimizer)):
+        optimizer._create_all_weights(variables)
+    else:
         optimizer.build(variables)
-        return
-    # One that is around another would tell the other its step only when it makes one, and only the
-    # next one: further inside, a schedule would not go on.
-    for one in around(inner)[1:]:
-        one._iterations = inner.iterations
-    optimizer._create_all_weights(variables)
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
@@ -125,7 +101,7 @@ def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
         optimizer: of a compiled model, built.
     """
     inner = inner_optimizer(optimizer)
-    rate = around(inner)[-1]._hyper["learning_rate"] if _is_older(inner) else inner.learning_rate
+    rate = inner._hyper["learning_rate"] if _is_older(inner) else inner.learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = rate(inner.iterations)
     return float(rate.numpy())

@@ -63,51 +63,43 @@ class Hooks:
     gradient_every: int = 0
 
 
+@dataclasses.dataclass(kw_only=True)
 class TrainingLoop:
     """A loop that trains a model from the place in its state to the end.
 
-    Args:
+    Attributes:
         model: compiled; its weights and its optimizer are those of the place.
         steps: of that model.
         train_data: batches of `inputs.pipeline.train_dataset` from the place on.
         validation_data: batches of `inputs.pipeline.central_views`, iterated over anew each epoch.
-        extent: how far it goes.
-        state: where it is; changed as it goes on.
-        hooks: what else happens.
-        stop: whether the process was asked to end.
+        extent: length of the run.
+        state: updated as the run goes on.
+        hooks: what the run does besides training.
+        stop: set once the process was asked to end.
+        last_features: of the latest batch.
     """
 
-    def __init__(
-        self,
-        *,
-        model: keras.Model,
-        steps: TrainingSteps,
-        train_data: tf.data.Dataset | tf.distribute.DistributedDataset,
-        validation_data: tf.data.Dataset | tf.distribute.DistributedDataset,
-        extent: Extent,
-        state: RunState,
-        hooks: Hooks,
-        stop: StopSignal,
-    ) -> None:
-        self._model = model
-        self._steps = steps
-        self._train_data = train_data
-        self._validation_data = validation_data
-        self._extent = extent
-        self._state = state
-        self._totals = Totals(state.totals)
-        self._hooks = hooks
-        self._stop = stop
-        self._callbacks = keras.callbacks.CallbackList(list(hooks.callbacks), model=model)
-        self._saved = state.place
+    model: keras.Model
+    steps: TrainingSteps
+    train_data: tf.data.Dataset | tf.distribute.DistributedDataset
+    validation_data: tf.data.Dataset | tf.distribute.DistributedDataset
+    extent: Extent
+    state: RunState
+    hooks: Hooks
+    stop: StopSignal
+    last_features: object = None
+
+    def __post_init__(self) -> None:
+        self._totals = Totals(self.state.totals)
+        self._callbacks = keras.callbacks.CallbackList(list(self.hooks.callbacks), model=self.model)
+        self._saved = self.state.place
         self._saved_at = time.perf_counter()
-        self.last_features: object = None
 
     @property
     def next_step(self) -> int:
         """The number of the next step of the run, from 1."""
-        epoch, step = self._state.place
-        return epoch * self._extent.steps + step + 1
+        epoch, step = self.state.place
+        return epoch * self.extent.steps + step + 1
 
     def run(self) -> None:
         """Train to the last epoch, or until a callback sets `model.stop_training`.
@@ -117,20 +109,20 @@ class TrainingLoop:
             ValueError: validation missed photos, or its loss is not finite.
             InvalidArgumentError: as `TrainingSteps.train`, or of the input.
         """
-        self._model.stop_training = False
+        self.model.stop_training = False
         self._callbacks.on_train_begin()
-        batches = iter(self._train_data)
-        while self._state.place.epoch < self._extent.epochs and not self._model.stop_training:
+        batches = iter(self.train_data)
+        while self.state.place.epoch < self.extent.epochs and not self.model.stop_training:
             self._run_epoch(batches)
         self._callbacks.on_train_end()
 
     def _run_epoch(self, batches: Iterator) -> None:
-        epoch, first_step = self._state.place
+        epoch, first_step = self.state.place
         clock = _Clock()
         if not first_step:
-            self._state.learning_rate = keras_compat.learning_rate(self._model.optimizer)
+            self.state.learning_rate = keras_compat.learning_rate(self.model.optimizer)
         self._callbacks.on_epoch_begin(epoch)
-        for step in range(first_step, self._extent.steps):
+        for step in range(first_step, self.extent.steps):
             self._train_step(Place(epoch, step), batches, clock)
             self._save_or_end()
         self._totals.settle()
@@ -138,9 +130,9 @@ class TrainingLoop:
         trained = means(self._totals.values)
         validation = self._validate()
         self._check(validation)
-        images = (self._extent.steps - first_step) * self._extent.batch_size
+        images = (self.extent.steps - first_step) * self.extent.batch_size
         logs = {
-            "learning_rate": self._state.learning_rate,
+            "learning_rate": self.state.learning_rate,
             **{name: trained[name] for name in ("loss", "cross_entropy", "top1", "top5")},
             **{f"val_{name}": validation[name] for name in _VALIDATION},
         }
@@ -156,25 +148,25 @@ class TrainingLoop:
             batch = next(batches)
         self.last_features = batch[0]
         number = self.next_step
-        stop = tf.constant(float(self._stop.is_set))
+        stop = tf.constant(float(self.stop.is_set))
         self._callbacks.on_train_batch_begin(place.step)
-        if self._hooks.gradient_every and number % self._hooks.gradient_every == 0:
-            sums, gradients = self._steps.train_with_gradients(batch, stop)
-            self._hooks.on_gradients(number, gradients)
+        if self.hooks.gradient_every and number % self.hooks.gradient_every == 0:
+            sums, gradients = self.steps.train_with_gradients(batch, stop)
+            self.hooks.on_gradients(number, gradients)
         else:
-            sums = self._steps.train(batch, stop)
+            sums = self.steps.train(batch, stop)
         self._totals.add(sums)
-        self._state.place = Place(place.epoch, place.step + 1)
+        self.state.place = Place(place.epoch, place.step + 1)
         self._callbacks.on_train_batch_end(place.step, means(self._totals.values))
 
     def _validate(self) -> dict[str, float]:
         totals = Totals()
         self._callbacks.on_test_begin()
-        with _averaged(self._model):
-            for number, batch in enumerate(self._validation_data):
+        with _averaged(self.model):
+            for number, batch in enumerate(self.validation_data):
                 self._callbacks.on_test_batch_begin(number)
-                stop = tf.constant(float(self._stop.is_set))
-                totals.add(self._steps.validate(batch, stop))
+                stop = tf.constant(float(self.stop.is_set))
+                totals.add(self.steps.validate(batch, stop))
                 self._callbacks.on_test_batch_end(number)
                 if totals.stop:
                     break
@@ -186,7 +178,7 @@ class TrainingLoop:
         return logs
 
     def _check(self, validation: dict[str, float]) -> None:
-        expected = self._extent.validation_images
+        expected = self.extent.validation_images
         counted = round(validation["images"])
         if expected is not None and counted != expected:
             raise ValueError(
@@ -195,17 +187,17 @@ class TrainingLoop:
             )
         if not math.isfinite(validation["cross_entropy"]):
             raise ValueError(
-                f"the validation loss after epoch {self._state.place.epoch + 1} is "
+                f"the validation loss after epoch {self.state.place.epoch + 1} is "
                 f"{validation['cross_entropy']}; the last checkpoint is whole: lower "
                 f"the learning rate in a new workdir"
             )
         validation["images"] = counted
 
     def _finish_epoch(self, logs: dict[str, object], timings: dict[str, object]) -> None:
-        state = self._state
+        state = self.state
         epoch = state.place.epoch
-        step = (epoch + 1) * self._extent.steps
-        state.history.append({"epoch": epoch + 1, "step": step, **logs, **self._extent.notes})
+        step = (epoch + 1) * self.extent.steps
+        state.history.append({"epoch": epoch + 1, "step": step, **logs, **self.extent.notes})
         state.timings.append({"epoch": epoch + 1, **timings})
         state.place = Place(epoch + 1)
         state.learning_rate = None
@@ -218,20 +210,20 @@ class TrainingLoop:
         """Write a checkpoint inside an epoch if it is time, or end if a process was asked to."""
         if self._totals.stop:
             self._end()
-        if time.perf_counter() - self._saved_at >= self._hooks.save_seconds:
+        if time.perf_counter() - self._saved_at >= self.hooks.save_seconds:
             self._save()
 
     def _save(self) -> None:
         self._totals.settle()
-        self._state.totals = self._totals.values if self._state.place.step else ()
-        if self._state.place != self._saved:
-            self._hooks.save(self._state)
-        self._saved = self._state.place
+        self.state.totals = self._totals.values if self.state.place.step else ()
+        if self.state.place != self._saved:
+            self.hooks.save(self.state)
+        self._saved = self.state.place
         self._saved_at = time.perf_counter()
 
     def _end(self) -> None:
         self._save()
-        epoch, step = self._state.place
+        epoch, step = self.state.place
         raise Stopped(
             f"asked to end: the checkpoint after {epoch} epochs and {step} steps is written; run "
             f"the same command again to go on"

@@ -1,4 +1,4 @@
-"""The guard against a loss that is not a number any more, and where it began."""
+"""The guard against a loss that is not finite, and the search for its origin."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ _CHECK_THE_DATA = "check the pixel scale, and the data set's statistics with dat
 
 
 def checked(loss: tf.Tensor) -> tf.Tensor:
-    """The loss, unless it is NaN or infinite.
+    """Return the loss, unless it is NaN or infinite.
 
     In a graph the update of the weights does not wait for the check by itself, for no gradient
     needs the value of the loss: let the gradients depend on what is returned here.
@@ -34,7 +34,7 @@ def checked(loss: tf.Tensor) -> tf.Tensor:
 def explain(
     network: keras.Model, inputs: tf.Tensor, *, step: int, learning_rate: float
 ) -> ValueError:
-    """Says where a loss that is not finite began, for the person who has to change something.
+    """Return an error that says where a loss that is not finite began.
 
     Args:
         network: with the weights that the loss came from, in columns or not.
@@ -58,7 +58,7 @@ def explain(
 
 
 def _origins(network: keras.Model, inputs: tf.Tensor) -> Iterator[tuple[str, str]]:
-    """Whatever is not finite, in the order in which it is blamed, and what to do then."""
+    """Yield what is not finite, likeliest origin first, and what to do about it."""
     for layer in network.layers:
         for variable in layer.weights:
             if found := _not_finite(variable.numpy()):
@@ -76,7 +76,7 @@ def _origins(network: keras.Model, inputs: tf.Tensor) -> Iterator[tuple[str, str
 
 
 def _not_finite(values: tf.Tensor | np.ndarray) -> str | None:
-    """What of it is not finite, in words; None if all is."""
+    """Return what is not finite, in words; None if everything is."""
     values = np.asarray(values, np.float32)
     count = np.count_nonzero(~np.isfinite(values))
     if not count:

@@ -3,13 +3,12 @@
 What happens step by step is in loop.py.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -40,7 +39,6 @@ from keras_alexnet.training.tensorboard_logs import TensorBoardLogs
 
 _DRY_STEPS = 2
 _USUAL = RunOptions()
-Batches = tf.data.Dataset | tf.distribute.DistributedDataset
 
 
 def train(
@@ -278,24 +276,41 @@ def run(
         hooks = Hooks(callbacks, save_seconds=float("inf"), gradient_every=every)
     else:
         hooks = _chief_hooks(callbacks, network, model, writer, workdir, run_options)
-    augment = augmentations.parse(recipe.augment)
-    make_train, make_validation = _datasets(recipe, profile, data, run_options, state.place)
+    datasets = _datasets(recipe, profile, data, run_options, state.place)
+    share = devices.share_of(strategy)
+    if share == record_order.Share():
+        train_data, validation_data = (make(share) for make in datasets)
+    else:
+        train_data, validation_data = (
+            strategy.distribute_datasets_from_function(lambda context, make=make: make(share))
+            for make in datasets
+        )
     with pipeline.broken_data_is_a_user_error(
         data.data_dir, data.manifest, shard_paths=data.shard_paths
     ):
         loop = TrainingLoop(
             model=model,
             steps=TrainingSteps(model, strategy, recipe.batch_size, recipe.label_smoothing),
-            train_data=_distributed(make_train, strategy),
-            validation_data=_distributed(make_validation, strategy),
+            train_data=train_data,
+            validation_data=validation_data,
             extent=extent,
             state=state,
             hooks=hooks,
             stop=stop,
         )
-        preprocess = preprocessing.NetworkInput(profile, data.statistics, augment)
-        with _explain_non_finite(network, model, loop, preprocess, strategy):
+        try:
             loop.run()
+        except tf.errors.InvalidArgumentError as error:
+            if not_finite.MARK not in str(error):
+                raise
+            augment = augmentations.parse(recipe.augment)
+            preprocess = preprocessing.NetworkInput(profile, data.statistics, augment)
+            raise not_finite.explain(
+                network,
+                preprocess(first_features(loop.last_features, strategy), training=True),
+                step=loop.next_step,
+                learning_rate=keras_compat.learning_rate(model.optimizer),
+            ) from error
     is_cut_short = time_limit is not None and time_limit.is_over and not is_whole()
     if is_cut_short:
         print(
@@ -369,15 +384,6 @@ def _datasets(
     return train_batches, validation_batches
 
 
-def _distributed(
-    make: Callable[[record_order.Share], tf.data.Dataset], strategy: tf.distribute.Strategy
-) -> Batches:
-    share = devices.share_of(strategy)
-    if share == record_order.Share():
-        return make(share)
-    return strategy.distribute_datasets_from_function(lambda context: make(share))
-
-
 def _chief_hooks(
     callbacks: Sequence[keras.callbacks.Callback],
     network: keras.Model,
@@ -399,25 +405,3 @@ def _chief_hooks(
         on_gradients=log_gradients,
         gradient_every=run_options.histogram_steps,
     )
-
-
-@contextlib.contextmanager
-def _explain_non_finite(
-    network: keras.Model,
-    model: keras.Model,
-    loop: TrainingLoop,
-    preprocess: Callable,
-    strategy: tf.distribute.Strategy,
-) -> Iterator[None]:
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        if not_finite.MARK not in str(error):
-            raise
-        features = first_features(loop.last_features, strategy)
-        raise not_finite.explain(
-            network,
-            preprocess(features, training=True),
-            step=loop.next_step,
-            learning_rate=keras_compat.learning_rate(model.optimizer),
-        ) from error

@@ -4,7 +4,7 @@ Keras' own `fit` would do on one machine. It fails under MultiWorkerMirroredStra
 keras#20585: it reduces a PerReplica that has one local value, and takes the mean over axis 0 of
 scalar logs), cannot begin inside an epoch, and looks at a loss after the weights have changed.
 
-The loss of a run: cross-entropy, its labels smoothed if asked for.
+The loss is the cross-entropy, with label smoothing if the recipe has it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ import tensorflow as tf
 from keras_alexnet.network import keras_compat, predictions
 from keras_alexnet.training import not_finite
 
-# What a step sums up, over the photos of the global batch; the last over the processes.
+# Sums over the photos of the global batch; "stop" over the processes.
 SUMS = ("loss", "cross_entropy", "top1", "top5", "images", "stop")
 
 Features = Mapping[str, tf.Tensor]
 
 
 def means(totals: Sequence[float]) -> dict[str, float]:
-    """Means over the photos, by name; `images` stays a sum.
+    """Return means over the photos, by name; `images` stays a sum.
 
     Args:
         totals: in the order of `SUMS`, over any number of steps.
@@ -38,7 +38,7 @@ def means(totals: Sequence[float]) -> dict[str, float]:
 
 
 class TrainingSteps:
-    """The steps of one model, each a TensorFlow function.
+    """Steps of one model, each a TensorFlow function.
 
     Args:
         model: from the features of `inputs.pipeline.train_dataset` to logits, with its optimizer
@@ -62,7 +62,7 @@ class TrainingSteps:
 
     @tf.function
     def train(self, batch: tuple, stop: tf.Tensor) -> tf.Tensor:
-        """Updates the weights once.
+        """Update the weights once.
 
         Args:
             batch: (features, labels), of each replica.
@@ -83,13 +83,13 @@ class TrainingSteps:
     def train_with_gradients(
         self, batch: tuple, stop: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The same step as `train`; also returns the gradients, one a trainable variable."""
+        """Take the same step as `train`; also return the gradients, one a trainable variable."""
         sums, gradients = self._strategy.run(self._train_replica, args=(*batch, stop))
         return self._sum(sums), [self._sum(gradient) for gradient in gradients]
 
     @tf.function
     def validate(self, batch: tuple, stop: tf.Tensor) -> tf.Tensor:
-        """The sums of a batch, of which nothing is learned.
+        """Return the sums of a batch without an update.
 
         Args:
             batch: (features, labels, weights), of each replica; a weight of 0 is padding.
@@ -146,13 +146,10 @@ class TrainingSteps:
 
 
 class Totals:
-    """Sums over steps, in float64 and one step behind.
-
-    A device goes on with its next step while the sums of the one before are fetched.
+    """Sums over steps, in float64 and one step behind: a device need not wait for their transfer.
 
     Args:
-        values: what was summed up before, in the order of `SUMS`; that the process then was asked
-            to end is forgotten.
+        values: earlier sums, in the order of `SUMS`; their "stop" is ignored.
     """
 
     def __init__(self, values: Sequence[float] = ()) -> None:
@@ -161,12 +158,12 @@ class Totals:
         self._pending: tf.Tensor | None = None
 
     def add(self, sums: tf.Tensor) -> None:
-        """Takes the sums of a step, and adds those of the step before."""
+        """Take the sums of a step, and add those of the step before."""
         self.settle()
         self._pending = sums
 
     def settle(self) -> None:
-        """Adds what is still to be added."""
+        """Add the sums of the latest step."""
         if self._pending is not None:
             self._values += self._pending.numpy()
             self._pending = None
@@ -183,7 +180,7 @@ class Totals:
 
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
-    """Cross-entropy of each photo, in nats.
+    """Return the cross-entropy of each photo, in nats.
 
     Args:
         labels: int [N], from 0.

@@ -1,15 +1,13 @@
-"""What a training run keeps in its folder, and how it is read back.
+"""The folder of a training run.
 
-run.json                      what the run is: profile, options, classes, data set; code's version
-flags.txt                     the flags it was begun with, as a --flagfile
+run.json                      profile, options, classes, data set; the code's version
+flags.txt                     the flags the run was begun with, as a --flagfile
 statistics/                   of the train split, so that a model needs no data set to be used
 checkpoints/                  see checkpoints.py
 metrics.jsonl                 one line an epoch, as the last checkpoint has them
-timings.jsonl                 the same of what a clock decides: photos a second, seconds
+timings.jsonl                 the same for wall-clock metrics: photos a second, seconds
 skipped/                      with --skip_bad_records: shards without their broken records
 tensorboard/
-
-Which code a run was made with.
 """
 
 import dataclasses
@@ -35,12 +33,12 @@ FLAGS_TEXT = "flags.txt"
 TENSORBOARD = "tensorboard"
 SKIPPED = "skipped"
 _STATISTICS = "statistics"
-_VERSION = "version"  # in run.json, of no say in what is the same run
+_VERSION = "version"  # recorded in run.json but ignored when comparing runs
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """A trained network and what is needed to use it.
+    """A trained network and everything needed to use it.
 
     Attributes:
         model: network input float32 [N, S, S, 3] -> softmax float32 [N, classes].
@@ -67,16 +65,16 @@ def start(
     allowed: Collection[str] = (),
     flags_text: str = "",
 ) -> None:
-    """Makes a folder the run's, or finds that it is already.
+    """Make a folder the run's, or check that it is already.
 
     Args:
         workdir: local folder; made if absent.
-        run: JSON-able; all that decides what the run computes. Its "version" may differ.
+        run: JSON-able; everything that decides what the run computes. Its "version" may differ.
         data_dir: the data set whose statistics are kept with the run.
         flags_behind: from a name in `run` to the flags that decide it, as `options.flags_behind`.
-        allowed: flags that may differ from those that the run began with; it is then the new ones
-            that the folder tells.
-        flags_text: what flags.txt gets.
+        allowed: flags that may differ from those that the run began with; the folder then gets
+            the new ones.
+        flags_text: content of flags.txt.
 
     Raises:
         ValueError: the folder belongs to another run (the differences are named), or holds
@@ -88,7 +86,7 @@ def start(
         ours = read_run(workdir)
         differences = _differences(ours, asked)
         _refuse_other(workdir, differences, allowed, flags_behind)
-        _tell_other_version(ours, asked)
+        _note_other_version(ours, asked)
         if not differences:
             return
     else:
@@ -143,7 +141,7 @@ def _refuse_other(
         )
 
 
-def _tell_other_version(ours: Mapping[str, object], asked: Mapping[str, object]) -> None:
+def _note_other_version(ours: Mapping[str, object], asked: Mapping[str, object]) -> None:
     before, now = ours.get(_VERSION), asked.get(_VERSION)
     if before != now:
         print(
@@ -154,7 +152,7 @@ def _tell_other_version(ours: Mapping[str, object], asked: Mapping[str, object])
 
 
 def _differences(ours: object, asked: object, name: str = "") -> dict[str, tuple[object, object]]:
-    """The leaves in which two JSON values differ: by their name, what is there and asked for."""
+    """Return the leaves in which two JSON values differ: by name, both values."""
     if isinstance(ours, dict) and isinstance(asked, dict):
         return {
             leaf: values
@@ -167,12 +165,12 @@ def _differences(ours: object, asked: object, name: str = "") -> dict[str, tuple
 
 
 def is_run(workdir: str) -> bool:
-    """Whether a folder is a run's already."""
+    """Return whether a folder is a run's already."""
     return os.path.exists(os.path.join(workdir, RUN))
 
 
 def read_run(workdir: str) -> dict[str, object]:
-    """The content of run.json.
+    """Return the content of run.json.
 
     Raises:
         ValueError: there is none, or it is broken.
@@ -189,7 +187,7 @@ def read_run(workdir: str) -> dict[str, object]:
 
 
 def load_run(workdir: str, checkpoint: str = "best") -> TrainedRun:
-    """A trained network from its folder.
+    """Load a trained network from its folder.
 
     Args:
         workdir: folder of a run.
@@ -226,11 +224,9 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def code_version() -> dict[str, str | None]:
-    """Versions of this project, of what it stands on, and of Python; JSON-able.
+    """Return the versions of keras_alexnet, tensorflow, keras and python, and the commit.
 
-    Returns:
-        keras_alexnet, commit (of the checkout, "+" behind it where files differ; None outside of
-        one), tensorflow, keras, python.
+    The commit is the checkout's, "+" behind it where files differ; None outside of one.
     """
     try:
         version = importlib.metadata.version("keras-alexnet")

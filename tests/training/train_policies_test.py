@@ -1,6 +1,7 @@
-"""Whole runs under the policies that a flag can choose."""
+"""Whole runs under the schedules, optimizers and averages that a flag can choose."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -13,6 +14,8 @@ from data_prep import records
 from keras_alexnet import evaluate
 from keras_alexnet.inputs import pipeline, preprocessing, views
 from keras_alexnet.network import ablations
+from keras_alexnet.network.choices import SWA
+from keras_alexnet.network.keras_compat import IS_KERAS_2
 from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.training import checkpoints, workdir
 from keras_alexnet.training.options import RunOptions
@@ -24,21 +27,34 @@ EACH_STEP = RunOptions(checkpoint_seconds=0.0, keep=100)
 PROGRAM = dataclasses.replace(
     PROFILES["krizhevsky2012"].scaled(0.0625), kernel_init=("he_normal",) * 8, pixel_scale=1 / 60
 )
-# Together, all that has a state or depends on the step.
+ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="needs TensorFlow Addons: make test-addons")
+SGDW = {
+    "optimizer": "tfa:SGDW",
+    "optimizer_options": {"weight_decay": 1e-5, "momentum": 0.9},
+    "learning_rate": 0.01,
+}
+LAMB = {"optimizer": "tfa:LAMB", "learning_rate": 0.001, "strategy": "one_device"}
+NOVOGRAD = {"optimizer": "tfa:NovoGrad", "learning_rate": 0.001}
+ALONE = {"strategy": "one_device"}
+# Together, all that has a state or depends on the step; on two replicas where nothing else is said.
 RUNS = {
-    "adam": (PROFILE, {"optimizer": "adam", "ema": 0.9, "schedule": "cosine"}, {}),
+    "adam": (PROFILE, {"optimizer": "adam", "ema": 0.9, "schedule": "cosine", **ALONE}, {}),
     "program": (
         PROGRAM,
-        {"schedule": "krizhevsky2012", "clip_norm": 5.0, "label_smoothing": 0.1},
+        {"schedule": "krizhevsky2012", "clip_norm": 5.0, "label_smoothing": 0.1, **ALONE},
         {"cache": "memory"},
     ),
-    "float16": (PROFILE, {"precision": "float16", "freeze": ("conv1",)}, {"histogram_steps": 3}),
-    "bfloat16": (
+    "float16": (
         PROFILE,
-        {"precision": "bfloat16", "warmup_epochs": 0.5, "schedule": "cosine"},
-        {},
+        {"precision": "float16", "freeze": ("conv1",), **ALONE},
+        {"histogram_steps": 3},
     ),
+    "SGDW, SWA": (PROFILE, {**SGDW, "swa": SWA(2, 2), "precision": "bfloat16"}, {}),
+    "LAMB": (PROFILE, {**LAMB, "ema": 0.9, "warmup_epochs": 0.5, "schedule": "cosine"}, {}),
+    "sgd, SWA": (PROFILE, {"swa": SWA(1, 3), **ALONE}, {}),
+    "NovoGrad": (PROFILE, {**NOVOGRAD, "precision": "bfloat16", "schedule": "steps"}, {}),
 }
+NAMES = [pytest.param(name, marks=ADDONS if name == "NovoGrad" else ()) for name in RUNS]
 
 
 # Inside of an epoch, which is the hardest; in `make soak` also at its end, before and after one.
@@ -46,35 +62,30 @@ PLACES = [((0, 3),), pytest.param(((0, 4), (1, 0), (1, 2)), marks=pytest.mark.so
 
 
 @pytest.mark.parametrize("kept", PLACES)
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_run_goes_on_from_any_place_bit_for_bit(data_dir, tmp_path, name, kept):
     profile, changes, run_changes = RUNS[name]
-    changes = {"epochs": 2, "strategy": "one_device", **changes}
+    changes = {"epochs": 2, **changes}
     whole = tmp_path / "whole"
     run(data_dir, whole, profile, dataclasses.replace(EACH_STEP, **run_changes), **changes)
     places = places_of(whole)
-    assert places == [
-        (0, 1),
-        (0, 2),
-        (0, 3),
-        (0, 4),
-        (1, 0),
-        (1, 1),
-        (1, 2),
-        (1, 3),
-        (1, 4),
-        (2, 0),
-    ]
+    assert places == [*((0, n) for n in range(1, 5)), *((1, n) for n in range(5)), (2, 0)]
     for place in kept:
         again = tmp_path / "again"
         shutil.copytree(whole, again)
         for later in places[places.index(place) + 1 :]:
-            step = f"-step-{later.step:06d}" if later.step else ""
-            shutil.rmtree(again / "checkpoints" / f"epoch-{later.epoch:04d}{step}")
+            shutil.rmtree(folder_of(again, later))
         (again / "metrics.jsonl").unlink()
         run(data_dir, again, profile, RunOptions(keep=100), **changes)
         assert_same_run(whole, again)
         shutil.rmtree(again)
+    weights = checkpoints.read(str(whole)).weights
+    assert weights["conv1/kernel"].dtype == np.float32, "whatever the precision"
+
+
+def folder_of(run, place):
+    step = f"-step-{place.step:06d}" if place.step else ""
+    return run / "checkpoints" / f"epoch-{place.epoch:04d}{step}"
 
 
 def test_the_moving_average_is_what_is_validated_evaluated_and_kept(data_dir, tmp_path):
@@ -160,3 +171,54 @@ def test_the_programs_log_freezes_conv1_and_switches_the_noise_off(data_dir, tmp
         np.testing.assert_allclose(velocity(step + 1), 0.9 * velocity(step), rtol=1e-5, atol=1e-12)
     for step in (12, 18):
         assert not np.allclose(velocity(step + 1), 0.9 * velocity(step), rtol=1e-3)
+
+
+@pytest.mark.parametrize("recipe", [{}, SGDW, pytest.param(NOVOGRAD, marks=ADDONS)])
+def test_a_plateau_lowers_the_rate(data_dir, tmp_path, recipe):
+    changes = {"epochs": 5, "strategy": "one_device", "learning_rate": 0.0, **recipe}
+    changes["learning_rate"] = 1e-9  # nothing is learned
+    run(data_dir, tmp_path / "run", **changes)
+    lines = metrics_of(tmp_path / "run")
+    rates = [line["learning_rate"] for line in lines]
+    np.testing.assert_allclose(rates, [1e-9, 1e-9, 1e-10, 1e-11, 1e-12], rtol=1e-5)
+    kept = checkpoints.read(str(tmp_path / "run"))
+    assert kept.optimizer[1] == np.float32(rates[-1]), "the optimizer's own"
+
+
+def test_the_mean_of_the_weights_is_what_is_validated_evaluated_and_kept(data_dir, tmp_path):
+    """Of 8 steps those after the third, fifth and seventh."""
+    folder = tmp_path / "run"
+    changes = {"epochs": 2, "strategy": "one_device", "swa": SWA(2, 2), **SGDW}
+    run(data_dir, folder, run_options=EACH_STEP, **changes)
+    by_step = {
+        4 * place.epoch + place.step: np.load(folder_of(folder, place) / "weights.npz")[
+            "fc8/kernel"
+        ].astype(np.float64)
+        for place in places_of(folder)
+    }
+    mean = (by_step[3] + by_step[5] + by_step[7]) / 3
+    trained = workdir.load_run(str(folder), "last")
+    kernel = trained.model.get_layer("fc8").get_weights()[0]
+    np.testing.assert_allclose(kernel, mean, rtol=0, atol=1e-6 * np.abs(mean).max())
+    assert np.abs(kernel - by_step[8]).max() > 1e-4 * np.abs(mean).max()
+    figures = evaluate.evaluate(trained=trained, data_dir=str(data_dir))
+    assert figures["top1"] == pytest.approx(metrics_of(folder)[-1]["val_top1"])
+
+
+def test_a_run_of_other_options_refuses(data_dir, tmp_path):
+    run(data_dir, tmp_path / "run", epochs=1, strategy="one_device", **SGDW)
+    described = json.loads((tmp_path / "run" / "run.json").read_text())["options"]
+    assert described["optimizer_options"] == SGDW["optimizer_options"]
+    other = {**SGDW, "optimizer_options": {"weight_decay": 2e-5, "momentum": 0.9}}
+    message = r"optimizer_options.weight_decay: there 1e-05, .*allow_changed_flags=optimizer_option"
+    with pytest.raises(ValueError, match=message):
+        run(data_dir, tmp_path / "run", epochs=1, strategy="one_device", **other)
+
+
+@pytest.mark.skipif(
+    IS_KERAS_2, reason="needs the default stack, without TensorFlow Addons: make test"
+)
+def test_what_this_stack_has_not_is_told_before_there_is_a_folder(data_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"NovoGrad needs TensorFlow Addons"):
+        run(data_dir, tmp_path / "run", **NOVOGRAD)
+    assert not (tmp_path / "run").exists()
