@@ -125,6 +125,14 @@ class PlainSGD(keras.optimizers.SGD):
         else:
             super(keras.optimizers.SGD, self).build(variables)  # what every optimizer has
 
+    def update_step(self, gradient, variable, *rate):
+        """Update one variable; only Keras 3 passes a learning rate."""
+        if self.momentum:
+            super().update_step(gradient, variable, *rate)
+        else:
+            rate = tf.cast(rate[0] if rate else self.learning_rate, variable.dtype)
+            variable.assign_sub(rate * tf.cast(gradient, variable.dtype))
+
 
 def kept_share(rule: AverageRule, step: tf.Variable) -> tf.Tensor:
     """Return the share of an average that a step keeps: a <- share * a + (1 - share) * w.

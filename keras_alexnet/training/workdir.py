@@ -137,7 +137,7 @@ def _refuse_other(
         causes = sorted({sorted(flags_behind(name))[0] for name in refused})
         raise ValueError(
             f"{workdir} holds a run with other settings ({told}); go on with the same settings, "
-            f"name another workdir, or allow it with --allow_changed_flags={','.join(causes)}"
+            f"name another workdir, or allow it with allow_changed_flags={','.join(causes)}"
         )
 
 

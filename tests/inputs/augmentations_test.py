@@ -344,7 +344,7 @@ def test_a_run_that_goes_on_from_its_first_step_ends_as_the_one_that_was_not_sto
     assert metrics_of(plain)[0]["loss"] != metrics_of(whole)[0]["loss"]
     kernels = [checkpoints.read(str(folder)).weights["conv1/kernel"] for folder in (plain, whole)]
     assert not np.array_equal(*kernels)
-    with pytest.raises(UserError, match="allow_changed_flags=augment"):
+    with pytest.raises(ValueError, match="allow_changed_flags=augment"):
         run(data_dir, plain, **changes)
 
 

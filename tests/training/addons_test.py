@@ -88,6 +88,15 @@ def test_what_both_stacks_have_is_what_numpy_computes(name):
         np.testing.assert_allclose(found, w, rtol=2e-5, atol=1e-5, err_msg=f"step {step}")
 
 
+def test_without_momentum_there_are_no_velocities():
+    optimizer = addons.make_optimizer("SGDW", rates(), {"weight_decay": 0.01})
+    seen, _ = train(optimizer)
+    before = np.array([[[1.0, -2.0, 3.0]], *seen[:-1]])
+    steps = np.array([rate_at(step) for step in range(STEPS)])[:, None, None] * gradients()
+    np.testing.assert_allclose(seen, 0.99 * before - steps, rtol=1e-5)
+    assert len(keras_compat.optimizer_state(optimizer)) == 1, "the number of steps"
+
+
 @WITH_ADDONS
 @OWN
 def test_what_both_stacks_have_is_what_tensorflow_addons_computes(name):

@@ -184,7 +184,7 @@ def test_a_run_of_other_flags_refuses_and_what_is_allowed_may_differ(data_dir, t
     again = tmp_path / "again"
     shutil.copytree(whole_run, again)
     with pytest.raises(
-        ValueError, match=r"options.epochs: there 2, asked for 3.*--allow_changed_flags=epochs"
+        ValueError, match=r"options.epochs: there 2, asked for 3.*allow_changed_flags=epochs"
     ):
         run(data_dir, again, epochs=3, strategy="one_device")
     figures = run(

@@ -44,7 +44,7 @@ def test_what_a_flag_allows_may_differ_and_is_then_the_runs(tmp_path, data_dir):
     second = {"profile": {"dropout_rate": 0.1, "conv_filters": [8]}, "options": {"epochs": 2}}
     start(folder, first, str(data_dir), flags_text="--epochs=1")
     for allowed in ((), ("dropout",), ("epochs", "seed")):
-        with pytest.raises(ValueError, match=r"there .* asked for .*--allow_changed_flags="):
+        with pytest.raises(ValueError, match=r"there .* asked for .*allow_changed_flags="):
             start(folder, second, str(data_dir), allowed=allowed)
     assert (tmp_path / "run" / "flags.txt").read_text() == "--epochs=1"
     start(folder, second, str(data_dir), allowed=("dropout", "epochs"), flags_text="--epochs=2")
