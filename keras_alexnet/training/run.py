@@ -115,19 +115,15 @@ class RunData:
 
     Attributes:
         data_dir: folder that data_prep.prepare wrote.
-        manifest: of that folder, without the records that were left out.
         statistics: of its train split.
-        shard_paths: by name, the paths of shards that are read from elsewhere.
-        skipped: number of broken records left out.
+        found: its manifest, and the broken records of the train split that were left out.
         steps: steps an epoch.
         validation_images: records of the validation split.
     """
 
     data_dir: str
-    manifest: records.Manifest
     statistics: records.Statistics
-    shard_paths: Mapping[str, str]
-    skipped: int
+    found: broken_records.Skipped
     steps: int
     validation_images: int
 
@@ -172,10 +168,8 @@ def open_run(
             found = broken_records.set_aside(data_dir, manifest, folder, limit)
     return RunData(
         data_dir=data_dir,
-        manifest=found.manifest,
         statistics=statistics,
-        shard_paths=found.shard_paths,
-        skipped=found.count,
+        found=found,
         steps=pipeline.train_steps(found.manifest, recipe.batch_size),
         validation_images=manifest.splits["validation"].records,
     )
@@ -230,7 +224,7 @@ def run(
     devices.use_precision(recipe.precision)
     with strategy.scope():
         network, model = build.build(
-            profile, recipe, len(data.manifest.classes), data.statistics, data.steps
+            profile, recipe, len(data.found.manifest.classes), data.statistics, data.steps
         )
     plateau = None
     if recipe.schedule == "plateau":
@@ -261,7 +255,7 @@ def run(
         steps=min(_DRY_STEPS, data.steps) if dry else data.steps,
         batch_size=recipe.batch_size,
         validation_images=None if dry else data.validation_images,
-        notes={"skipped_records": data.skipped} if run_options.skip_bad_records else {},
+        notes={"skipped_records": data.found.count} if run_options.skip_bad_records else {},
     )
     seconds = None if dry else run_options.stop_after_seconds
     time_limit = None if seconds is None else stopping.TimeLimit(seconds)
@@ -286,7 +280,7 @@ def run(
             for make in datasets
         )
     with pipeline.broken_data_is_a_user_error(
-        data.data_dir, data.manifest, shard_paths=data.shard_paths
+        data.data_dir, data.found.manifest, shard_paths=data.found.shard_paths
     ):
         loop = TrainingLoop(
             model=model,
@@ -335,10 +329,10 @@ def _announcement(
     )
     if recipe.strategy == choices.COLUMN_PARALLEL:
         places = f"devices: 2, a column each, batch {recipe.batch_size}"
-    splits = {name: split.records for name, split in data.manifest.splits.items()}
-    left_out = f" ({data.skipped} broken ones left out)" if data.skipped else ""
+    splits = {name: split.records for name, split in data.found.manifest.splits.items()}
+    left_out = f" ({data.found.count} broken ones left out)" if data.found.count else ""
     return (
-        f"profile {profile.name}, {len(data.manifest.classes)} classes; {splits} photos"
+        f"profile {profile.name}, {len(data.found.manifest.classes)} classes; {splits} photos"
         f"{left_out}; {places}, {data.steps} steps an epoch, epochs {place.epoch + 1}"
         f"{f' (from step {place.step + 1})' if place.step else ''} to {recipe.epochs}; "
         f"{recipe.optimizer} at {recipe.learning_rate:g} ({recipe.schedule}), {recipe.precision}"
@@ -358,7 +352,7 @@ def _datasets(
     def train_batches(share: record_order.Share) -> tf.data.Dataset:
         return pipeline.train_dataset(
             data.data_dir,
-            data.manifest,
+            data.found.manifest,
             profile=profile,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
@@ -368,13 +362,13 @@ def _datasets(
             share=share,
             cache=run_options.cache,
             quiet_steps=schedules.quiet_steps(recipe.schedule, data.steps * recipe.epochs),
-            shard_paths=data.shard_paths,
+            shard_paths=data.found.shard_paths,
             augment=augment,
         )
 
     def validation_batches(share: record_order.Share) -> tf.data.Dataset:
         stored = pipeline.eval_dataset(
-            data.data_dir, data.manifest, batch_size=recipe.batch_size, share=share
+            data.data_dir, data.found.manifest, batch_size=recipe.batch_size, share=share
         )
         batches = pipeline.central_views(stored, profile, augment)
         if run_options.dry_run:
