@@ -76,6 +76,11 @@ def test_two_runs_are_the_same_bit_for_bit(finished, data_dir, tmp_path):
     assert_same_run(finished[0], tmp_path / "run")
 
 
+def test_another_seed_is_another_run(finished, data_dir, tmp_path):
+    run(data_dir, tmp_path / "run", seed=6, epochs=1)
+    assert metrics_of(tmp_path / "run")[0] != metrics_of(finished[0])[0]
+
+
 def test_one_and_two_replicas_compute_the_same(data_dir, tmp_path):
     profile = dataclasses.replace(PROFILE, dropout_rate=0.0)
     strategies = ("mirrored", "one_device")
