@@ -10,27 +10,125 @@ Example:
 Stopped half-way? The same command goes on: what is finished is kept.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import IO
 
+import psutil
 from absl import flags
 
 from data_prep import command_line, files
 from data_prep.command_line import UserError
-from keras_alexnet.processes import MeasuredProcess
 
 SERVER_LOG = "server.log"
 _READY = re.compile(r"^ready: .* at (http://\S+)", re.MULTILINE)
 _READY_SECONDS = 120
 _TAIL_LINES = 15
+_SAMPLE_SECONDS = 0.2
+_GRACE_SECONDS = 20  # for a stopped command to clean up
+
+
+class MeasuredProcess:
+    """A command in a session of its own; leaving the `with` block stops it if it still runs.
+
+    In its own session, Ctrl-C does not reach it: it is passed on, once, to all its processes.
+
+    Attributes:
+        peak_bytes: the largest resident memory of the command and its descendants together,
+            sampled five times a second. Memory that processes share counts once for each, so this
+            is an upper bound.
+        process: the running command.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, stdout: IO[bytes], stderr: IO[bytes] | None = None
+    ) -> None:
+        """Start the command.
+
+        Args:
+            command: program and arguments.
+            stdout: file for its output.
+            stderr: file for its messages; None for those of this process.
+        """
+        self.peak_bytes = 0
+        self._started = time.monotonic()
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+        self._ended = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._sampler.start()
+
+    def __enter__(self) -> "MeasuredProcess":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop(signal.SIGINT)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    def stop(self, how: signal.Signals) -> None:
+        """End all processes of its group, if it still runs: by a signal, then by SIGKILL."""
+        if self.process.poll() is None:
+            self._signal(how)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_GRACE_SECONDS)
+            # Also when it has ended: a child that was just starting may have missed the signal.
+            self._signal(signal.SIGKILL)
+            self.process.wait()
+        self._ended.set()
+        self._sampler.join()
+
+    def _signal(self, which: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # all have ended
+            os.killpg(self.process.pid, which)
+
+    def _sample(self) -> None:
+        family: dict[int, psutil.Process] = {}
+        while True:
+            _add_descendants(family, self.process.pid)
+            self.peak_bytes = max(self.peak_bytes, sum(map(_resident_bytes, family.values())))
+            if self._ended.wait(_SAMPLE_SECONDS):
+                return
+
+
+def _add_descendants(family: dict[int, psutil.Process], ancestor: int) -> None:
+    """Add a process and all its descendants, and forget those that have ended.
+
+    A process that was once seen stays in the family when its parent ends.
+    """
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family.setdefault(ancestor, psutil.Process(ancestor))
+    for process in list(family.values()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in process.children(recursive=True):
+                family.setdefault(child.pid, child)
+        if not process.is_running():
+            del family[process.pid]
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    with contextlib.suppress(psutil.Error):  # it may end at any moment
+        return process.memory_info().rss
+    return 0
 
 
 @dataclasses.dataclass(frozen=True)
