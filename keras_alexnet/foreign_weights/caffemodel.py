@@ -20,7 +20,6 @@ from collections.abc import Sequence
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
-from data_prep.command_line import UserError
 from keras_alexnet.foreign_weights.fitting import shown
 from keras_alexnet.foreign_weights.layouts import MAPS_FIRST, ForeignNetwork, weight_names
 from keras_alexnet.network.profile import LAYER_NAMES
@@ -72,13 +71,13 @@ _MOST_DIMENSIONS = 32  # Caffe's kMaxBlobAxes
 
 
 def read(path: str) -> ForeignNetwork:
-    """The layers with weights of a .caffemodel, as "conv1.blobs[0]" (kernel), "conv1.blobs[1]".
+    """Return the weights of a .caffemodel, as "conv1.blobs[0]" (kernel), "conv1.blobs[1]".
 
     Args:
-        path: of the file; new (`layer`) and V1 (`layers`) networks are read.
+        path: the file; new (`layer`) and V1 (`layers`) networks are read.
 
     Raises:
-        UserError: the file is no NetParameter, or a blob's numbers are not as many as its shape
+        ValueError: the file is no NetParameter, or a blob's numbers are not as many as its shape
             says.
     """
     with open(path, "rb") as file:
@@ -94,7 +93,7 @@ def read(path: str) -> ForeignNetwork:
             for index, blob in enumerate(_few(layer.blobs, path)):
                 source = f"{name}.blobs[{index}]"
                 if source in tensors:
-                    raise UserError(
+                    raise ValueError(
                         f"{path}: one layer of each name is needed; {shown(name)} is there twice; "
                         "get the file again"
                     )
@@ -114,16 +113,16 @@ def _parse(name: str, content: bytes, path: str) -> message.Message:
     try:
         parsed.ParseFromString(content)
     except message.DecodeError as error:
-        raise UserError(
+        raise ValueError(
             f"{path}: a .caffemodel (a NetParameter of Caffe) is needed; these bytes are none, or "
-            "damaged; get the file again, or say --format"
+            "damaged; get the file again, or state the format"
         ) from error
     return parsed
 
 
 def _few(parts: Sequence[bytes], path: str) -> Sequence[bytes]:
     if len(parts) > _MOST_PARTS:
-        raise UserError(
+        raise ValueError(
             f"{path}: a network of at most {_MOST_PARTS} layers, and as many blobs in each, is "
             f"needed; it has {len(parts)}; is this the file that you mean?"
         )
@@ -170,7 +169,7 @@ def _array(blob: message.Message, dimensions: int, path: str, source: str) -> np
         or any(size < 1 for size in shape)
         or math.prod(shape) * dtype.itemsize != len(data)
     ):
-        raise UserError(
+        raise ValueError(
             f"{path}: {shown(source)} must hold as many numbers as its shape "
             f"{list(shape[:_MOST_DIMENSIONS])} says, and not none; it holds "
             f"{len(data) // dtype.itemsize} ({len(data)} bytes); get the file again"

@@ -1,11 +1,10 @@
-"""Whether the tensors of a file are those of a profile's network; if not, which differs first."""
+"""Compares the tensors of a file with those of a profile's network."""
 
 import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from data_prep.command_line import UserError
 from keras_alexnet.foreign_weights.layouts import (
     ForeignNetwork,
     expected_shapes,
@@ -18,7 +17,7 @@ _LONGEST_SHOWN = 60  # characters of a name
 
 
 def count_classes(network: ForeignNetwork) -> int:
-    """The number of outputs of fc8, from its bias; 1 where the file has no such tensor."""
+    """Return the number of outputs of fc8, from its bias; 1 where the file has none."""
     bias = network.tensors.get(network.names["fc8/bias"])
     return bias.shape[0] if bias is not None and bias.ndim == 1 and bias.shape[0] else 1
 
@@ -26,7 +25,7 @@ def count_classes(network: ForeignNetwork) -> int:
 def fitting_profiles(
     network: ForeignNetwork, profiles: Iterable[Profile], classes: int
 ) -> list[Profile]:
-    """Those of `profiles` that have the shapes of the file and, where it says, its order."""
+    """Return the profiles with the shapes of the file and, where it says, its layer order."""
     return [
         profile
         for profile in profiles
@@ -36,14 +35,14 @@ def fitting_profiles(
 
 
 def count_differences(network: ForeignNetwork, profile: Profile, classes: int) -> int:
-    """How many of the network's tensors the file lacks or has in another shape."""
+    """Return how many of the network's tensors the file lacks or has in another shape."""
     return sum(1 for _ in _shape_faults(network, profile, classes))
 
 
 def require_fit(
     network: ForeignNetwork, profile: Profile, classes: int, path: str, hint: str
 ) -> None:
-    """Refuses a file that is not of this network.
+    """Refuse a file of another network.
 
     Args:
         network: what the file holds.
@@ -53,7 +52,7 @@ def require_fit(
         hint: what to do, for the error message.
 
     Raises:
-        UserError: a tensor is missing, is of another shape or has other than finite
+        ValueError: a tensor is missing, is of another shape or has other than finite
             numbers (the first, in the order of the network, is named); the file has more tensors;
             or the order of its layers is not the profile's.
     """
@@ -61,18 +60,18 @@ def require_fit(
     fault = fault or _surplus(network) or _order_fault(network, profile)
     fault = fault or next(_number_faults(network), None)
     if fault is not None:
-        raise UserError(f"{path} must hold the network {profile.name}; {fault}; {hint}")
+        raise ValueError(f"{path} must hold the network {profile.name}; {fault}; {hint}")
 
 
 def shown(name: object) -> str:
-    """A name from a file, fit for a terminal: printable ASCII, in quotes, not long."""
+    """Return a name from a file as a terminal can show it: short printable ASCII in quotes."""
     if not isinstance(name, str):
         return type(name).__name__
     return ascii(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}...")
 
 
 def shown_list(names: Iterable[object]) -> str:
-    """The first few of some names."""
+    """Return the first few of some names, as one text."""
     first = list(itertools.islice(names, _SHOWN_NAMES + 1))
     return ", ".join(map(shown, first[:_SHOWN_NAMES])) + (" ..." * (len(first) > _SHOWN_NAMES))
 

@@ -8,64 +8,74 @@ University of Toronto) for the network around the file, and for its colours: B, 
 them. NEP 1 and numpy/lib/format.py for the header; `__reduce__` of arrays and dtypes, of NumPy 1
 and 2, for the pickle; Python's pickletools for what Python 2 writes.
 
-An array of objects is a pickle, and loading a pickle runs what its maker wrote. Here none is
-loaded: the operations are read one by one, those that such a dictionary needs are carried out on
-stand-ins (see pickle_machine.py), and any other is refused by its name.
+An array of objects is a pickle, and loading a pickle can run what its maker wrote; see
+data_prep/restricted_pickle.py for how this one is read.
 """
 
 import re
 from typing import BinaryIO
 
-from data_prep.command_line import UserError
+from data_prep import restricted_pickle
 from keras_alexnet.foreign_weights.fitting import shown
 from keras_alexnet.foreign_weights.layouts import MAPS_LAST, ForeignNetwork, weight_names
-from keras_alexnet.foreign_weights.pickle_machine import run
-from keras_alexnet.foreign_weights.pickled_array import PickledArray
 from keras_alexnet.network.profile import LAYER_NAMES
 
 MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {1: 2, 2: 4, 3: 4}  # major version -> of the header's length
 _LONGEST_HEADER = 10_000  # as NumPy's own limit
 _KINDS = ("weights", "biases")  # caffe-tensorflow's names
+_FLOATS = ("f2", "f4", "f8")
+_MOST_OPERATIONS = 10_000  # the dictionary of an AlexNet takes about 500
 
 
 def read(path: str) -> ForeignNetwork:
-    """The tensors of the dictionary, as "conv1/weights", "conv1/biases".
+    """Return the tensors of the dictionary, as "conv1/weights", "conv1/biases".
 
     Args:
-        path: of an .npy file that holds one object, a dictionary: layer -> [weights, biases], or
+        path: an .npy file that holds one object, a dictionary: layer -> [weights, biases], or
             layer -> {"weights": ..., "biases": ...}.
 
     Raises:
-        UserError: the file holds anything else, or is damaged.
+        ValueError: the file holds anything else, or is damaged.
     """
     with open(path, "rb") as file:
         end = file.seek(0, 2)
         file.seek(0)
         _read_header(file, path)
-        held = run(file, end, path)
-    if isinstance(held, PickledArray):
-        held = held.single_object()
-    if not isinstance(held, dict):
-        raise UserError(
-            f"{path}: a dictionary, layer -> [weights, biases], is needed; the file's object is "
-            f"{type(held).__name__}; get the file again"
-        )
+        held = restricted_pickle.load(file, end, path, _MOST_OPERATIONS)
+    if isinstance(held, restricted_pickle.Array):
+        held = held.item()
     tensors = {}
-    for layer, entry in held.items():
-        for kind, array in _entry(entry, layer, path).items():
+    for layer, entry in _texts(held, "the file's object", path).items():
+        if isinstance(entry, list | tuple) and len(entry) == len(_KINDS):
+            entry = dict(zip(_KINDS, entry, strict=True))
+        for kind, array in _texts(entry, shown(layer), path).items():
             name = f"{layer}/{kind}"
-            if not isinstance(array, PickledArray):
-                raise UserError(
+            if not isinstance(array, restricted_pickle.Array):
+                raise ValueError(
                     f"{path}: {shown(name)} must be an array; it is {type(array).__name__}; get "
                     "the file again"
                 )
-            tensors[name] = array.to_numpy(path, shown(name))
+            tensors[name] = array.to_numpy(_FLOATS, f"{path}: {shown(name)}")
     return ForeignNetwork(tensors, weight_names(LAYER_NAMES, "/weights", "/biases"), MAPS_LAST)
 
 
+def _texts(held: object, described: str, path: str) -> dict[str, object]:
+    """Return a dictionary with the keys as text: those of Python 2 are bytes."""
+    if not isinstance(held, dict) or not all(isinstance(key, str | bytes) for key in held):
+        raise ValueError(
+            f"{path}: a dictionary, layer -> [weights, biases] or a dictionary of these, is "
+            f"needed; {described} is {type(held).__name__}, or has keys that are no text; get the "
+            "file again"
+        )
+    return {
+        key.decode("latin-1") if isinstance(key, bytes) else key: value
+        for key, value in held.items()
+    }
+
+
 def _read_header(file: BinaryIO, path: str) -> None:
-    """Leaves the file at the first byte of the pickle."""
+    """Leave the file at the first byte of the pickle."""
     start = file.read(len(MAGIC) + 2)
     length_bytes = _LENGTH_BYTES.get(start[-2], 0) if start[:-2] == MAGIC else 0
     length = int.from_bytes(file.read(length_bytes), "little")
@@ -74,19 +84,7 @@ def _read_header(file: BinaryIO, path: str) -> None:
     is_object = re.search(rb"'descr': '\|O[48]?'", header)
     if not (is_object and re.search(rb"'shape': \(\)", header)):
         what = f"its header is {shown(header.decode('latin-1').strip())}" if header else "it is not"
-        raise UserError(
+        raise ValueError(
             f"{path}: an .npy file of one object, a dictionary of layers, is needed; {what}; get "
-            "the file again, or say --format"
+            "the file again, or state the format"
         )
-
-
-def _entry(entry: object, layer: str, path: str) -> dict[str, object]:
-    """A layer's [weights, biases], or the dictionary of both, as the latter."""
-    if isinstance(entry, dict):
-        return entry
-    if isinstance(entry, list | tuple) and len(entry) == len(_KINDS):
-        return dict(zip(_KINDS, entry, strict=True))
-    raise UserError(
-        f"{path}: each layer must be [weights, biases] or a dictionary of these; {shown(layer)} is "
-        f"{type(entry).__name__}; get the file again"
-    )

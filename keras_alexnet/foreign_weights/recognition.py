@@ -1,11 +1,4 @@
-"""Weights of other systems' AlexNets: a reader for each format, and the way to our layout.
-
-A reader returns a `layouts.ForeignNetwork`; it believes nothing that the file says, and raises
-`UserError` for everything that it cannot read. `fitting` compares with a profile, `layouts` moves
-axes, `parity` computes the file's logits in another way.
-
-What a file is: its format, and the profile whose network its tensors are.
-"""
+"""Finds out what a file is: its format, and the profile whose network its tensors are."""
 
 import dataclasses
 import hashlib
@@ -13,7 +6,6 @@ import os
 import types
 from collections.abc import Callable, Mapping
 
-from data_prep.command_line import UserError
 from keras_alexnet.foreign_weights import caffemodel, fitting, npy_dictionary, torch_checkpoint
 from keras_alexnet.foreign_weights.layouts import ForeignNetwork
 from keras_alexnet.network.profile import Profile
@@ -58,7 +50,7 @@ _LONGEST_BEGINNING = 16  # bytes
 
 
 def recognize(path: str, file_format: str) -> tuple[str, str]:
-    """The file's format, and the sha256 of its bytes.
+    """Return the file's format, and the sha256 of its bytes.
 
     Args:
         path: of the file.
@@ -66,15 +58,15 @@ def recognize(path: str, file_format: str) -> tuple[str, str]:
             file or else the end of its name.
 
     Raises:
-        UserError: there is no such file, it is too large, or its format cannot be told.
+        ValueError: there is no such file, it is too large, or nothing says its format.
     """
     if not os.path.isfile(path):
-        raise UserError(f"a file of weights is needed; {path} is none; check --weights")
+        raise ValueError(f"a file of weights is needed; {path} is none")
     size = os.path.getsize(path)
     if size > LARGEST_FILE:
-        raise UserError(
+        raise ValueError(
             f"a file of at most {LARGEST_FILE} bytes is needed; {path} has {size}, eight times an "
-            "AlexNet of full width; check --weights"
+            "AlexNet of full width; is this the right file?"
         )
     with open(path, "rb") as file:
         beginning = file.read(_LONGEST_BEGINNING)
@@ -88,9 +80,9 @@ def recognize(path: str, file_format: str) -> tuple[str, str]:
     for name, known in FORMATS.items():
         if path.lower().endswith(known.endings):
             return name, sha256
-    raise UserError(
+    raise ValueError(
         f"a file of a known format is needed; neither the name nor the first bytes of {path} say "
-        f"which it is; add --format={'|'.join(FORMATS)}"
+        f"which it is; state the format: {', '.join(FORMATS)}"
     )
 
 
@@ -102,7 +94,7 @@ def choose_profile(
     classes: int,
     path: str,
 ) -> Profile:
-    """The profile that is asked for, or else the only one that fits.
+    """Return the requested profile, or else the only one that fits.
 
     Args:
         network: what the file holds.
@@ -116,7 +108,7 @@ def choose_profile(
         The profile, of that width; the file's tensors are those of its network.
 
     Raises:
-        UserError: the file is not of that network, or more than one of the profiles fits.
+        ValueError: the file is not of that network, or more than one of the profiles fits.
     """
     colour_order = FORMATS[file_format].colour_order
     allowed = [
@@ -125,19 +117,19 @@ def choose_profile(
         if candidate.colour_order == colour_order
     ]
     fitting_ones = fitting.fitting_profiles(network, allowed, classes)
-    names = ", ".join(f"--profile={fitting_one.name}" for fitting_one in fitting_ones)
-    hint = f"its layers fit {names}" if names else f"at --width={width:g} its layers fit no profile"
+    names = ", ".join(fitting_one.name for fitting_one in fitting_ones)
+    hint = f"at width {width:g} its layers fit {names or 'no profile'}"
     if profile != AUTO:
         chosen = _scaled(get_profile(profile), width)
         if chosen.colour_order != colour_order:
-            raise UserError(
+            raise ValueError(
                 f"{path}: conv1 sees {colour_order} in files of this format, and the "
                 f"profile {chosen.name} reads {chosen.colour_order}; {hint}"
             )
         fitting.require_fit(network, chosen, classes, path, hint)
         return chosen
     if len(fitting_ones) > 1:
-        raise UserError(f"{path} does not say which network it is of; {hint}; say which")
+        raise ValueError(f"{path} does not say which network it is of; {hint}; say which")
     # Where none fits, the closest serves to name a tensor that differs.
     chosen = min(allowed, key=lambda one: fitting.count_differences(network, one, classes))
     chosen = fitting_ones[0] if fitting_ones else chosen

@@ -11,16 +11,16 @@ A checkpoint is a pickle. It is read by torch.load(weights_only=True), which bui
 plain containers and refuses all else; what it refuses is not read in another way.
 """
 
+import io
 import re
 import zipfile
 from collections.abc import Mapping
 
 import numpy as np
 
-from data_prep.command_line import UserError
+from data_prep import restricted_pickle
 from keras_alexnet.foreign_weights.fitting import shown, shown_list
 from keras_alexnet.foreign_weights.layouts import MAPS_FIRST, ForeignNetwork, weight_names
-from keras_alexnet.foreign_weights.pickle_opcodes import opcodes
 
 ZIP_MAGIC = b"PK\x03\x04"  # torch.save since PyTorch 1.6
 # Before, pickles one after the other: a number that says so, a version, facts about the machine,
@@ -45,19 +45,19 @@ _PARALLEL_PREFIX = "module."
 
 
 def read(path: str) -> ForeignNetwork:
-    """The tensors of a state_dict, or of a training program's dictionary that has one.
+    """Return the tensors of a state_dict, or of a training program's dictionary that has one.
 
     Args:
-        path: of a file that torch.save wrote.
+        path: a file that torch.save wrote.
 
     Raises:
-        UserError: PyTorch is not installed; or the file is damaged, holds anything but plain
+        ValueError: PyTorch is not installed; or the file is damaged, holds anything but plain
             containers and tensors, or no state_dict of floating numbers.
     """
     try:
         import torch  # an optional extra of the project
     except ImportError as error:
-        raise UserError(
+        raise ValueError(
             f"PyTorch is needed to read {path}, and is not installed: pip install .[torch]"
         ) from error
     size = _require_plain_file(path)
@@ -66,7 +66,7 @@ def read(path: str) -> ForeignNetwork:
     except Exception as error:  # what PyTorch raises at a damaged file is of no one type
         name = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"it names {shown(name[1])}" if name else f"it is damaged ({type(error).__name__})"
-        raise UserError(
+        raise ValueError(
             f"{path}: a file of nothing but tensors and plain containers is needed, as torch.save("
             f"model.state_dict(), ...) writes it; PyTorch's weights_only loader refuses it: {what}"
         ) from error
@@ -82,14 +82,14 @@ def read(path: str) -> ForeignNetwork:
             or value.dtype not in (torch.float16, torch.float32, torch.float64)
         ):
             kind = getattr(value, "dtype", type(value).__name__)
-            raise UserError(
+            raise ValueError(
                 f"{path}: {shown(name)} must be a dense tensor of float16, float32 or float64; it "
                 f"is {kind}; save model.float().state_dict()"
             )
         # A tensor may show one number of the file many times; what is larger than the file does.
         size -= value.numel() * value.element_size()
         if size < 0:
-            raise UserError(
+            raise ValueError(
                 f"{path}: tensors no larger than the file are needed; {shown(name)} is larger than "
                 "what is left of it; save model.state_dict() again"
             )
@@ -99,7 +99,7 @@ def read(path: str) -> ForeignNetwork:
 
 
 def _state_dict(loaded: object, path: str) -> tuple[dict[str, object], list[str]]:
-    """The state_dict, and the names of what is beside it."""
+    """Return the state_dict, and the names of everything beside it."""
     left_out: list[str] = []
     if isinstance(loaded, Mapping):
         for key in _STATE_KEYS:
@@ -109,7 +109,7 @@ def _state_dict(loaded: object, path: str) -> tuple[dict[str, object], list[str]
                 break
     if not isinstance(loaded, Mapping) or not all(isinstance(name, str) for name in loaded):
         held = shown_list(loaded) if isinstance(loaded, Mapping) else type(loaded).__name__
-        raise UserError(
+        raise ValueError(
             f"{path}: a state_dict is needed, alone or as the entry {' or '.join(_STATE_KEYS)} of "
             f"a dictionary; it holds: {held}; save model.state_dict()"
         )
@@ -117,7 +117,7 @@ def _state_dict(loaded: object, path: str) -> tuple[dict[str, object], list[str]
 
 
 def _require_plain_file(path: str) -> int:
-    """Refuses what would cost much more memory than the file has bytes; returns these."""
+    """Refuse a file that would cost much more memory than it has bytes; return its size."""
     with open(path, "rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
@@ -125,31 +125,33 @@ def _require_plain_file(path: str) -> int:
         file.seek(0)
         if not start.startswith(ZIP_MAGIC):
             if start != LEGACY_MAGIC:
-                raise UserError(
+                raise ValueError(
                     f"{path}: a file that torch.save wrote is needed; these bytes begin as none "
-                    "does; get it again, or say --format"
+                    "does; get it again, or state the format"
                 )
             for _ in range(_LEGACY_PICKLES):
-                for _ in opcodes(file, size, path):
-                    pass
+                restricted_pickle.check_size(file, size, path)
             return size
         try:
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
-                for entry in entries:
-                    if entry.filename.endswith("/data.pkl") and entry.file_size <= size:
-                        with archive.open(entry) as pickled:
-                            for _ in opcodes(pickled, entry.file_size, path):
-                                pass
+                unpacked = sum(entry.file_size for entry in entries)
+                pickles = [
+                    archive.read(entry)
+                    for entry in entries
+                    if unpacked <= size and entry.filename.endswith("/data.pkl")
+                ]
         # zipfile has an error of its own, and lets others through.
         except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError) as error:
-            raise UserError(
+            raise ValueError(
                 f"{path}: a whole file of torch.save is needed; its zip archive is damaged; get it "
                 "again"
             ) from error
-    if sum(entry.file_size for entry in entries) > size:
-        raise UserError(
+    if unpacked > size:
+        raise ValueError(
             f"{path}: a file of torch.save, which compresses nothing, is needed; this archive says "
             f"that it unpacks to more than its {size} bytes; get it again"
         )
+    for pickled in pickles:
+        restricted_pickle.check_size(io.BytesIO(pickled), len(pickled), path)
     return size

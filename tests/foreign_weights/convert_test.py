@@ -10,10 +10,9 @@ import keras
 import numpy as np
 import pytest
 
-from data_prep.command_line import UserError
 from keras_alexnet import AlexNet
-from keras_alexnet.convert import convert
 from keras_alexnet.foreign_weights import recognition
+from keras_alexnet.foreign_weights.conversion import convert
 from keras_alexnet.foreign_weights.recognition import LARGEST_FILE
 from keras_alexnet.network.profiles import PROFILES
 
@@ -43,7 +42,7 @@ def _npy(tmp_path, dictionary) -> str:
 def _refusal(tmp_path, path: str, **options) -> str:
     before = sorted(os.listdir(tmp_path))
     options = {"output": str(tmp_path / "out.weights.h5"), "width": _WIDTH, **options}
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(ValueError, match=r"needed|must|does not|sees") as caught:
         convert(weights=path, **options)
     assert sorted(os.listdir(tmp_path)) == before
     assert "\n" not in str(caught.value)
@@ -158,13 +157,13 @@ def test_the_order_of_the_layers_must_be_the_profiles(tmp_path, caffemodel):
     text = _refusal(tmp_path, caffemodel, profile="caffenet")
     assert text.endswith(
         "must hold the network caffenet; conv1 must be followed by relu, pool, lrn and is followed "
-        "by relu, lrn, pool in 'AlexNet'; its layers fit --profile=caffe"
+        "by relu, lrn, pool in 'AlexNet'; at width 0.125 its layers fit caffe"
     )
 
 
 def test_colours_must_be_those_of_the_format(tmp_path, caffemodel):
     text = _refusal(tmp_path, caffemodel, profile="paper")
-    assert "conv1 sees BGR in files of this format, and the profile paper reads RGB; it" in text
+    assert "conv1 sees BGR in files of this format, and the profile paper reads RGB" in text
 
 
 def test_an_ungrouped_kernel_is_named(tmp_path, weights):
@@ -173,7 +172,7 @@ def test_an_ungrouped_kernel_is_named(tmp_path, weights):
     text = _refusal(tmp_path, path, profile="caffe")
     assert (
         "conv2/weights must be [5, 5, 8, 32] and is [5, 5, 16, 32]; "
-        "at --width=0.125 its layers fit no profile"
+        "at width 0.125 its layers fit no profile"
     ) in text
     assert text == _refusal(tmp_path, path)  # the closest profile is named without --profile too
 
@@ -182,7 +181,7 @@ def test_another_width_is_named(tmp_path, caffemodel):
     text = _refusal(tmp_path, caffemodel, profile="caffe", width=1.0)
     assert (
         "conv1.blobs[0] must be [96, 3, 11, 11] and is [16, 3, 11, 11]; "
-        "at --width=1 its layers fit no profile"
+        "at width 1 its layers fit no profile"
     ) in text
 
 
@@ -216,7 +215,7 @@ def test_numbers_must_be_finite_float32(tmp_path, weights, value):
     bias[[3, 5]] = value
     dictionary["fc7"][1] = bias
     text = _refusal(tmp_path, _npy(tmp_path, dictionary), profile="caffe")
-    assert "fc7/biases must hold finite float32 numbers; 2 of its 512 are not; its" in text
+    assert "fc7/biases must hold finite float32 numbers; 2 of its 512 are not" in text
 
 
 def test_other_logits_than_before_are_refused(tmp_path, weights):
@@ -235,12 +234,12 @@ def test_logits_that_are_no_numbers_are_refused(tmp_path, weights):
 @pytest.mark.parametrize("output", ["out.h5", ".weights.h5", "out"])
 def test_the_outputs_name_must_be_keras(tmp_path, caffemodel, output):
     text = _refusal(tmp_path, caffemodel, output=str(tmp_path / output))
-    assert "--output must be NAME.weights.h5, as Keras asks; it is" in text
+    assert "output must be NAME.weights.h5, which Keras requires; it is" in text
 
 
 def test_there_must_be_a_file(tmp_path):
     text = _refusal(tmp_path, str(tmp_path))
-    assert f"a file of weights is needed; {tmp_path} is none; check --weights" in text
+    assert f"a file of weights is needed; {tmp_path} is none" in text
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path):
@@ -263,7 +262,7 @@ def test_the_format_is_told_by_bytes_first_then_by_name(tmp_path, weights):
     unknown.write_bytes(b"?")
     text = _refusal(tmp_path, str(unknown))
     assert "bytes of " in text
-    assert text.endswith("say which it is; add --format=caffemodel|torch|npy")
+    assert text.endswith("say which it is; state the format: caffemodel, torch, npy")
 
 
 def test_names_in_a_file_are_no_paths(tmp_path):

@@ -1,4 +1,4 @@
-"""Writes files of exactly the formats that keras_alexnet.convert reads, with random content.
+"""Writes files of the formats that keras_alexnet.foreign_weights reads, with random content.
 
 Written from the descriptions of the formats alone, by hand, and nothing of the readers is used:
 the wire format of protobuf (field numbers of caffe.proto), the pickles of Python 2 and NumPy.
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from data_prep.command_line import UserError
 from keras_alexnet.network.profile import Profile
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
@@ -347,6 +346,6 @@ def refusals(content: bytes, count: int, path: str, attempt: Callable[[str], obj
             file.write(damaged)
         try:
             attempt(path)
-        except UserError as error:
+        except ValueError as error:
             texts.append(str(error))
     return texts
