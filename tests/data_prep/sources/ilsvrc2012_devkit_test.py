@@ -18,7 +18,6 @@ def read(folder, content):
     return ilsvrc2012_devkit.read(str(folder / "devkit.tar.gz"))
 
 
-@pytest.mark.slow
 def test_classes_and_ground_truth_go_by_wnid(tmp_path):
     devkit = read(tmp_path, devkit_tar())
     assert devkit.classes == small_release.CLASSES
@@ -26,7 +25,6 @@ def test_classes_and_ground_truth_go_by_wnid(tmp_path):
     assert devkit.train_images == {"n01": 2, "n02": 2, "n03": 2}
 
 
-@pytest.mark.slow
 def test_packed_and_unpacked_are_the_same(tmp_path):
     small_release.write(tmp_path, small_release.devkit_files())
     unpacked = ilsvrc2012_devkit.read(str(tmp_path / small_release.DEVKIT_FOLDER))
@@ -38,7 +36,6 @@ def test_a_devkit_with_one_class_and_plain_gzip_less_tar_is_read(tmp_path):
     assert devkit.classes == (records.ClassName("n03", "third, 3rd"),)
 
 
-@pytest.mark.slow
 def test_names_become_one_line_of_text(tmp_path):
     synsets = [(1, " n0 1\n", "a\tb\n\x07 é", 0, 1)]
     devkit = read(tmp_path, devkit_tar(synsets, "1\n"))
@@ -61,7 +58,6 @@ def test_real_labels_are_those_of_tensorflow_datasets(tmp_path):
     assert devkit.train_images is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -84,6 +80,14 @@ def test_real_labels_are_those_of_tensorflow_datasets(tmp_path):
 )
 def test_a_faulty_devkit_is_refused(tmp_path, content, text):
     with pytest.raises(UserError, match=text):
+        read(tmp_path, content)
+
+
+def test_a_flipped_byte_does_not_reach_scipy(tmp_path):
+    content = bytearray(gzip.compress(gzip.decompress(devkit_tar()), 0))
+    # The type of a piece of text, out of the table of types: scipy 1.17 reads outside of it.
+    content[content.index(b"third, 3rd") - 7] = 0xFF
+    with pytest.raises(UserError, match=r"must be a whole tar file.*CRC"):
         read(tmp_path, content)
 
 

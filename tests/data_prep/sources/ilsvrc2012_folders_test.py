@@ -16,7 +16,7 @@ from small_release import (
 
 from data_prep import records
 from data_prep.command_line import UserError
-from data_prep.sources import ilsvrc2012_devkit, ilsvrc2012_folders
+from data_prep.sources import ilsvrc2012_folders
 
 TRAIN = train_files()
 DEVKIT = {"ILSVRC2012_devkit_t12.tar.gz": devkit_tar()}
@@ -26,12 +26,6 @@ NAMES = {"LOC_synset_mapping.txt": MAPPING}
 
 def opened(root, contents):
     return ilsvrc2012_folders.open_folders(small_release.write(root, contents))
-
-
-@pytest.fixture(autouse=True)
-def _fast_devkit(monkeypatch):
-    # Without the process of its own, which takes half a second; ilsvrc2012_devkit_test has it.
-    monkeypatch.setattr(ilsvrc2012_devkit, "read_synsets", ilsvrc2012_devkit.parse)
 
 
 def test_without_lists_folders_are_enough(tmp_path):

@@ -11,12 +11,6 @@ from data_prep.rehearsal.photos import Recipe
 from data_prep.sources import ilsvrc2012, ilsvrc2012_devkit
 
 
-@pytest.fixture(autouse=True)
-def _fast_devkit(monkeypatch):
-    # Without the process of its own, which takes half a second; ilsvrc2012_devkit_test has it.
-    monkeypatch.setattr(ilsvrc2012_devkit, "read_synsets", ilsvrc2012_devkit.parse)
-
-
 def test_the_order_in_the_tars_does_not_matter(tmp_path):
     one = small_release.write_release(tmp_path / "one")
     two = small_release.write_release(

@@ -6,7 +6,7 @@ from small_release import CLASSES
 
 from data_prep import sources
 from data_prep.command_line import UserError
-from data_prep.sources import class_folders, ilsvrc2012_devkit
+from data_prep.sources import class_folders
 from data_prep.sources.reference import Source
 
 EXPECTED = sorted(
@@ -61,12 +61,6 @@ LAYOUTS = {
     "kaggle, its photos": ("ilsvrc2012_folders", KAGGLE, "ILSVRC/Data/CLS-LOC"),
     "kaggle and devkit": ("ilsvrc2012_folders", KAGGLE | DEVKIT, "."),
 }
-
-
-@pytest.fixture(autouse=True)
-def _fast_devkit(monkeypatch):
-    # Without the process of its own, which takes half a second; ilsvrc2012_devkit_test has it.
-    monkeypatch.setattr(ilsvrc2012_devkit, "read_synsets", ilsvrc2012_devkit.parse)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
