@@ -98,7 +98,7 @@ class Audit:
 
         Raises:
             ValueError: there is no such split or class.
-            UserError: no room on disk for the temporary database.
+            OSError: no room on disk for the temporary database.
         """
         split, label = reference.split, reference.label
         if split not in self._counts or not 0 <= label < len(self._classes):
@@ -137,7 +137,7 @@ class Audit:
         """The contents of audit.json and audit.html, by their names.
 
         Raises:
-            UserError: no room on disk to sort the photos by content.
+            OSError: no room on disk to sort the photos by content.
         """
         report = self._report()
         thumbnails = {what: self._first(kept) for what, kept in sorted(self._thumbnails.items())}

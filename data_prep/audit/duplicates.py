@@ -66,7 +66,7 @@ class Duplicates:
             label: place of its class.
 
         Raises:
-            UserError: the disk is full.
+            OSError: the disk is full.
         """
         # surrogatepass: names that are no UTF-8 stay what they are.
         name = key.encode("utf-8", "surrogatepass")
@@ -85,7 +85,7 @@ class Duplicates:
         """The part "duplicates" of audit.json; see `data_prep.audit`.
 
         Raises:
-            UserError: the disk is full.
+            OSError: the disk is full.
         """
         self._flush()
         within = {split: Counter(groups=0, photos=0) for split in self._splits}

@@ -18,7 +18,6 @@ import scipy.io
 import tqdm
 
 from data_prep import files
-from data_prep.command_line import UserError
 from data_prep.rehearsal import photos as rehearsal_photos
 from data_prep.rehearsal.photos import CLASSES, Place, Recipe
 from data_prep.sources import ilsvrc2012_devkit
@@ -145,7 +144,7 @@ def write_release(*, output_dir: str, recipe: Recipe, workers: int = 0) -> dict[
         The content of rehearsal.json, and `output_dir`, `kept` (whether it was there before).
 
     Raises:
-        UserError: the folder holds something else, or cannot be written.
+        ValueError: the folder holds something else, or cannot be written.
     """
     output_dir = os.path.abspath(output_dir)
     try:
@@ -155,8 +154,8 @@ def write_release(*, output_dir: str, recipe: Recipe, workers: int = 0) -> dict[
             with files.new_folder(output_dir) as aside:
                 summary = _write_files(aside, recipe, workers)
     except OSError as error:
-        raise UserError(
-            f"--output_dir must be a folder that can be written, but {output_dir} cannot be "
+        raise ValueError(
+            f"output_dir must be a folder that can be written, but {output_dir} cannot be "
             f"({error}); choose another or make room"
         ) from error
     return {"output_dir": output_dir, "kept": kept, **summary}
@@ -167,23 +166,23 @@ def _existing_release(output_dir: str, recipe: Recipe) -> dict[str, object] | No
     is_empty = os.path.isdir(output_dir) and not os.listdir(output_dir)
     if is_empty or not os.path.lexists(output_dir):
         return None
-    advice = "choose another --output_dir, or delete it"
+    advice = "choose another output_dir, or delete it"
     try:
         with open(os.path.join(output_dir, SUMMARY)) as file:
             summary = json.load(file)
         found, checksums = summary["recipe"], dict(summary["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"--output_dir must be new or empty, but {output_dir} holds something that is no "
+        raise ValueError(
+            f"output_dir must be new or empty, but {output_dir} holds something that is no "
             f"finished release; {advice}"
         ) from error
     if found != dataclasses.asdict(recipe):
-        raise UserError(
-            f"--output_dir must be new or empty, but {output_dir} holds a release of another "
+        raise ValueError(
+            f"output_dir must be new or empty, but {output_dir} holds a release of another "
             f"recipe, {json.dumps(found)}; {advice}"
         )
     if not checksums.items() <= _checksums(output_dir).items():
-        raise UserError(
+        raise ValueError(
             f"the release in {output_dir} is needed whole, but its files have changed since it "
             f"was written; {advice}"
         )

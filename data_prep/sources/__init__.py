@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
 from data_prep import storage
-from data_prep.command_line import UserError
 from data_prep.sources import class_folders, ilsvrc2012, ilsvrc2012_folders
 from data_prep.sources.reference import Reference, Source
 
@@ -40,17 +39,17 @@ def open_source(name: str, input_dir: str, *, validation_fraction: float | None 
             validates, between 0 and 1; the bytes of a photo decide. None: they are split.
 
     Raises:
-        UserError: something is missing, damaged, cannot be read, or does not fit together; also
+        ValueError: something is missing, damaged, cannot be read, or does not fit together; also
             from the source's `photos`, up to the last: none is to be believed before the end.
     """
     if validation_fraction is not None and name not in _UNSPLIT:
-        raise UserError(
-            f"--validation_fraction is for --source={' or '.join(_UNSPLIT)}, not {name}, which "
+        raise ValueError(
+            f"validation_fraction is for the source {' or '.join(_UNSPLIT)}, not {name}, which "
             "comes with a validation split; leave it away"
         )
     try:
         if not storage.is_folder(input_dir):
-            raise UserError(f"--input_dir must be a folder; there is none at {input_dir}")
+            raise ValueError(f"input_dir must be a folder; there is none at {input_dir}")
         if validation_fraction is None:
             source = SOURCES[name](input_dir)
         else:
@@ -67,5 +66,5 @@ def _readable(photos: Iterator[Reference], input_dir: str) -> Iterator[Reference
         raise _unreadable(input_dir, error) from error
 
 
-def _unreadable(input_dir: str, error: OSError) -> UserError:
-    return UserError(f"--input_dir={input_dir} cannot be read: {error}; check it, then start again")
+def _unreadable(input_dir: str, error: OSError) -> ValueError:
+    return ValueError(f"input_dir {input_dir} cannot be read: {error}; check it, then start again")

@@ -58,7 +58,7 @@ class Catalog:
         """Puts references in; whatever their iterator raises passes through.
 
         Raises:
-            UserError: the disk is full.
+            OSError: the disk is full.
         """
         with _needs_room():
             self._database.execute("BEGIN")
@@ -89,7 +89,7 @@ class Catalog:
 
         Raises:
             ValueError: two photos have one key.
-            UserError: the disk is full.
+            OSError: the disk is full.
         """
         last = None
         with _needs_room():

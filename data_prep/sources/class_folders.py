@@ -15,7 +15,6 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from data_prep import records, storage
-from data_prep.command_line import UserError
 from data_prep.sources import ground_truth
 from data_prep.sources.reference import Reference, Source, printable
 
@@ -27,11 +26,11 @@ def open_split_folders(input_dir: str) -> Source:
         input_dir: the folder that holds train/ and validation/.
 
     Raises:
-        UserError: a folder is missing or empty; also from `photos`.
+        ValueError: a folder is missing or empty; also from `photos`.
         OSError: a folder cannot be read; also from `photos`.
     """
     places = {split: storage.join(input_dir, split) for split in records.SPLITS}
-    wnids = class_names(places["train"], "; --validation_fraction splits a folder of classes")
+    wnids = class_names(places["train"], "; validation_fraction splits a folder of classes")
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     check_known(class_names(places["validation"]), labels, places)
 
@@ -51,18 +50,17 @@ def open_one_folder(input_dir: str, validation_fraction: float) -> Source:
         validation_fraction: more than 0, less than 1: the share of photos to validate with.
 
     Raises:
-        UserError: as `open_split_folders`; or the fraction is out of range, or the folder is split.
+        ValueError: as `open_split_folders`; the fraction is out of range; the folder is split.
         OSError: a folder or a photo cannot be read; also from `photos`.
     """
     if not 0 < validation_fraction < 1:
-        raise UserError(
-            "--validation_fraction must be more than 0 and less than 1; "
-            f"it is {validation_fraction}"
+        raise ValueError(
+            f"validation_fraction must be more than 0 and less than 1; it is {validation_fraction}"
         )
     wnids = class_names(input_dir)
     if set(wnids) == set(records.SPLITS):
-        raise UserError(
-            f"{input_dir} is split into {' and '.join(wnids)} already; --validation_fraction is "
+        raise ValueError(
+            f"{input_dir} is split into {' and '.join(wnids)} already; validation_fraction is "
             "for a folder of classes: leave it away"
         )
     labels = {wnid: label for label, wnid in enumerate(wnids)}
@@ -76,16 +74,16 @@ def class_names(parent: str, advice: str = "") -> list[str]:
     """The printable names of the visible folders in `parent`, sorted: their places are labels.
 
     Raises:
-        UserError: it is not there, or holds no folder; ends with `advice`.
+        ValueError: it is not there, or holds no folder; ends with `advice`.
         OSError: it cannot be read.
     """
     if not storage.is_folder(parent):
-        raise UserError(
+        raise ValueError(
             f"a folder {parent} with a folder for each class is needed; there is none{advice}"
         )
     names = sorted(map(printable, storage.folders(parent)))
     if not names:
-        raise UserError(f"{parent} must hold a folder for each class; it holds none{advice}")
+        raise ValueError(f"{parent} must hold a folder for each class; it holds none{advice}")
     return names
 
 
@@ -93,10 +91,10 @@ def check_known(wnids: Collection[str], known: Collection[str], places: Mapping[
     """Refuses validation folders of classes that are not trained on.
 
     Raises:
-        UserError: it names the first.
+        ValueError: it names the first.
     """
     if unknown := sorted(set(wnids) - set(known)):
-        raise UserError(
+        raise ValueError(
             f"each class of {places['validation']} needs a folder in {places['train']}; "
             f"{unknown[0]} has none ({len(unknown)} in all)"
         )
@@ -106,13 +104,13 @@ def photos_in(parent: str, split: str, labels: Mapping[str, int]) -> Iterator[Re
     """All parent/CLASS/*, in any order.
 
     Raises:
-        UserError: a class came up that is not in `labels`.
+        ValueError: a class came up that is not in `labels`.
         OSError: a folder cannot be read.
     """
     for file in storage.files(parent, 2):
         folder, filename = map(printable, file.name.split("/"))
         if folder not in labels:
-            raise UserError(
+            raise ValueError(
                 f"{parent} must stay as it is while its photos are listed; {folder} is new; "
                 "start again"
             )
@@ -142,7 +140,7 @@ def split(photos: Iterable[Reference], validation_fraction: float) -> Iterator[R
         validation_fraction: the share that validates, about: each photo is a draw of its own.
 
     Raises:
-        UserError: a photo cannot be read.
+        ValueError: a photo cannot be read.
     """
     # An integer of 64 bits and a float compare exactly; so does a float times a power of 2.
     limit = validation_fraction * 2.0**64
@@ -154,13 +152,13 @@ def place_of(path: str) -> int:
     """Where in 0 to 2**64 - 1 the bytes of a file put it.
 
     Raises:
-        UserError: it cannot be read.
+        ValueError: it cannot be read.
     """
     try:
         with storage.open_file(path) as file:
             digest = hashlib.file_digest(file, _salted)
     except OSError as error:
-        raise UserError(
+        raise ValueError(
             f"each photo is read to split them, but {path} cannot be ({error.strerror or error}); "
             "remove it, or make it readable"
         ) from error

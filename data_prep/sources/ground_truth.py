@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from data_prep import records
-from data_prep.command_line import UserError
 from data_prep.sources.reference import Reference
 
 # Of a photo whose class is not told by where it lies.
@@ -41,33 +40,33 @@ def labelled(
         place: the folder or file that holds the photos, for the error.
 
     Raises:
-        UserError: a photo has no line in the ground truth or two have one, a line has no photo,
+        ValueError: a photo has no line in the ground truth or two have one, a line has no photo,
             or a folder says another class than the ground truth.
     """
     found = set()
     for photo in photos:
         number = photo_number(photo.filename)
         if number not in truth:
-            raise UserError(
+            raise ValueError(
                 f"each photo in {place} must be called {photo_name(1)}.JPEG and so on, to one of "
                 f"the {len(truth)} lines of the ground truth; {photo.filename} has no line there; "
                 "remove it, or fetch the ground truth again"
             )
         if number in found:
-            raise UserError(
+            raise ValueError(
                 f"each photo in {place} must be there once; {photo.filename} is there twice; "
                 "remove one"
             )
         found.add(number)
         label = labels[truth[number]]
         if photo.label not in (UNLABELLED, label):
-            raise UserError(
+            raise ValueError(
                 f"each photo in {place} must lie in the folder of its class; {photo.key} is a "
                 f"{truth[number]} in the ground truth; move it there"
             )
         yield photo._replace(label=label)
     if missing := sorted(truth.keys() - found):
-        raise UserError(
+        raise ValueError(
             f"{place} must hold a photo for each line of the ground truth; there is no "
             f"{photo_name(missing[0])} ({len(found)} photos for {len(truth)} lines); fetch it again"
         )
@@ -77,7 +76,7 @@ def agreed(truths: Mapping[str, Mapping[int, str]]) -> Mapping[int, str] | None:
     """The one ground truth that all of `truths` (by the paths they come from) say, if there is any.
 
     Raises:
-        UserError: two of them differ.
+        ValueError: two of them differ.
     """
     if not truths:
         return None
@@ -87,7 +86,7 @@ def agreed(truths: Mapping[str, Mapping[int, str]]) -> Mapping[int, str] | None:
         if differing:
             number = min(differing)
             one, two = (truth.get(number, "nothing") for truth in (first, other))
-            raise UserError(
+            raise ValueError(
                 f"{first_path} and {path} must say the same of each validation photo; of "
                 f"{photo_name(number)} they say {one} and {two} ({len(differing)} such photos); "
                 "remove the wrong one"
@@ -111,7 +110,7 @@ def checked(
         train_images: how many train photos there are by wnid, where that is known.
 
     Raises:
-        UserError: a class has no train photos or not as many as it should, or a split is empty.
+        ValueError: a class has no train photos or not as many as it should, or a split is empty.
     """
     counts = {split: [0] * len(classes) for split in records.SPLITS}
     for photo in photos:
@@ -119,18 +118,18 @@ def checked(
         yield photo
     train = {entry.wnid: count for entry, count in zip(classes, counts["train"], strict=True)}
     if lacking := [wnid for wnid, count in train.items() if not count]:
-        raise UserError(
+        raise ValueError(
             f"each of the {len(classes)} classes needs train photos in {places['train']}; "
             f"{lacking[0]} has none ({len(lacking)} in all); add some, or remove the class"
         )
     wanted = train if train_images is None else train_images
     if differing := [wnid for wnid, count in train.items() if count != wanted[wnid]]:
         wnid = differing[0]
-        raise UserError(
+        raise ValueError(
             f"{places['train']} must hold as many photos of each class as the devkit counts; "
             f"{wnid} has {train[wnid]}, not {wanted[wnid]} ({len(differing)} in all); fetch "
-            "the release again, or prepare a part of it with --source=class_folders"
+            "the release again, or prepare a part of it with the source class_folders"
         )
     for split, of_classes in counts.items():
         if not any(of_classes):
-            raise UserError(f"{split} photos are needed in {places[split]}; there are none")
+            raise ValueError(f"{split} photos are needed in {places[split]}; there are none")

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Mapping
 
 from data_prep import storage
-from data_prep.command_line import UserError
 from data_prep.sources import ground_truth, ilsvrc2012_devkit, tars
 from data_prep.sources.ground_truth import checked
 from data_prep.sources.ilsvrc2012_devkit import DEVKIT, TRAIN_TAR, VALIDATION_TAR
@@ -21,7 +20,7 @@ def open_release(input_dir: str) -> Source:
         input_dir: the folder that holds the tar of train tars, the validation tar and the devkit.
 
     Raises:
-        UserError: something is missing, damaged, or does not fit together; also from `photos`.
+        ValueError: something is missing, damaged, or does not fit together; also from `photos`.
         OSError: a file cannot be read; also from `photos`.
     """
     found = {file.name: file.modified_ns for file in storage.files(input_dir, 1)}
@@ -30,7 +29,7 @@ def open_release(input_dir: str) -> Source:
         for name in (TRAIN_TAR, VALIDATION_TAR, DEVKIT)
         if name not in found
     ]:
-        raise UserError(
+        raise ValueError(
             f"the ILSVRC2012 release is needed, but there is no {', no '.join(missing)}"
         )
     train_tar, validation_tar, devkit_tar = (
@@ -59,7 +58,7 @@ def _train(path: str, labels: Mapping[str, int], modified_ns: int) -> Iterator[R
     for class_tar, photo in tars.nested_members(path):
         wnid, extension = os.path.splitext(os.path.basename(class_tar))
         if extension != ".tar" or wnid not in labels:
-            raise UserError(
+            raise ValueError(
                 f"{path} must hold a tar for each class of {DEVKIT}, called WNID.tar; "
                 f"{printable(class_tar)} is none"
             )

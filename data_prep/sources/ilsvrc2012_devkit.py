@@ -18,7 +18,6 @@ import numpy as np
 import scipy.io
 
 from data_prep import records, storage
-from data_prep.command_line import UserError
 from data_prep.sources import tars
 from data_prep.sources.reference import printable
 
@@ -48,13 +47,13 @@ def read(path: str) -> Devkit:
         path: of ILSVRC2012_devkit_t12.tar.gz, or of the folder that it unpacks to.
 
     Raises:
-        UserError: a file is missing or damaged, or what they say does not fit together.
+        ValueError: a file is missing or damaged, or what they say does not fit together.
         OSError: it cannot be opened.
     """
     contents = _unpacked(path) if storage.is_folder(path) else _packed(path)
     for name in (META, GROUND_TRUTH):
         if name not in contents:
-            raise UserError(f"{path} must hold data/{name}, but does not; fetch it again")
+            raise ValueError(f"{path} must hold data/{name}, but does not; fetch it again")
     synsets = _synsets(contents[META], path)
     leaves = _leaves(synsets, path)
     truth = {
@@ -112,7 +111,7 @@ def _synsets(meta: bytes, path: str) -> list[_Synset]:
     try:
         rows = read_synsets(meta)
     except ValueError as error:
-        raise UserError(
+        raise ValueError(
             f"{META} in {path} must hold the table of synsets, but cannot be read ({error}); "
             "fetch it again"
         ) from error
@@ -133,11 +132,11 @@ def _leaves(synsets: list[_Synset], path: str) -> dict[int, _Synset]:
     """The classes, by their ids."""
     leaves = {synset.id: synset for synset in synsets if not synset.children}
     if not leaves or sorted(leaves) != list(range(1, len(leaves) + 1)):
-        raise UserError(f"the classes of {META} in {path} must have the ids 1 to N, but do not")
+        raise ValueError(f"the classes of {META} in {path} must have the ids 1 to N, but do not")
     for field in ("id", "wnid"):
         ((value, count),) = Counter(getattr(entry, field) for entry in synsets).most_common(1)
         if count > 1:
-            raise UserError(
+            raise ValueError(
                 f"no two synsets of {META} in {path} may have the same {field}; {value} is there "
                 f"{count} times; fetch it again"
             )
@@ -148,9 +147,9 @@ def _ids(ground_truth: bytes, leaves: Mapping[int, _Synset], path: str) -> list[
     try:
         ids = [int(line) for line in ground_truth.split()]
     except ValueError as error:
-        raise UserError(f"{GROUND_TRUTH} in {path} must hold an id a line: {error}") from error
+        raise ValueError(f"{GROUND_TRUTH} in {path} must hold an id a line: {error}") from error
     if unknown := [number for number in ids if number not in leaves]:
-        raise UserError(
+        raise ValueError(
             f"each id in {GROUND_TRUTH} must be one of the {len(leaves)} classes of {META} in "
             f"{path}; {unknown[0]} is not"
         )
@@ -165,7 +164,7 @@ def _check_validation_counts(
     counts = {leaf.wnid: found[leaf.wnid] for leaf in leaves.values()}
     fewest, most = min(counts, key=counts.get), max(counts, key=counts.get)
     if counts[fewest] != counts[most] or not counts[most]:
-        raise UserError(
+        raise ValueError(
             f"each class must have as many validation photos as any other in {GROUND_TRUTH} in "
             f"{path}, and at least one; {fewest} has {counts[fewest]}, {most} has {counts[most]}; "
             "fetch it again"

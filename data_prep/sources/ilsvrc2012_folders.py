@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping
 
 from data_prep import records, storage
-from data_prep.command_line import UserError
 from data_prep.sources import class_folders, ground_truth, ilsvrc2012_devkit, kaggle_files
 from data_prep.sources.ground_truth import UNLABELLED, checked
 from data_prep.sources.ilsvrc2012_devkit import DEVKIT
@@ -28,7 +27,7 @@ def open_folders(input_dir: str) -> Source:
         input_dir: the folder that holds train/, or the top of Kaggle's zip.
 
     Raises:
-        UserError: something is missing, damaged, or does not fit together; also from `photos`.
+        ValueError: something is missing, damaged, or does not fit together; also from `photos`.
         OSError: a file cannot be read; also from `photos`.
     """
     root, beside = _places(input_dir)
@@ -76,7 +75,7 @@ def _places(input_dir: str) -> tuple[str, list[str]]:
 def _validation_folder(root: str) -> str:
     places = [place for name in _VALIDATION if storage.is_folder(place := storage.join(root, name))]
     if len(places) != 1:
-        raise UserError(
+        raise ValueError(
             f"the validation photos must be in {' or '.join(_VALIDATION)} in {root}; "
             f"{'both are' if places else 'neither is'} there"
         )
@@ -100,14 +99,14 @@ def _check_classes(
     path: str, table: tuple[records.ClassName, ...], wnids: list[str], train: str
 ) -> None:
     listed = {entry.wnid for entry in table}
-    advice = "a part of ImageNet is prepared with --source=class_folders"
+    advice = "a part of ImageNet is prepared with the source class_folders"
     if unknown := sorted(set(wnids) - listed):
-        raise UserError(
+        raise ValueError(
             f"each folder in {train} must be one of the {len(listed)} classes of {path}; "
             f"{unknown[0]} is none ({len(unknown)} in all); {advice}"
         )
     if missing := sorted(listed - set(wnids)):
-        raise UserError(
+        raise ValueError(
             f"each of the {len(listed)} classes of {path} needs a folder in {train}; "
             f"{missing[0]} has none ({len(missing)} in all); {advice}"
         )
@@ -121,7 +120,7 @@ def _validation(
     wnids = storage.folders(place)
     has_photos = next(storage.files(place, 1), None) is not None
     if wnids and has_photos:
-        raise UserError(
+        raise ValueError(
             f"{place} must hold either a folder for each class or all photos; it holds both; "
             "move or remove what does not belong there"
         )
@@ -129,7 +128,7 @@ def _validation(
         class_folders.check_known(map(printable, wnids), labels, places)
         return _in_folders(place, labels)
     if has_photos and not has_truth:
-        raise UserError(
+        raise ValueError(
             f"the photos in {place} are not in folders of classes; the devkit ({DEVKIT}) "
             f"or Kaggle's {kaggle_files.SOLUTION} is needed beside it to tell their classes"
         )

@@ -5,7 +5,6 @@ import io
 from collections.abc import Collection, Iterator
 
 from data_prep import records, storage
-from data_prep.command_line import UserError
 from data_prep.sources import ground_truth, tars
 from data_prep.sources.reference import printable
 
@@ -28,7 +27,7 @@ def read_solution(path: str, wnids: Collection[str]) -> dict[int, str]:
         wnids: the classes there are.
 
     Raises:
-        UserError: a row is not like that or of no class, or two rows are of one photo.
+        ValueError: a row is not like that or of no class, or two rows are of one photo.
         OSError: it cannot be read.
     """
     truth: dict[int, str] = {}
@@ -50,7 +49,7 @@ def read_synset_mapping(path: str) -> tuple[records.ClassName, ...]:
     """The classes, sorted by wnid, as LOC_synset_mapping.txt says: "n01440764 tench, Tinca tinca".
 
     Raises:
-        UserError: a line is not like that, or two lines are of one class.
+        ValueError: a line is not like that, or two lines are of one class.
         OSError: it cannot be read.
     """
     names: dict[str, str] = {}
@@ -90,8 +89,8 @@ def _text(path: str) -> str:
         raise _faulty(path, line, "text in UTF-8") from error
 
 
-def _faulty(path: str, line: int, needed: str) -> UserError:
-    return UserError(f"line {line} of {path} must hold {needed}; fetch the file again")
+def _faulty(path: str, line: int, needed: str) -> ValueError:
+    return ValueError(f"line {line} of {path} must hold {needed}; fetch the file again")
 
 
 def _short(text: str) -> str:

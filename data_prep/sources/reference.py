@@ -27,7 +27,7 @@ class Source:
     Attributes:
         classes: sorted by wnid; the place of a class is its label.
         photos: in any order, once: an ImageNet-21k of references does not fit into memory. What
-            is wrong with the input may also be found on the way: then it raises UserError.
+            is wrong with the input may also be found on the way: then it raises ValueError.
     """
 
     classes: tuple[records.ClassName, ...]

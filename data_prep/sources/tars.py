@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from data_prep import storage
-from data_prep.command_line import UserError
 
 # Lists and the devkit's files take a few MB at most; a bomb must not become an allocation.
 LARGEST_LIST = 1 << 26
@@ -21,6 +20,10 @@ LARGEST_LIST = 1 << 26
 _DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 # What made-up headers lead to: a chain of a thousand extensions, a size of 2**90 bytes.
 _HOSTILE = (RecursionError, OverflowError, ValueError)
+
+
+class _RefusedError(ValueError):
+    """Damage found here, to be told from a ValueError of tarfile."""
 
 
 class Member(NamedTuple):
@@ -35,7 +38,7 @@ def members(path: str) -> Iterator[Member]:
     """The visible files of a flat tar, such as ILSVRC2012_img_val.tar.
 
     Raises:
-        UserError: it is no tar, a damaged one, or cannot be read.
+        ValueError: it is no tar, a damaged one, or cannot be read.
     """
     with open_tar(path) as archive:
         for member in _files(archive, path):
@@ -49,7 +52,7 @@ def nested_members(path: str) -> Iterator[tuple[str, Member]]:
         Name of the inner tar, and a file in it.
 
     Raises:
-        UserError: it, or a file in it, is no tar, a damaged one, or cannot be read.
+        ValueError: it, or a file in it, is no tar, a damaged one, or cannot be read.
     """
     with open_tar(path) as archive:
         for inner in _files(archive, path):
@@ -62,14 +65,14 @@ def nested_members(path: str) -> Iterator[tuple[str, Member]]:
 
 @contextlib.contextmanager
 def open_tar(path: str, mode: str = "r:") -> Iterator[tarfile.TarFile]:
-    """Opens a tar; whatever is wrong with it within the block is a UserError.
+    """Opens a tar; whatever is wrong with it within the block is a ValueError.
 
     Args:
         path: of the tar.
         mode: "r:" for one that is not compressed, "r:*" for any.
 
     Raises:
-        UserError: it is no tar, a damaged one, or cannot be read.
+        ValueError: it is no tar, a damaged one, or cannot be read.
         OSError: it cannot be opened.
     """
     with storage.open_file(path) as file, _tar(file, path, mode) as archive:
@@ -84,11 +87,11 @@ def read_list(file: BinaryIO, described: str) -> bytes:
         described: what to call it in the error.
 
     Raises:
-        UserError: it is larger than any list of the release could be.
+        ValueError: it is larger than any list of the release could be.
     """
     content = file.read(LARGEST_LIST + 1)
     if len(content) > LARGEST_LIST:
-        raise UserError(
+        raise _RefusedError(
             f"{described} must be a list of at most {LARGEST_LIST >> 20} MB, but is larger; "
             "fetch it again"
         )
@@ -100,13 +103,15 @@ def _tar(file: BinaryIO, described: str, mode: str) -> Iterator[tarfile.TarFile]
     try:
         with tarfile.open(fileobj=file, mode=mode) as archive:
             yield archive
+    except _RefusedError:
+        raise
     except (*_DAMAGE, *_HOSTILE) as error:
         one_line = " ".join(str(error).split())
-        raise UserError(
+        raise _RefusedError(
             f"{described} must be a whole tar file, but is not one ({one_line}); fetch it again"
         ) from error
     except OSError as error:
-        raise UserError(
+        raise _RefusedError(
             f"{described} cannot be read ({error}); check the disk, or fetch it again"
         ) from error
 
@@ -121,4 +126,4 @@ def _files(archive: tarfile.TarFile, described: str) -> Iterator[tarfile.TarInfo
     # tarfile takes a broken header in the middle for the end, which is a block of zeros.
     archive.fileobj.seek(archive.offset)
     if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
-        raise UserError(f"{described} is damaged at byte {archive.offset}; fetch it again")
+        raise _RefusedError(f"{described} is damaged at byte {archive.offset}; fetch it again")

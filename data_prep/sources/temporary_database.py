@@ -5,10 +5,11 @@ SQLite puts it where SQLITE_TMPDIR or TMPDIR say, or into /var/tmp or /tmp.
 """
 
 import contextlib
+import errno
+import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
-
-from data_prep.command_line import UserError
 
 
 def connect(*, cache_kib: int) -> sqlite3.Connection:
@@ -27,20 +28,22 @@ def connect(*, cache_kib: int) -> sqlite3.Connection:
 
 @contextlib.contextmanager
 def needs_room(purpose: str, bytes_a_photo: int) -> Iterator[None]:
-    """Makes a full disk in its block one line for the user.
+    """Turn a full disk within the block into an OSError that says what to do.
 
     Args:
         purpose: what the database is for, such as "the audit".
         bytes_a_photo: what it takes on disk, sorting included.
 
     Raises:
-        UserError: the disk is full.
+        OSError: the disk is full.
     """
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise UserError(
+        raise OSError(
+            errno.ENOSPC,
             f"{purpose} needs room for a temporary database, about {bytes_a_photo} bytes a photo, "
             f"but writing failed ({error}): make room, or let SQLITE_TMPDIR name a folder on a "
-            "larger disk"
+            "larger disk",
+            os.environ.get("SQLITE_TMPDIR", tempfile.gettempdir()),
         ) from error

@@ -4,7 +4,6 @@ import tracemalloc
 import pytest
 
 from data_prep.audit.duplicates import LISTED_GROUPS, LISTED_PHOTOS, Duplicates
-from data_prep.command_line import UserError
 
 SPLITS = ("train", "validation")
 
@@ -66,7 +65,7 @@ def test_a_full_disk_is_said_to_be_one():
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
-        with pytest.raises(UserError, match=r"room for a temporary database.*SQLITE_TMPDIR"):
+        with pytest.raises(OSError, match=r"room for a temporary database.*SQLITE_TMPDIR"):
             report_of((b"%016d" % i, "train", f"{i:01000d}", 0) for i in range(40_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -79,7 +78,7 @@ def test_a_disk_that_is_too_full_to_sort_is_said_to_be_one():
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
-        with pytest.raises(UserError, match=r"room for a temporary database.*SQLITE_TMPDIR"):
+        with pytest.raises(OSError, match=r"room for a temporary database.*SQLITE_TMPDIR"):
             duplicates.report()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -16,7 +16,6 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from data_prep.command_line import UserError
 from data_prep.rehearsal import release as devkit
 from data_prep.rehearsal.photos import CLASSES, FAULTS, Recipe
 from data_prep.rehearsal.release import write_release
@@ -290,7 +289,7 @@ def test_summary_agrees_with_the_files(release):
 
 
 def test_release_of_another_recipe_is_refused(release):
-    with pytest.raises(UserError, match=r"holds a release of another recipe.*choose another"):
+    with pytest.raises(ValueError, match=r"holds a release of another recipe.*choose another"):
         write_release(output_dir=str(release), recipe=_SMALL)
 
 
@@ -300,7 +299,7 @@ def test_changed_release_is_refused(tmp_path):
     with open(output_dir / ilsvrc2012_devkit.VALIDATION_TAR, "r+b") as tar:
         tar.seek(600)
         tar.write(b"?")
-    with pytest.raises(UserError, match="its files have changed"):
+    with pytest.raises(ValueError, match="its files have changed"):
         write_release(output_dir=str(output_dir), recipe=_SMALL, workers=1)
 
 
@@ -309,7 +308,7 @@ def test_folder_of_something_else_is_refused(tmp_path, summary):
     (tmp_path / "holiday.jpg").write_bytes(b"precious")
     if summary is not None:
         (tmp_path / "rehearsal.json").write_text(summary)
-    with pytest.raises(UserError, match=r"new or empty, but .* is no finished release"):
+    with pytest.raises(ValueError, match=r"new or empty, but .* is no finished release"):
         write_release(output_dir=str(tmp_path), recipe=_SMALL, workers=1)
     assert (tmp_path / "holiday.jpg").read_bytes() == b"precious"
 
@@ -324,7 +323,7 @@ def test_full_disk_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(devkit, "devkit_bytes", full)
-    with pytest.raises(UserError, match=r"cannot be .*No space left.*make room"):
+    with pytest.raises(ValueError, match=r"cannot be .*No space left.*make room"):
         write_release(output_dir=str(tmp_path / "release"), recipe=_SMALL, workers=1)
     assert not list(tmp_path.iterdir())
 
@@ -332,7 +331,7 @@ def test_full_disk_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
 def test_path_under_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "release"):
-        with pytest.raises(UserError, match="--output_dir must be"):
+        with pytest.raises(ValueError, match="output_dir must be"):
             write_release(output_dir=str(path), recipe=_SMALL, workers=1)
 
 

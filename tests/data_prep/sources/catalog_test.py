@@ -145,4 +145,4 @@ def test_a_full_disk_is_one_line():
         text=True,
         check=False,
     )
-    assert "UserError: the list of photos needs room for a temporary database" in result.stderr
+    assert "the list of photos needs room for a temporary database" in result.stderr

@@ -3,7 +3,6 @@ import re
 import pytest
 
 from data_prep import records
-from data_prep.command_line import UserError
 from data_prep.sources import ground_truth
 from data_prep.sources.reference import Reference
 
@@ -54,7 +53,7 @@ def test_photos_pass_one_at_a_time():
             {"n01": 2, "n02": 2},
             "/in/train must hold as many photos of each class as the devkit counts; n01 has 1, "
             "not 2 (1 in all); fetch the release again, or prepare a part of it with "
-            "--source=class_folders",
+            "the source class_folders",
         ),
         ([0, 1, 1], [1], {"n01": 2, "n02": 1}, "n01 has 1, not 2 (2 in all)"),
     ],
@@ -63,10 +62,10 @@ def test_too_few_photos_are_refused_at_the_end(train, validation, train_images, 
     given = photos(train, validation)
     passed = ground_truth.checked(given, CLASSES, places=PLACES, train_images=train_images)
     assert [next(passed) for _ in given] == given
-    with pytest.raises(UserError, match=re.escape(text)):
+    with pytest.raises(ValueError, match=re.escape(text)):
         next(passed)
 
 
 def test_no_classes_have_no_photos():
-    with pytest.raises(UserError, match="train photos are needed in /in/train; there are none"):
+    with pytest.raises(ValueError, match="train photos are needed in /in/train; there are none"):
         list(ground_truth.checked([], (), places=PLACES))

@@ -6,7 +6,6 @@ import small_release
 from photo_folders import ReversedScan
 
 from data_prep import records, storage
-from data_prep.command_line import UserError
 from data_prep.sources import class_folders
 
 PHOTOS = ("train/cat/1.jpg", "train/cat/2.jpg", "train/a dog/1.jpg", "validation/cat/1.jpg")
@@ -95,7 +94,7 @@ def test_links_count_as_what_they_lead_to(tmp_path):
         (
             ["cat/1.jpg"],
             r"a folder .*/train with a folder for each class is needed; there is none; "
-            r"--validation_fraction splits a folder of classes",
+            r"validation_fraction splits a folder of classes",
         ),
         (PHOTOS[:3], r"a folder .*/validation with a folder .* is needed; there is none$"),
         (["train/1.jpg", *PHOTOS[3:]], r"/train must hold a folder for each class; it holds none"),
@@ -114,14 +113,14 @@ def test_links_count_as_what_they_lead_to(tmp_path):
     ],
 )
 def test_faulty_folders_are_refused(tmp_path, names, text):
-    with pytest.raises(UserError, match=text):
+    with pytest.raises(ValueError, match=text):
         list(class_folders.open_split_folders(write(tmp_path, names)).photos)
 
 
 def test_a_folder_that_comes_up_while_listing_is_named(tmp_path):
     source = class_folders.open_split_folders(write(tmp_path, PHOTOS))
     write(tmp_path, ["train/cow/1.jpg"])
-    with pytest.raises(UserError, match=r"/train must stay as it is .*; cow is new; start again"):
+    with pytest.raises(ValueError, match=r"/train must stay as it is .*; cow is new; start again"):
         list(source.photos)
 
 
@@ -138,14 +137,14 @@ def test_one_folder_is_split(tmp_path):
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan"), float("inf")])
 def test_a_fraction_out_of_range_is_refused(tmp_path, fraction):
-    with pytest.raises(UserError, match=rf"more than 0 and less than 1; it is {fraction}$"):
+    with pytest.raises(ValueError, match=rf"more than 0 and less than 1; it is {fraction}$"):
         class_folders.open_one_folder(write(tmp_path, PHOTOS), fraction)
 
 
 def test_what_is_split_is_not_split_again(tmp_path):
     folder = write(tmp_path, PHOTOS)
-    text = r"is split into train and validation already; --validation_fraction .*: leave it away"
-    with pytest.raises(UserError, match=text):
+    text = r"is split into train and validation already; validation_fraction .*: leave it away"
+    with pytest.raises(ValueError, match=text):
         class_folders.open_one_folder(folder, 0.1)
     # With a third folder, these are names of classes.
     write(tmp_path, ["test/1.jpg", "train/1.jpg", "validation/1.jpg"])
@@ -162,7 +161,7 @@ def test_what_is_split_is_not_split_again(tmp_path):
     ],
 )
 def test_a_faulty_folder_is_not_split(tmp_path, names, fraction, text):
-    with pytest.raises(UserError, match=text):
+    with pytest.raises(ValueError, match=text):
         list(class_folders.open_one_folder(write(tmp_path, names), fraction).photos)
 
 

@@ -7,7 +7,6 @@ import threading
 import pytest
 
 from data_prep import storage
-from data_prep.command_line import UserError
 from data_prep.sources import class_folders
 from data_prep.sources.reference import Reference
 
@@ -95,7 +94,7 @@ def test_none_is_lost(tmp_path, count):
 def test_a_photo_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     photos = write(tmp_path, contents(100))
     os.unlink(photos[70].path)
-    with pytest.raises(UserError, match=rf"{photos[70].path} cannot be \(No such file or direct"):
+    with pytest.raises(ValueError, match=rf"{photos[70].path} cannot be \(No such file or direct"):
         list(class_folders.split(photos, 0.5))
 
     class Failing(io.RawIOBase):
@@ -106,5 +105,5 @@ def test_a_photo_that_cannot_be_read_is_named(tmp_path, monkeypatch):
             raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(storage, "open_file", lambda _: io.BufferedReader(Failing()))
-    with pytest.raises(UserError, match=rf"{photos[0].path} cannot be \(Input/output error\)"):
+    with pytest.raises(ValueError, match=rf"{photos[0].path} cannot be \(Input/output error\)"):
         list(class_folders.split(photos, 0.5))

@@ -2,7 +2,6 @@ import re
 
 import pytest
 
-from data_prep.command_line import UserError
 from data_prep.sources import ground_truth
 from data_prep.sources.ground_truth import UNLABELLED
 from data_prep.sources.reference import Reference
@@ -79,7 +78,7 @@ def test_folders_that_agree_are_kept():
     ],
 )
 def test_what_does_not_fit_together_is_refused(photos, text):
-    with pytest.raises(UserError, match=re.escape(text)):
+    with pytest.raises(ValueError, match=re.escape(text)):
         labelled(photos)
 
 
@@ -102,5 +101,5 @@ def test_one_ground_truth_is_believed_and_none_is_none():
     ],
 )
 def test_ground_truths_that_differ_are_refused(other, text):
-    with pytest.raises(UserError, match=re.escape(text)):
+    with pytest.raises(ValueError, match=re.escape(text)):
         ground_truth.agreed({"/a": TRUTH, "/b": other})

@@ -9,7 +9,6 @@ import small_release
 from small_release import SYNSETS, devkit_tar, tar_bytes
 
 from data_prep import records
-from data_prep.command_line import UserError
 from data_prep.sources import ilsvrc2012_devkit, tars
 
 
@@ -79,7 +78,7 @@ def test_real_labels_are_those_of_tensorflow_datasets(tmp_path):
     ],
 )
 def test_a_faulty_devkit_is_refused(tmp_path, content, text):
-    with pytest.raises(UserError, match=text):
+    with pytest.raises(ValueError, match=text):
         read(tmp_path, content)
 
 
@@ -87,7 +86,7 @@ def test_a_flipped_byte_does_not_reach_scipy(tmp_path):
     content = bytearray(gzip.compress(gzip.decompress(devkit_tar()), 0))
     # The type of a piece of text, out of the table of types: scipy 1.17 reads outside of it.
     content[content.index(b"third, 3rd") - 7] = 0xFF
-    with pytest.raises(UserError, match=r"must be a whole tar file.*CRC"):
+    with pytest.raises(ValueError, match=r"must be a whole tar file.*CRC"):
         read(tmp_path, content)
 
 
@@ -96,7 +95,7 @@ def test_a_faulty_unpacked_devkit_is_refused(tmp_path, name):
     small_release.write(tmp_path, small_release.devkit_files())
     folder = tmp_path / small_release.DEVKIT_FOLDER
     (folder / "data" / name).unlink()
-    with pytest.raises(UserError, match=rf"devkit_t12 must hold data/{name}, but does not"):
+    with pytest.raises(ValueError, match=rf"devkit_t12 must hold data/{name}, but does not"):
         ilsvrc2012_devkit.read(str(folder))
 
 
@@ -104,12 +103,12 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(tars, "LARGEST_LIST", 1 << 20)
     bomb = devkit_tar(truth="1\n" * (1 << 20))
     assert len(bomb) < 1 << 16
-    with pytest.raises(UserError, match=r"ground_truth.txt in .* list of at most 1 MB"):
+    with pytest.raises(ValueError, match=r"ground_truth.txt in .* list of at most 1 MB"):
         read(tmp_path, bomb)
 
 
 def test_a_link_in_the_tar_is_no_file(tmp_path):
     link = tarfile.TarInfo("data/meta.mat")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    with pytest.raises(UserError, match=r"must hold data/meta.mat"):
+    with pytest.raises(ValueError, match=r"must hold data/meta.mat"):
         read(tmp_path, tar_bytes([link]))

@@ -15,7 +15,6 @@ from small_release import (
 )
 
 from data_prep import records
-from data_prep.command_line import UserError
 from data_prep.sources import ilsvrc2012_folders
 
 TRAIN = train_files()
@@ -66,7 +65,7 @@ def test_the_lists_of_kaggle_are_found_from_inside(tmp_path, monkeypatch):
 def test_lists_elsewhere_above_are_not_taken(tmp_path):
     small_release.write(tmp_path, CSV)
     small_release.write(tmp_path / "a" / "b" / "c", TRAIN | flat_files())
-    with pytest.raises(UserError, match=r"is needed beside it to tell their classes"):
+    with pytest.raises(ValueError, match=r"is needed beside it to tell their classes"):
         ilsvrc2012_folders.open_folders(str(tmp_path / "a" / "b" / "c"))
 
 
@@ -109,7 +108,7 @@ FLAT = TRAIN | flat_files()
         (
             FLAT | DEVKIT | train_files(("n04",)),
             r"each folder in .*/train must be one of the 3 classes of .*t12.tar.gz; n04 is none "
-            r"\(1 in all\); a part of ImageNet is prepared with --source=class_folders",
+            r"\(1 in all\); a part of ImageNet is prepared with the source class_folders",
         ),
         (
             FLAT | CSV | NAMES | train_files(("n04",)),
@@ -156,7 +155,7 @@ FLAT = TRAIN | flat_files()
     ],
 )
 def test_what_does_not_fit_together_is_refused(tmp_path, contents, text):
-    with pytest.raises(UserError, match=text):
+    with pytest.raises(ValueError, match=text):
         list(opened(tmp_path, contents).photos)
 
 

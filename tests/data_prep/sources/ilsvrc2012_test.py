@@ -5,7 +5,6 @@ import pytest
 import small_release
 from small_release import tar_bytes, train_tar, validation_tar
 
-from data_prep.command_line import UserError
 from data_prep.rehearsal import release
 from data_prep.rehearsal.photos import Recipe
 from data_prep.sources import ilsvrc2012, ilsvrc2012_devkit
@@ -77,7 +76,7 @@ def test_names_that_are_no_text_are_made_text(tmp_path):
 def test_a_missing_file_is_named(tmp_path, name):
     folder = small_release.write_release(tmp_path)
     os.unlink(tmp_path / name)
-    with pytest.raises(UserError, match=rf"there is no .*/{name}$"):
+    with pytest.raises(ValueError, match=rf"there is no .*/{name}$"):
         ilsvrc2012.open_release(folder)
 
 
@@ -111,7 +110,7 @@ def test_a_missing_file_is_named(tmp_path, name):
 )
 def test_a_faulty_release_is_refused(tmp_path, faulty, text):
     folder = small_release.write_release(tmp_path, **faulty)
-    with pytest.raises(UserError, match=text):
+    with pytest.raises(ValueError, match=text):
         list(ilsvrc2012.open_release(folder).photos)
 
 

@@ -5,7 +5,6 @@ import pytest
 import small_release
 from small_release import MAPPING, SOLUTION
 
-from data_prep.command_line import UserError
 from data_prep.sources import kaggle_files, tars
 
 WNIDS = {"n01", "n02", "n03"}
@@ -75,7 +74,7 @@ def test_a_real_row_says_what_tensorflow_datasets_says(tmp_path):
     ],
 )
 def test_a_faulty_solution_is_refused(tmp_path, content, text):
-    with pytest.raises(UserError, match=text):
+    with pytest.raises(ValueError, match=text):
         solution(tmp_path, content)
 
 
@@ -94,12 +93,12 @@ def test_the_mapping_is_read(tmp_path, content):
     ],
 )
 def test_a_faulty_mapping_is_refused(tmp_path, content, text):
-    with pytest.raises(UserError, match=text):
+    with pytest.raises(ValueError, match=text):
         mapping(tmp_path, content)
 
 
 def test_lists_that_are_too_large_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tars, "LARGEST_LIST", 1 << 20)
     for read in (solution, mapping):
-        with pytest.raises(UserError, match=r"LOC_\w+\.\w+ must be a list of at most 1 MB"):
+        with pytest.raises(ValueError, match=r"LOC_\w+\.\w+ must be a list of at most 1 MB"):
             read(tmp_path, bytes((1 << 20) + 1))

@@ -5,7 +5,6 @@ import small_release
 from small_release import CLASSES
 
 from data_prep import sources
-from data_prep.command_line import UserError
 from data_prep.sources import class_folders
 from data_prep.sources.reference import Source
 
@@ -77,13 +76,13 @@ def test_photos_are_listed_when_asked_for(tmp_path):
     source = sources.open_source("ilsvrc2012_folders", folder)
     assert iter(source.photos) is source.photos
     os.rename(tmp_path / "val", tmp_path / "gone")
-    with pytest.raises(UserError, match=rf"--input_dir={folder} cannot be read: .*'{folder}/val'"):
+    with pytest.raises(ValueError, match=rf"input_dir {folder} cannot be read: .*'{folder}/val'"):
         list(source.photos)
 
 
 @pytest.mark.parametrize("name", sources.SOURCES)
 def test_a_missing_input_folder_is_named(tmp_path, name):
-    with pytest.raises(UserError, match=r"--input_dir must be a folder; there is none at .*/none"):
+    with pytest.raises(ValueError, match=r"input_dir must be a folder; there is none at .*/none"):
         sources.open_source(name, str(tmp_path / "none"))
 
 
@@ -92,7 +91,7 @@ def test_a_source_that_cannot_be_read_is_a_users_mistake(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", "/secret")
 
     monkeypatch.setitem(sources.SOURCES, "class_folders", refuse)
-    with pytest.raises(UserError, match=r"cannot be read: .*Permission denied: '/secret'"):
+    with pytest.raises(ValueError, match=r"cannot be read: .*Permission denied: '/secret'"):
         sources.open_source("class_folders", str(tmp_path))
 
 
@@ -103,14 +102,14 @@ def test_a_source_that_cannot_be_read_to_the_end_is_a_users_mistake(tmp_path, mo
 
     monkeypatch.setitem(sources.SOURCES, "class_folders", lambda _: Source((), photos()))
     source = sources.open_source("class_folders", str(tmp_path))
-    with pytest.raises(UserError, match=r"cannot be read: .*Permission denied: '/secret'"):
+    with pytest.raises(ValueError, match=r"cannot be read: .*Permission denied: '/secret'"):
         next(source.photos)
 
 
 @pytest.mark.parametrize("name", ["ilsvrc2012", "ilsvrc2012_folders"])
 def test_only_class_folders_are_split(tmp_path, name):
     with pytest.raises(
-        UserError, match=rf"--validation_fraction is for --source=class_folders, not {name}"
+        ValueError, match=rf"validation_fraction is for the source class_folders, not {name}"
     ):
         sources.open_source(name, str(tmp_path), validation_fraction=0.1)
 

@@ -7,7 +7,6 @@ import small_release
 from small_release import tar_bytes
 
 from data_prep import storage
-from data_prep.command_line import UserError
 from data_prep.sources import tars
 
 
@@ -75,7 +74,7 @@ def test_each_form_of_tar_in_a_tar_is_read(tmp_path, form):
 )
 def test_a_faulty_tar_is_refused(tmp_path, content, text):
     (tmp_path / "a.tar").write_bytes(content)
-    with pytest.raises(UserError, match=text):
+    with pytest.raises(ValueError, match=text):
         list(tars.members(str(tmp_path / "a.tar")))
 
 
@@ -89,7 +88,7 @@ def test_a_faulty_tar_is_refused(tmp_path, content, text):
 )
 def test_a_faulty_tar_in_a_tar_is_refused(tmp_path, entries, text):
     (tmp_path / "a.tar").write_bytes(tar_bytes(entries))
-    with pytest.raises(UserError, match=text):
+    with pytest.raises(ValueError, match=text):
         list(tars.nested_members(str(tmp_path / "a.tar")))
 
 
@@ -101,14 +100,14 @@ def test_a_disk_that_fails_is_no_damaged_tar(tmp_path, monkeypatch):
             return super().read(size)
 
     monkeypatch.setattr(storage, "open_file", lambda _: Failing(large_photos_tar()))
-    with pytest.raises(UserError, match=r"a.tar cannot be read \(.*Input/output error\)"):
+    with pytest.raises(ValueError, match=r"a.tar cannot be read \(.*Input/output error\)"):
         list(tars.members(str(tmp_path / "a.tar")))
 
 
 def test_a_list_that_is_too_large_is_refused(monkeypatch):
     monkeypatch.setattr(tars, "LARGEST_LIST", 1 << 20)
     assert tars.read_list(io.BytesIO(bytes(1 << 20)), "x") == bytes(1 << 20)
-    with pytest.raises(UserError, match=r"x must be a list of at most 1 MB, but is larger"):
+    with pytest.raises(ValueError, match=r"x must be a list of at most 1 MB, but is larger"):
         tars.read_list(io.BytesIO(bytes((1 << 20) + 1)), "x")
 
 
