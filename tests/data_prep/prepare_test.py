@@ -389,7 +389,7 @@ def test_a_shard_of_rejects_alone_is_empty(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "status", "text"),
     [
-        (["--input_dir={none}"], 1, "--input_dir must be a folder; there is none at"),
+        (["--input_dir={none}"], 1, "input_dir must be a folder; there is none at"),
         (["--input_dir={empty}"], 1, "/train with a folder for each class is needed"),
         (["--source=ilsvrc2012", "--input_dir={empty}"], 1, "the ILSVRC2012 release is needed"),
         (
