@@ -1,7 +1,4 @@
-"""Whether the labels of a data set are in range, are those of the classes, and fit the photos.
-
-A few thousand records of a data set, read for the preflight: labels, classes, thumbnails.
-"""
+"""Checks of a data set's labels: in range, of the right classes, and about the photos."""
 
 import dataclasses
 import math
@@ -20,27 +17,21 @@ _SHARDS = 16  # read in turn; photos are spread over the shards by chance
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Records of a split.
+    """Records of a split."""
 
-    Attributes:
-        labels: int64 [N], as stored, less the manifest's label_offset.
-        synsets: of the same records, [N] text.
-        thumbnails: uint8 [N, 64, 64, 3] RGB.
-    """
-
-    labels: np.ndarray
+    labels: np.ndarray  # int64 [N], as stored, less the manifest's label_offset
     synsets: list[str]
-    thumbnails: np.ndarray
+    thumbnails: np.ndarray  # uint8 [N, 64, 64, 3] RGB
 
 
 def read(data_dir: str, manifest: records.Manifest, split: str, count: int) -> Sample:
-    """The first records of up to 16 shards.
+    """Read the first records of up to 16 shards.
 
     Args:
         data_dir: folder that data_prep.prepare wrote.
         manifest: of that folder.
         split: "train" or "validation".
-        count: how many records at most.
+        count: largest number of records.
 
     Raises:
         tf.errors.OpError: a record cannot be read.
@@ -81,7 +72,7 @@ _FEWEST_TO_ASK = 100
 def check(
     train: Sample, validation: Sample, manifest: records.Manifest, labels_file: str
 ) -> dict[str, float]:
-    """Figures of the labels against the manifest, labels.txt and the photos.
+    """Compare the labels with the manifest, labels.txt and the photos.
 
     Args:
         train: records of the train split.
@@ -90,17 +81,16 @@ def check(
         labels_file: the text of labels.txt.
 
     Returns:
-        labels_out_of_range: share of records whose label is no class' place.
+        labels_out_of_range: share of records whose label is not a class.
         labels_of_other_synsets: share of records whose synset is not that of their label's class.
         labels_file_differs: 1 where labels.txt is not the manifest's classes, else 0.
-        classes_missing: share of the classes without a train record among those read; 0 where too
-            few were read to tell.
-        labels_read: how many records these are of.
-        class_entropy: of the frequencies of the train labels, in nats: the loss of a network
-            that knows these and nothing of the photos.
+        classes_missing: share of classes without a train record; 0 if few records were read.
+        labels_read: number of records.
+        class_entropy: of the train labels, in nats: the loss of a network that knows their
+            frequencies and nothing of the photos.
         label_information: z-score of `probe` within the train split.
-        validation_label_information: the same, learned from train, asked about validation. Both
-            are left out where there are too few photos to tell.
+        validation_label_information: the same, learned from train, applied to validation. Both
+            are missing where there are too few photos to tell.
     """
     classes = manifest.classes
     labels = np.concatenate([train.labels, validation.labels])
@@ -120,12 +110,13 @@ def check(
         "labels_file_differs": float(labels_file != records.labels_text(classes)),
         "classes_missing": float(np.mean(counts == 0)) if enough else 0.0,
         "labels_read": float(len(labels)),
-        "class_entropy": _entropy(counts),
+        "class_entropy": entropy(counts),
         **_information(train, validation, len(classes)),
     }
 
 
-def _entropy(counts: np.ndarray) -> float:
+def entropy(counts: np.ndarray) -> float:
+    """Return the entropy of classes that occur so often, in nats."""
     shares = counts[counts > 0] / max(1, counts.sum())
     return float(-(shares * np.log(shares)).sum())
 
@@ -134,24 +125,19 @@ def _information(train: Sample, validation: Sample, classes: int) -> Mapping[str
     count = len(train.labels)
     learned = count - int(count * _HELD_OUT)
     figures = {}
-    if count - learned >= _FEWEST_TO_ASK:
-        features = photo_features(np.concatenate([train.thumbnails, validation.thumbnails]))
-        figures["label_information"] = probe(
-            features[:learned],
-            train.labels[:learned],
-            features[learned:count],
-            train.labels[learned:],
-            classes,
-        )
-        if len(validation.labels) >= _FEWEST_TO_ASK:
-            figures["validation_label_information"] = probe(
-                features[:count], train.labels, features[count:], validation.labels, classes
-            )
+    if count - learned < _FEWEST_TO_ASK:
+        return figures
+    features = photo_features(np.concatenate([train.thumbnails, validation.thumbnails]))
+    parts = features[:learned], train.labels[:learned], features[learned:count]
+    figures["label_information"] = probe(*parts, train.labels[learned:], classes)
+    if len(validation.labels) >= _FEWEST_TO_ASK:
+        parts = features[:count], train.labels, features[count:]
+        figures["validation_label_information"] = probe(*parts, validation.labels, classes)
     return figures
 
 
 def photo_features(photos: np.ndarray) -> np.ndarray:
-    """What colours and small patterns a photo has, and roughly where.
+    """Describe the colours and small patterns of each photo, and roughly where they are.
 
     The responses to 128 patches that are drawn from the photos themselves, rectified and averaged
     over 3x3 regions (Coates, Lee, Ng: An Analysis of Single-Layer Networks in Unsupervised Feature
@@ -168,22 +154,14 @@ def photo_features(photos: np.ndarray) -> np.ndarray:
     scaled = photos.astype(np.float32) / 127.5 - 1
     corners = random.integers(0, side - _FILTER_SIZE, [_FILTERS, 2])
     owners = random.integers(0, len(photos), _FILTERS)
-    patches = np.stack(
-        [
-            scaled[owner, y : y + _FILTER_SIZE, x : x + _FILTER_SIZE]
-            for owner, (y, x) in zip(owners, corners, strict=True)
-        ]
-    )
+    windows = np.lib.stride_tricks.sliding_window_view(scaled, [_FILTER_SIZE] * 2, axis=(1, 2))
+    patches = np.moveaxis(windows[owners, corners[:, 0], corners[:, 1]], 1, -1).copy()
     # Without their means, patches are patterns, not brightness; of one length, none drowns others.
     patches -= patches.mean(axis=(1, 2, 3), keepdims=True)
     patches /= np.sqrt((patches**2).sum(axis=(1, 2, 3), keepdims=True)) + 1e-3
     filters = np.moveaxis(patches, 0, -1)
-    columns = np.concatenate(
-        [
-            _pooled_responses(scaled[start : start + 256], filters)
-            for start in range(0, len(photos), 256)
-        ]
-    )
+    chunks = (scaled[start : start + 256] for start in range(0, len(photos), 256))
+    columns = np.concatenate([_region_means(chunk, filters).numpy() for chunk in chunks])
     return (columns - columns.mean(axis=0)) / (columns.std(axis=0) + 1e-6)
 
 
@@ -200,10 +178,6 @@ def _region_means(photos: tf.Tensor, filters: tf.Tensor) -> tf.Tensor:
     return tf.concat([tf.reshape(maps, [count, -1]), tf.reshape(colours, [count, -1])], axis=1)
 
 
-def _pooled_responses(photos: np.ndarray, filters: np.ndarray) -> np.ndarray:
-    return _region_means(tf.constant(photos), tf.constant(filters)).numpy()
-
-
 def probe(
     features: np.ndarray,
     labels: np.ndarray,
@@ -211,11 +185,11 @@ def probe(
     asked_labels: np.ndarray,
     classes: int,
 ) -> float:
-    """How surely a linear classifier's answers are better than guessing, as a z-score.
+    """Return how surely a linear classifier is better than guessing, as a z-score.
 
-    The classifier is ridge regression of the labels on the features. Asked about other photos, it
-    ranks the classes; the right one's mean place is compared with what chance gives, so that a
-    few photos a class are enough even with a thousand classes.
+    The classifier is ridge regression of the labels on the features. It ranks the classes of other
+    photos; the mean place of the right class is compared with chance, so that a few photos a class
+    are enough even with a thousand classes.
 
     Args:
         features: float32 [N, F], to learn from.

@@ -1,6 +1,7 @@
 """All that the preflight measures, in the order in which it does.
 
-The first steps of a run, as `Model.fit` would take them, and a handful of photos by heart.
+The labels and photos; the network as it starts; a handful of photos learned by heart; and, from
+the start again, the first steps of the run, taken by the run's own `TrainingSteps`.
 """
 
 import dataclasses
@@ -8,123 +9,40 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from data_prep import records
-from data_prep.command_line import UserError
 from keras_alexnet.inputs import augmentations, pipeline, preprocessing
 from keras_alexnet.network import keras_compat, variables
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.preflight_checks import labels, network
-from keras_alexnet.training import build, devices, starting_weights
+from keras_alexnet.training import build, devices, not_finite, starting_weights
 from keras_alexnet.training.options import TrainingOptions
+from keras_alexnet.training.steps import TrainingSteps, means
 
 Batch = tuple[Mapping[str, tf.Tensor], tf.Tensor]
 
 FIRST_STEPS = 24  # at most; as many of a run's batches as the time allows
 HANDFUL_STEPS = 32
 HANDFUL = 16  # photos
-
-
-class State:
-    """The start of a run: weights, the steps of dropouts, and optimizer, to go back to.
-
-    Args:
-        network: the AlexNet inside of the model.
-        model: compiled, its optimizer built.
-    """
-
-    def __init__(self, network: keras.Model, model: keras.Model) -> None:
-        self._network = network
-        self._model = model
-        self._values = [variable.numpy() for variable in self._variables()]
-
-    def _variables(self) -> list:
-        return [
-            *variables.named_variables(self._network).values(),
-            *keras_compat.optimizer_state(self._model.optimizer),
-        ]
-
-    def restore(self) -> None:
-        """Makes the model what it was."""
-        for variable, value in zip(self._variables(), self._values, strict=True):
-            variable.assign(value)
-
-
-def take_steps(
-    model: keras.Model, batches: Iterator[Batch], limit: int, until: float, at_least: int = 1
-) -> list[float]:
-    """Trains on a batch after the other.
-
-    Args:
-        model: compiled, with the metric "cross_entropy".
-        batches: what to train on.
-        limit: of steps.
-        until: a time of `time.perf_counter`: no step is begun that would end after it, if it takes
-            as long as the one before.
-        at_least: as many steps are taken, whatever the time.
-
-    Returns:
-        The cross-entropy of each batch before its step; it ends with the first that is not finite.
-    """
-    losses: list[float] = []
-    began = time.perf_counter()
-    for features, classes in batches:
-        model.reset_metrics()  # they are means over all that was trained on
-        logs = model.train_on_batch(features, classes, return_dict=True)
-        losses.append(float(logs["cross_entropy"]))
-        now = time.perf_counter()
-        would_end, began = now + (now - began), now
-        if not math.isfinite(losses[-1]) or len(losses) >= limit:
-            break
-        if len(losses) >= at_least and would_end > until:
-            break
-    return losses
-
-
-def handful(batch: Batch, count: int = HANDFUL) -> Batch:
-    """Photos of a batch, of as many classes as there are, and each class as often, where possible.
-
-    Args:
-        batch: features and int64 labels [B].
-        count: of photos to take, at most.
-    """
-    features, labels = batch
-    seen: dict[int, int] = {}
-    # By how often its class was met before: first one photo of every class, then the seconds.
-    ranks = []
-    for label in labels.numpy():
-        ranks.append(seen.get(int(label), 0))
-        seen[int(label)] = ranks[-1] + 1
-    chosen = np.argsort(ranks, kind="stable")[:count]
-    return {name: tf.gather(value, chosen) for name, value in features.items()}, tf.gather(
-        labels, chosen
-    )
-
-
-def class_entropy(labels: tf.Tensor) -> float:
-    """Entropy of the classes among labels, in nats: the loss of one answer for all photos."""
-    shares = np.unique(labels.numpy(), return_counts=True)[1] / len(labels)
-    return float(-(shares * np.log(shares)).sum())
-
-
 TRAIN_PHOTOS, VALIDATION_PHOTOS = 2000, 500
 _GAUGE_PHOTOS = 32
 _HANDFUL_SHARE = 0.5  # of the time that is left when the steps begin
+_NO_STOP = tf.constant(0.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What a preflight saw.
+    """Figures of a run that has not begun.
 
     Attributes:
-        figures: by name, what `rules.RULES` judge. What was not measured is not there.
-        layers: by layer at the start: rms, mean_abs, photo_share and dead of its output,
-            gradient_rms of its kernel, and update, the first step's |change| / |kernel|.
+        figures: what `rules.RULES` judge, by name. A figure that was not measured is missing.
+        layers: by layer at the start: rms, photo_share and dead of its output, gradient_rms of its
+            kernel, and update, the first step's |change| / |kernel|.
         losses: cross-entropy of the run's first batches, each before its step.
         handful_losses: the same of a handful of photos, over and over from the start.
     """
@@ -138,20 +56,21 @@ class Measured:
 def measure(
     *, data_dir: str, profile: Profile, options: TrainingOptions, seconds: float
 ) -> Measured:
-    """Measures a run that is not begun yet.
+    """Measure a run that has not begun.
 
     Args:
         data_dir: folder that data_prep.prepare wrote.
         profile: the network, overrides applied.
         options: the recipe.
-        seconds: no further step is begun that would end after so many, if it can be helped.
+        seconds: time in which the steps should end; a few are always taken.
 
     Raises:
-        UserError: the data set cannot be used.
+        ValueError: the data set cannot be used.
     """
     until = time.perf_counter() + seconds
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
     statistics = records.read_statistics(data_dir, tf.io.gfile.GFile)
+    classes = len(manifest.classes)
     pipeline.check_stored_size(manifest, profile)
     steps = pipeline.train_steps(manifest, options.batch_size)
     with pipeline.broken_data_is_a_user_error(data_dir, manifest):
@@ -160,19 +79,73 @@ def measure(
             return Measured(figures, {}, [], [])  # no loss can be computed
         batches = iter(_batches(data_dir, manifest, profile, options))
         first = [next(batches) for _ in range(-(-_GAUGE_PHOTOS // options.batch_size))]
+        photos = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *first)
+        inputs = preprocessing.NetworkInput(profile, statistics)(photos[0])[:_GAUGE_PHOTOS]
 
         tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(options.seed)
         devices.use_precision(options.precision)
-        classes = len(manifest.classes)
-        trained, model = build.build(profile, options, classes, statistics, steps)
-        if options.init_weights:
-            starting_weights.load(trained, options.init_weights)
-        figures["planned_steps"] = float(steps * options.epochs)
-        inputs = preprocessing.NetworkInput(profile, statistics)(_joined(first)[0])
-        return _of_network(
-            trained, model, profile, options, inputs, first, batches, figures, classes, until
+        strategy = devices.make_strategy(options.strategy)
+        with strategy.scope():
+            trained, model = build.build(profile, options, classes, statistics, steps)
+            if options.init_weights:
+                starting_weights.load(trained, options.init_weights)
+        gauge = network.gauge(trained, inputs, profile)
+        layers, hidden, logits = gauge()
+        gradients = network.gradient_rms(trained, inputs[:HANDFUL], photos[1][:HANDFUL])
+        state = [
+            *variables.named_variables(trained).values(),
+            *keras_compat.optimizer_state(model.optimizer),
+        ]
+        start = [variable.numpy() for variable in state]
+
+        # The handful first: it costs little, and says more than two or three large batches.
+        few = handful(photos)
+        handful_until = until - (until - time.perf_counter()) * (1 - _HANDFUL_SHARE)
+        learn = TrainingSteps(model, strategy, len(few[1]), options.label_smoothing)
+        handful_losses = take_steps(
+            learn, itertools.repeat(few), HANDFUL_STEPS, handful_until, at_least=2
         )
+        for variable, value in zip(state, start, strict=True):
+            variable.assign(value)
+
+        learn = TrainingSteps(model, strategy, options.batch_size, options.label_smoothing)
+        kernels = network.kernels(trained)
+        losses = take_steps(learn, first[:1], 1, until)
+        updates = network.relative_changes(kernels, network.kernels(trained))
+        _, _, stepped = gauge()
+        if math.isfinite(losses[0]):
+            losses += take_steps(learn, itertools.chain(first[1:], batches), FIRST_STEPS - 1, until)
+        after, _, _ = gauge()
+
+    for layer, row in layers.items():
+        row |= {"gradient_rms": gradients[layer], "update": updates[layer]}
+    planned = float(steps * options.epochs)
+    figures |= {
+        **network.input_figures(inputs),
+        "overshoot": network.overshoot(hidden, classes, options),
+        "planned_steps": planned,
+        "is_sgd": float(options.optimizer == "sgd"),
+        "photo_share": layers["fc8"]["photo_share"],
+        "dead_at_start": network.worst(layers, "dead"),
+        "dead_after": network.worst(after, "dead"),
+        "steps": float(len(losses)),
+        "not_finite": float(not math.isfinite(losses[-1])),
+        "spike": max(losses) / max(figures["class_entropy"], 1e-6),
+        "handful_not_finite": float(not math.isfinite(handful_losses[-1])),
+        "handful_loss": float(np.mean(handful_losses[-2:])) / max(_entropy(few[1]), 1e-6),
+        "handful_steps": float(len(handful_losses)),
+        "handful_photos": float(len(few[1])),
+    }
+    if math.isfinite(losses[0]):  # else nothing was updated
+        seen = slice(0, min(_GAUGE_PHOTOS, options.batch_size))  # photos that the step was taken on
+        pace = network.pace(logits[seen], stepped[seen], photos[1][seen].numpy())
+        figures |= _speed_figures(pace, updates, options, planned)
+    return Measured(figures, layers, losses, handful_losses)
+
+
+def _entropy(classes: tf.Tensor) -> float:
+    return labels.entropy(np.bincount(classes.numpy()))
 
 
 def _label_figures(data_dir: str, manifest: records.Manifest) -> dict[str, float]:
@@ -180,7 +153,7 @@ def _label_figures(data_dir: str, manifest: records.Manifest) -> dict[str, float
         with tf.io.gfile.GFile(os.path.join(data_dir, records.LABELS)) as file:
             text = file.read()
     except tf.errors.NotFoundError as error:
-        raise UserError(
+        raise ValueError(
             f"labels.txt is needed in {data_dir}, but is not there; run data_prep.prepare again"
         ) from error
     return labels.check(
@@ -194,7 +167,7 @@ def _label_figures(data_dir: str, manifest: records.Manifest) -> dict[str, float
 def _batches(
     data_dir: str, manifest: records.Manifest, profile: Profile, options: TrainingOptions
 ) -> tf.data.Dataset:
-    """The run's own first batches, in an order that does not wait for 8,192 photos to shuffle."""
+    """Return the run's first batches, in an order that does not wait for 8,192 photos."""
     return pipeline.train_dataset(
         data_dir,
         manifest,
@@ -207,114 +180,69 @@ def _batches(
     )
 
 
-def _joined(batches: Sequence[Batch]) -> Batch:
-    """One batch of several."""
-    return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *batches)
+def take_steps(
+    steps: TrainingSteps, batches: Iterable[Batch], limit: int, until: float, at_least: int = 1
+) -> list[float]:
+    """Train on one batch after the other.
+
+    Args:
+        steps: of the model, for batches of this size.
+        batches: features and labels.
+        limit: largest number of steps.
+        until: a time of `time.perf_counter`. A step that would end later, if it takes as long as
+            the one before, is not begun.
+        at_least: steps to take whatever the time.
+
+    Returns:
+        The cross-entropy of each batch before its step. It ends with NaN where the loss was not
+        finite; that step updates nothing.
+    """
+    losses: list[float] = []
+    began = time.perf_counter()
+    for batch in batches:
+        try:
+            losses.append(means(steps.train(batch, _NO_STOP).numpy())["cross_entropy"])
+        except tf.errors.InvalidArgumentError as error:
+            if not_finite.MARK not in str(error):
+                raise
+            losses.append(math.nan)
+        now = time.perf_counter()
+        would_end, began = now + (now - began), now
+        is_over = len(losses) >= at_least and would_end > until
+        if is_over or len(losses) >= limit or not math.isfinite(losses[-1]):
+            break
+    return losses
 
 
-def _of_network(
-    trained: keras.Model,
-    model: keras.Model,
-    profile: Profile,
-    options: TrainingOptions,
-    inputs: tf.Tensor,
-    first: Sequence[Batch],
-    batches: Iterator[Batch],
-    figures: dict[str, float],
-    classes: int,
-    until: float,
-) -> Measured:
-    """The start, then a handful of photos by heart, then, from the start again, the run's steps."""
-    gauge = network.Gauge(trained, inputs[:_GAUGE_PHOTOS], profile)
-    layers, hidden, logits = gauge.read()
-    figures |= network.input_figures(inputs[:_GAUGE_PHOTOS])
-    figures |= network.overshoot(hidden, classes, options)
-    figures |= {
-        "is_sgd": float(options.optimizer == "sgd"),
-        "photo_share": layers["fc8"]["photo_share"],
-        "dead_at_start": network.worst(layers, "dead"),
-    }
-    photos = _joined(first)
-    few = handful(photos)
-    some = slice(0, HANDFUL)
-    gradients = network.gradient_rms(trained, inputs[some], photos[1][some])
-    start = State(trained, model)
+def handful(batch: Batch, count: int = HANDFUL) -> Batch:
+    """Take photos of as many classes as there are, and of each class as often, where possible.
 
-    # The handful first: it costs little, and tells more than two or three large batches.
-    handful_until = until - (until - time.perf_counter()) * (1 - _HANDFUL_SHARE)
-    handful_losses = take_steps(
-        model, itertools.repeat(few), HANDFUL_STEPS, handful_until, at_least=2
-    )
-    handful_after, _, _ = gauge.read()
-    start.restore()
-
-    kernels = network.kernels(trained)
-    losses = take_steps(model, iter(first[:1]), 1, until)
-    updates = network.relative_changes(kernels, network.kernels(trained))
-    _, _, stepped = gauge.read()
-    seen = slice(0, min(_GAUGE_PHOTOS, options.batch_size))  # photos that the step was taken on
-    pace = network.pace(logits[seen], stepped[seen], photos[1][seen].numpy())
-    figures |= _speed_figures(pace, updates, options, figures["planned_steps"])
-    if math.isfinite(losses[-1]):
-        rest = itertools.chain(first[1:], batches)
-        losses += take_steps(model, rest, FIRST_STEPS - 1, until)
-    after, _, _ = gauge.read()
-    for layer, row in layers.items():
-        row |= {"gradient_rms": gradients[layer], "update": updates[layer]}
-    figures |= {
-        "photo_share_after": after["fc8"]["photo_share"],
-        "dead_after": network.worst(after, "dead"),
-        "handful_photo_share": handful_after["fc8"]["photo_share"],
-        "handful_dead": network.worst(handful_after, "dead"),
-        "steps": float(len(losses)),
-        **_loss_figures(losses, handful_losses, few, figures["class_entropy"], classes),
-    }
-    return Measured(figures, layers, losses, handful_losses)
+    Args:
+        batch: features and int64 labels [B].
+        count: largest number of photos.
+    """
+    classes = batch[1].numpy().tolist()
+    # By how often its class was met before: first one photo of every class, then the seconds.
+    ranks = [classes[:place].count(label) for place, label in enumerate(classes)]
+    chosen = np.argsort(ranks, kind="stable")[:count]
+    return tf.nest.map_structure(lambda values: tf.gather(values, chosen), batch)
 
 
 def _speed_figures(
     pace: float, updates: Mapping[str, float], options: TrainingOptions, planned_steps: float
 ) -> dict[str, float]:
-    """What the first step, repeated, would come to.
-
-    Args:
-        pace: of the first step, see `network.pace`.
-        updates: its |change| / |kernel|, by layer.
-        options: the recipe.
-        planned_steps: of the whole run.
+    """Return what the first step, repeated over the planned run, would come to.
 
     Returns:
         slowness: how many times the planned run it would take to fit the labels at this pace.
         stride: the largest update in front of fc8, kept up by momentum.
         reach: how far the run could move the kernel that moves most, in lengths of the kernel.
     """
-    # What is lost in rounding may make a pace of either sign.
     kept_up = 1 / (1 - options.momentum) if options.optimizer == "sgd" else 1.0
     hidden = max(update for layer, update in updates.items() if layer != "fc8")
     return {
+        # Where little moves, rounding decides the sign of the pace.
         "slowness": 1 / max(abs(pace) * planned_steps * kept_up, 1e-12),
         "stride": hidden * kept_up,
         "reach": max(updates.values()) * planned_steps * kept_up,
-    }
-
-
-def _loss_figures(
-    losses: list[float],
-    handful_losses: list[float],
-    few: Batch,
-    entropy: float,
-    classes: int,
-) -> dict[str, float]:
-    """Losses in units of what a network has that knows only how frequent the classes are."""
-    unit = max(entropy, 1e-6)
-    few_unit = max(class_entropy(few[1]), 1e-6)
-    return {
-        "not_finite": float(not math.isfinite(losses[-1])),
-        "handful_not_finite": float(not math.isfinite(handful_losses[-1])),
-        "first_loss": losses[0] / math.log(max(classes, 2)),
-        "spike": max(losses) / unit,
-        "last_loss": float(np.mean(losses[-4:])) / unit,
-        "handful_loss": float(np.mean(handful_losses[-2:])) / few_unit,
-        "handful_steps": float(len(handful_losses)),
-        "handful_photos": float(len(few[1])),
     }

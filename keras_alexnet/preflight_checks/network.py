@@ -1,7 +1,7 @@
-"""How large activations and gradients are in each layer, and what a photo changes in them."""
+"""Sizes of activations and gradients in each layer, and what a photo changes in them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -13,75 +13,70 @@ from keras_alexnet.training.options import TrainingOptions
 LayerFigures = dict[str, dict[str, float]]
 
 
-class Gauge:
-    """Looks at a network's layers on one batch of photos, always the same.
+def gauge(
+    network: keras.Model, inputs: tf.Tensor, profile: Profile
+) -> Callable[[], tuple[LayerFigures, np.ndarray, np.ndarray]]:
+    """Make a function that reads a network's layers on one batch of photos, without dropout.
 
     Args:
         network: from network input to logits, with the layers of `AlexNet`.
         inputs: float32 [B, S, S, 3], network input, B at least 2.
         profile: of the network.
+
+    Returns:
+        A function that returns, with the weights as they are when it is called: figures by layer,
+        see `layer_figures`; fc7 behind its ReLU, float32 [B, units]; the logits [B, classes].
     """
+    *hidden, last = profile.layer_names
+    names = [*map(profile.activation_name, hidden), last]  # a layer stands behind its activation
+    layers = keras.Model(network.inputs, [network.get_layer(name).output for name in names])
 
-    def __init__(self, network: keras.Model, inputs: tf.Tensor, profile: Profile) -> None:
-        # A layer stands behind its activation; the last has none.
-        *hidden, last = profile.layer_names
-        self._names = profile.layer_names
-        outputs = [network.get_layer(profile.activation_name(name)).output for name in hidden]
-        outputs.append(network.get_layer(last).output)
-        self._layers = keras.Model(network.inputs, outputs)
-        self._figures = tf.function(self._traced)
-        self._inputs = inputs
+    @tf.function
+    def outputs() -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        tensors = layers(inputs, training=False)
+        return [layer_figures(tensor) for tensor in tensors], tensors[-2], tensors[-1]
 
-    def _traced(self, inputs: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        outputs = self._layers(inputs, training=False)
-        return [layer_figures(output) for output in outputs], outputs[-2], outputs[-1]
-
-    def read(self) -> tuple[LayerFigures, np.ndarray, np.ndarray]:
-        """The layers as the weights are now, without dropout.
-
-        Returns:
-            Figures by layer, see `layer_figures`; fc7 behind its ReLU, float32 [B, units]; the
-            logits, float32 [B, classes].
-        """
-        rows, hidden, logits = self._figures(self._inputs)
-        names = ("rms", "mean_abs", "photo_share", "dead")
+    def read() -> tuple[LayerFigures, np.ndarray, np.ndarray]:
+        rows, fc7, logits = outputs()
         figures = {
-            layer: dict(zip(names, map(float, row.numpy()), strict=True))
-            for layer, row in zip(self._names, rows, strict=True)
+            layer: dict(zip(("rms", "photo_share", "dead"), row.numpy().tolist(), strict=True))
+            for layer, row in zip(profile.layer_names, rows, strict=True)
         }
-        del figures["fc8"]["dead"]  # logits may be negative
-        return figures, hidden.numpy().astype(np.float32), logits.numpy()
+        del figures[last]["dead"]  # logits may be negative
+        return figures, fc7.numpy().astype(np.float32), logits.numpy()
+
+    return read
 
 
 def layer_figures(output: tf.Tensor) -> tf.Tensor:
-    """Figures of a layer's output over a batch.
+    """Return figures of a layer's output over a batch.
 
     Args:
         output: [B, ..., units], of any float type.
 
     Returns:
-        float32 [4]: rms; mean of the absolute; the photo's share: the standard deviation over the
-        photos (rms over the places), divided by the rms of their mean, which all photos have in
-        common; share of the units (of a convolution: maps) that are zero for all of the photos.
+        float32 [3]: rms; the photo's share: the standard deviation over the photos (rms over the
+        places), divided by the rms of their mean, which all photos have in common; share of the
+        units (of a convolution: maps) that are zero for all of the photos.
     """
     output = tf.cast(output, tf.float32)
     common = tf.reduce_mean(output, axis=0)
-    variance = tf.reduce_mean(tf.square(output - common))
-    constant = tf.reduce_mean(tf.square(common))
-    share = tf.math.divide_no_nan(tf.sqrt(variance), tf.sqrt(constant))
     largest = tf.reduce_max(tf.abs(output), axis=list(range(len(output.shape) - 1)))
     return tf.stack(
         [
-            tf.sqrt(tf.reduce_mean(tf.square(output))),
-            tf.reduce_mean(tf.abs(output)),
-            share,
+            _rms(output),
+            tf.math.divide_no_nan(_rms(output - common), _rms(common)),
             tf.reduce_mean(tf.cast(largest == 0, tf.float32)),
         ]
     )
 
 
+def _rms(values: tf.Tensor) -> tf.Tensor:
+    return tf.sqrt(tf.reduce_mean(tf.square(values)))
+
+
 def gradient_rms(network: keras.Model, inputs: tf.Tensor, labels: tf.Tensor) -> dict[str, float]:
-    """Root mean square of the loss' gradient to each layer's kernel, without weight decay.
+    """Return the rms of the loss' gradient to each layer's kernel, without weight decay.
 
     Args:
         network: from network input to logits.
@@ -97,25 +92,24 @@ def gradient_rms(network: keras.Model, inputs: tf.Tensor, labels: tf.Tensor) -> 
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             loss = tf.reduce_mean(loss)
         gradients = tape.gradient(loss, list(watched.values()))
-        return [tf.sqrt(tf.reduce_mean(tf.square(tf.cast(g, tf.float32)))) for g in gradients]
+        return [_rms(tf.cast(gradient, tf.float32)) for gradient in gradients]
 
-    return dict(zip(watched, (float(value) for value in rms()), strict=True))
+    return dict(zip(watched, map(float, rms()), strict=True))
 
 
 def kernels(network: keras.Model) -> dict[str, np.ndarray]:
-    """A copy of each layer's kernel."""
+    """Copy each layer's kernel."""
     return {name: np.array(kernel) for name, kernel in _kernels(network).items()}
 
 
 def _kernels(network: keras.Model) -> dict[str, object]:
-    """The variables, by layer, in the order of the network."""
     return {layer.name: layer.kernel for layer in network.layers if hasattr(layer, "kernel")}
 
 
 def relative_changes(
     before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """How far each kernel went: |after - before| / |before|."""
+    """Return |after - before| / |before| of each kernel."""
     with np.errstate(over="ignore"):  # infinite is an answer
         return {
             name: float(np.linalg.norm(after[name] - kernel) / np.linalg.norm(kernel))
@@ -124,10 +118,7 @@ def relative_changes(
 
 
 def input_figures(inputs: tf.Tensor) -> dict[str, float]:
-    """Size and offset of network input.
-
-    Args:
-        inputs: float32 [B, S, S, 3].
+    """Measure network input, float32 [B, S, S, 3].
 
     Returns:
         input_std: of all values around their channel's mean.
@@ -139,8 +130,8 @@ def input_figures(inputs: tf.Tensor) -> dict[str, float]:
     return {"input_std": std, "input_offset": float(np.abs(means).max() / max(std, 1e-12))}
 
 
-def overshoot(hidden: np.ndarray, classes: int, options: TrainingOptions) -> dict[str, float]:
-    """How far the chance of who is in a batch moves all logits at once.
+def overshoot(hidden: np.ndarray, classes: int, options: TrainingOptions) -> float:
+    """Estimate how far a first step moves a logit by the chance of which photos are in a batch.
 
     The classes of a batch are never as frequent as in the data: shares deviate by
     sqrt(p (1 - p) / batch), p = 1 / classes. That is the gradient to fc8's biases, and, times what
@@ -156,21 +147,20 @@ def overshoot(hidden: np.ndarray, classes: int, options: TrainingOptions) -> dic
         hidden: [B, units], fc7 behind its ReLU.
         classes: number of classes.
         options: the recipe.
-
-    Returns:
-        overshoot: of a logit.
     """
     common = np.append(hidden.astype(np.float64).mean(axis=0), 1.0)
     if options.optimizer == "adam":
-        return {"overshoot": float(options.learning_rate * np.abs(common).sum())}
+        return float(options.learning_rate * np.abs(common).sum())
     share = 1 / classes
     noise = math.sqrt(share * (1 - share) / options.batch_size)
     rate = options.learning_rate / (1 - options.momentum)
-    return {"overshoot": float(rate * (common**2).sum() * noise)}
+    return float(rate * (common**2).sum() * noise)
 
 
 def pace(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> float:
-    """What share of the way to their labels photos' logits went, the way that all went left out.
+    """Return the share of the way to their labels that the photos' logits went.
+
+    A move that all photos make together is left out.
 
     Args:
         before: logits [B, classes].
@@ -181,13 +171,12 @@ def pace(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> float:
         The move of the logits, projected on the residual label - softmax; both less their mean
         over the photos. 0 for no move, 1 for a logit's unit for each unit of residual.
     """
-    shifted = before - before.max(axis=1, keepdims=True)
-    softmax = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
-    residual = np.eye(before.shape[1])[labels] - softmax
+    shifted = np.exp(before - before.max(axis=1, keepdims=True))
+    residual = np.eye(before.shape[1])[labels] - shifted / shifted.sum(axis=1, keepdims=True)
     residual -= residual.mean(axis=0)  # so that a move of all photos together counts nothing
     return float(((after - before) * residual).sum() / max((residual**2).sum(), 1e-12))
 
 
-def worst(figures: Mapping[str, Mapping[str, float]], name: str) -> float:
-    """The largest of a figure over the layers that have it."""
+def worst(figures: LayerFigures, name: str) -> float:
+    """Return the largest value of a figure over the layers that have it."""
     return max(row[name] for row in figures.values() if name in row)

@@ -1,17 +1,15 @@
-"""What the preflight's figures mean: a table of rules, each with the knob to turn.
+"""Rules that make a verdict of the preflight's figures, each with the knob to turn.
 
 "Calibration" in a rule's source is the runs of benchmarks/preflight_truth.py, above all those of
 the first seed: networks a quarter as wide as their profiles, batches of 32, 300 steps, on 3,000
 enlarged CIFAR-10 photos and on 3,000 drawn shapes, 10 classes each. "Full width" is a few runs of
 whole networks on the same photos, with batches of 32, too. The physics behind a rule says in which
 direction it holds for other data and batches; its number is less sure there.
-
-A rule of the preflight: figures beyond thresholds, and what that means.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.training.options import TrainingOptions
@@ -19,47 +17,23 @@ from keras_alexnet.training.options import TrainingOptions
 VERDICTS = ("learns", "at risk", "flat")  # from good to bad
 
 
-@dataclasses.dataclass(frozen=True)
-class Condition:
-    """A figure above or below a threshold. A figure that was not measured is neither."""
-
-    figure: str
-    is_above: bool
-    threshold: float
-
-    def holds(self, figures: Mapping[str, float]) -> bool:
-        """Whether it is so; of a figure that is not a number, it is."""
-        value = figures.get(self.figure)
-        if value is None:
-            return False
-        if math.isnan(value):
-            return True
-        return value > self.threshold if self.is_above else value < self.threshold
-
-
-def above(figure: str, threshold: float) -> Condition:
-    """The figure is larger."""
-    return Condition(figure, True, threshold)
-
-
-def below(figure: str, threshold: float) -> Condition:
-    """The figure is smaller."""
-    return Condition(figure, False, threshold)
+# A figure, ">" or "<", and a threshold.
+Condition = tuple[str, str, float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What to say if all its conditions hold.
+    """A verdict for networks whose figures meet all conditions.
 
     Attributes:
         conditions: the first is the finding's figure.
         verdict: of `VERDICTS`; "learns" for a remark that is no verdict.
         reason: a sentence; {names} are figures.
-        knob: what to try; {names} are those of `suggestions`.
+        knob: what to try; {names} are those of `judge`.
         source: where the rule and its number come from.
     """
 
-    conditions: tuple[Condition, ...]
+    conditions: Sequence[Condition]
     verdict: str
     reason: str
     knob: str
@@ -68,7 +42,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A rule that holds, in words."""
+    """A rule whose conditions hold, in words."""
 
     verdict: str
     figure: str
@@ -90,14 +64,14 @@ _MEAN = "prepare the data again: statistics/mean_image.npy is not that of these 
 _START = "--kernel_init=he_normal --bias_init=0 --pixel_scale={unit_scale:.3g}"
 RULES = (
     Rule(
-        (above("labels_out_of_range", 0.0),),
+        [("labels_out_of_range", ">", 0.0)],
         "flat",
         "{labels_out_of_range:.1%} of the labels are no class' place: are they from 1?",
         f"{_PREPARE}, with --label_offset=0",
         "the contract of data_prep/records.py; the loss cannot be computed",
     ),
     Rule(
-        (above("labels_of_other_synsets", 0.0),),
+        [("labels_of_other_synsets", ">", 0.0)],
         "flat",
         "{labels_of_other_synsets:.1%} of the records have the label of another class than their "
         "image/class/synset says",
@@ -105,21 +79,21 @@ RULES = (
         "the contract of data_prep/records.py",
     ),
     Rule(
-        (above("labels_file_differs", 0.0),),
+        [("labels_file_differs", ">", 0.0)],
         "at risk",
         "labels.txt is not the manifest's list of classes: answers will get the wrong names",
         _PREPARE,
         "the contract of data_prep/records.py",
     ),
     Rule(
-        (above("classes_missing", 0.0),),
+        [("classes_missing", ">", 0.0)],
         "at risk",
         "{classes_missing:.1%} of the classes have no photo among {labels_read:.0f} records",
         "look at audit.html in the data set; leave those classes out, or add photos",
         "at least 10 records a class were read",
     ),
     Rule(
-        (below("label_information", 3.0),),
+        [("label_information", "<", 3.0)],
         "flat",
         "the labels say nothing about the photos: a simple classifier's answers are "
         "{label_information:.1f} deviations above chance; are they shuffled?",
@@ -127,7 +101,7 @@ RULES = (
         "z-score: 3 is 1 in 700 by chance; here 17 and more with right labels, at most 1 shuffled",
     ),
     Rule(
-        (below("validation_label_information", 3.0), above("label_information", 3.0)),
+        [("validation_label_information", "<", 3.0), ("label_information", ">", 3.0)],
         "flat",
         "what the labels of the train photos say does not hold for the validation photos "
         "({validation_label_information:.1f} deviations above chance): are one split's labels "
@@ -136,7 +110,7 @@ RULES = (
         "z-score, as above",
     ),
     Rule(
-        (above("input_offset", 0.7), below("photo_share", 0.15)),
+        [("input_offset", ">", 0.7), ("photo_share", "<", 0.15)],
         "at risk",
         "the network's input is off zero by {input_offset:.1f} of its deviations: the mean is not "
         "subtracted, and what all photos have in common drowns them",
@@ -144,7 +118,7 @@ RULES = (
         "in a batch less its mean image at most 0.4; caffe without it began late or never",
     ),
     Rule(
-        (above("input_offset", 0.7),),
+        [("input_offset", ">", 0.7)],
         "learns",
         "the network's input is off zero by {input_offset:.1f} of its deviations: the mean is not "
         "subtracted",
@@ -152,14 +126,14 @@ RULES = (
         "as above; quickstart, whose start keeps the photo strong, learned without it too",
     ),
     Rule(
-        (above("not_finite", 0.0),),
+        [("not_finite", ">", 0.0)],
         "flat",
         "the loss is not finite any more after {steps:.0f} steps",
         "--learning_rate={tenth_rate:.2g}",
         "arithmetic",
     ),
     Rule(
-        (above("handful_not_finite", 0.0),),
+        [("handful_not_finite", ">", 0.0)],
         "at risk",
         "trained on {handful_photos:.0f} photos alone, the loss is not finite any more after "
         "{handful_steps:.0f} steps",
@@ -167,7 +141,7 @@ RULES = (
         "arithmetic; a handful is harsher than a batch",
     ),
     Rule(
-        (above("dead_after", 0.99),),
+        [("dead_after", ">", 0.99)],
         "flat",
         "after {steps:.0f} steps a layer is dead: {dead_after:.0%} of its units are zero for every "
         "photo, and no gradient gets past them",
@@ -175,14 +149,14 @@ RULES = (
         "the derivative of ReLU; calibration: quickstart at ten times its rate",
     ),
     Rule(
-        (above("dead_after", 0.65),),
+        [("dead_after", ">", 0.65)],
         "at risk",
         "after {steps:.0f} steps {dead_after:.0%} of the units of a layer are zero for every photo",
         "--learning_rate={tenth_rate:.2g}",
         "calibration: at most 0.53 where it learned, 0.7 to 0.97 where a seed decided or none did",
     ),
     Rule(
-        (above("spike", 8.0), below("photo_share", 0.03)),
+        [("spike", ">", 8.0), ("photo_share", "<", 0.03)],
         "flat",
         "the loss jumped to {spike:.3g} times that of guessing within {steps:.0f} steps, and the "
         "photo is weak in the logits: what the jump kills stays dead",
@@ -190,21 +164,21 @@ RULES = (
         "full width, paper at 0.01: 11 stayed flat; where the photo is strong, 12 was survived",
     ),
     Rule(
-        (above("spike", 4.0),),
+        [("spike", ">", 4.0)],
         "at risk",
         "the loss jumped to {spike:.3g} times that of guessing within {steps:.0f} steps",
         "--learning_rate={calm_rate:.2g}",
         "calibration: at most 2.9 where it learned at once, 4.8 where a seed decided",
     ),
     Rule(
-        (below("photo_share", 0.004), above("is_sgd", 0.0)),
+        [("photo_share", "<", 0.004), ("is_sgd", ">", 0.0)],
         "flat",
         "of the logits at the start only {photo_share:.2%} depend on the photo: constants drown it",
         f"--bias_init=0.1 (if it is larger), or {_START}",
         "calibration: at most 0.002 where it stayed flat, 0.009 where it began to learn",
     ),
     Rule(
-        (below("photo_share", 0.03),),
+        [("photo_share", "<", 0.03)],
         "at risk",
         "of the logits at the start only {photo_share:.2%} depend on the photo: learning starts "
         "late, if it does",
@@ -212,7 +186,7 @@ RULES = (
         "calibration: 0.048 and more where it learned at once",
     ),
     Rule(
-        (above("overshoot", 12.0), below("photo_share", 0.03)),
+        [("overshoot", ">", 12.0), ("photo_share", "<", 0.03)],
         "flat",
         "the chance of who is in a batch moves each logit by {overshoot:.3g} at once, and the "
         "photo is weak in them: the first steps kill units before they have learned",
@@ -220,7 +194,7 @@ RULES = (
         "see network.overshoot; calibration: 4 learned late, 10 with some seeds, 40 never",
     ),
     Rule(
-        (above("overshoot", 3.0), below("photo_share", 0.15)),
+        [("overshoot", ">", 3.0), ("photo_share", "<", 0.15)],
         "at risk",
         "the chance of who is in a batch moves each logit by {overshoot:.3g} at once",
         "--learning_rate={calm_rate:.2g}, or --bias_init=0.1",
@@ -228,7 +202,7 @@ RULES = (
         "the photo is strong, 32 was survived",
     ),
     Rule(
-        (above("stride", 0.25),),
+        [("stride", ">", 0.25)],
         "flat",
         "the rate is too high: a step, kept up by momentum, changes a layer's weights by "
         "{stride:.0%} of their size",
@@ -236,7 +210,7 @@ RULES = (
         "calibration: 0.3 and more collapsed, as caffe at ten times its rate",
     ),
     Rule(
-        (above("stride", 0.12),),
+        [("stride", ">", 0.12)],
         "at risk",
         "the rate is high: a step, kept up by momentum, changes a layer's weights by {stride:.0%} "
         "of their size",
@@ -244,7 +218,7 @@ RULES = (
         "calibration: 0.09 at most where it learned",
     ),
     Rule(
-        (below("reach", 0.02),),
+        [("reach", "<", 0.02)],
         "flat",
         "the rate is too low: {planned_steps:,.0f} steps like the first one could move no layer's "
         "weights by more than {reach:.2%} of their size",
@@ -252,7 +226,7 @@ RULES = (
         "calibration: 0.5 and more where it learned, 0.005 where it stayed flat",
     ),
     Rule(
-        (above("slowness", 1.0),),
+        [("slowness", ">", 1.0)],
         "at risk",
         "at its first pace the run would need {slowness:,.1f} times its {planned_steps:,.0f} steps",
         "--learning_rate={tenfold_rate:.2g}, or more --epochs",
@@ -262,51 +236,38 @@ RULES = (
 )
 
 
-def suggestions(
-    profile: Profile, options: TrainingOptions, figures: Mapping[str, float]
-) -> dict[str, float]:
-    """The values that knobs name.
-
-    Args:
-        profile: as it is.
-        options: as they are.
-        figures: what was measured.
-
-    Returns:
-        tenth_rate, tenfold_rate: of the learning rate. calm_rate: the one whose overshoot is 1.
-        unit_scale: the pixel scale that makes input of unit size.
-    """
-    rate = options.learning_rate
-    size = max(figures.get("input_std", 60.0) / profile.pixel_scale, 1e-6)
-    return {
-        "tenth_rate": rate / 10,
-        "tenfold_rate": rate * 10,
-        "calm_rate": rate / max(figures.get("overshoot", 1.0), 1.0),
-        "unit_scale": 1 / size,
-    }
-
-
 def judge(figures: Mapping[str, float], profile: Profile, options: TrainingOptions) -> Judgement:
-    """Applies all rules.
+    """Apply all rules.
 
     Args:
         figures: `measuring.Measured.figures`.
         profile: the network, for the knobs.
         options: the recipe, for the knobs.
     """
-    values = suggestions(profile, options, figures)
-    findings = [
-        Finding(
-            verdict=rule.verdict,
-            figure=rule.conditions[0].figure,
-            value=figures[rule.conditions[0].figure],
-            reason=rule.reason.format(**figures),
-            knob=rule.knob.format(**values),
-        )
-        for rule in RULES
-        if all(condition.holds(figures) for condition in rule.conditions)
-    ]
-    findings.sort(key=lambda finding: -VERDICTS.index(finding.verdict))
-    worst = {finding.figure: finding for finding in reversed(findings)}  # once a figure
-    findings = [finding for finding in findings if worst[finding.figure] is finding]
-    return Judgement(findings[0].verdict if findings else VERDICTS[0], findings)
+    rate = options.learning_rate
+    knobs = {
+        "tenth_rate": rate / 10,
+        "tenfold_rate": rate * 10,
+        "calm_rate": rate / max(figures.get("overshoot", 1.0), 1.0),  # an overshoot of 1
+        "unit_scale": profile.pixel_scale / max(figures.get("input_std", 60.0), 1e-6),
+    }
+    findings = {}
+    # The worst verdict first, and of each figure nothing but that.
+    for rule in sorted(RULES, key=lambda rule: -VERDICTS.index(rule.verdict)):
+        figure = rule.conditions[0][0]
+        if figure not in findings and all(_holds(figures, *one) for one in rule.conditions):
+            findings[figure] = Finding(
+                verdict=rule.verdict,
+                figure=figure,
+                value=figures[figure],
+                reason=rule.reason.format(**figures),
+                knob=rule.knob.format(**knobs),
+            )
+    found = list(findings.values())
+    return Judgement(found[0].verdict if found else VERDICTS[0], found)
+
+
+def _holds(figures: Mapping[str, float], figure: str, sign: str, threshold: float) -> bool:
+    """Evaluate a condition. It holds of NaN, and does not of a figure that was not measured."""
+    value = figures.get(figure, threshold)
+    return math.isnan(value) or (value > threshold if sign == ">" else value < threshold)

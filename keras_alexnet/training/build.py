@@ -1,7 +1,6 @@
-"""The model that is trained: from uint8 crops to logits, compiled with the recipe."""
+"""The model that is trained: from uint8 crops to logits, with the optimizer of the recipe."""
 
 import keras
-import tensorflow as tf
 
 from data_prep import records
 from keras_alexnet import columns
@@ -11,27 +10,6 @@ from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.training import optimizers, starting_weights
 from keras_alexnet.training.options import TrainingOptions
-from keras_alexnet.training.steps import CrossEntropy
-
-
-class ImageCount(keras.metrics.Metric):
-    """How many images were counted: the sum of their weights, padding having weight 0."""
-
-    def __init__(self, name: str = "images", **kwargs) -> None:
-        super().__init__(name=name, **kwargs)
-        self._count = self.add_weight(name="count", initializer="zeros")
-
-    def update_state(
-        self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
-    ) -> None:
-        """Adds the weights of a batch, or its size where it has none."""
-        del y_pred
-        weights = tf.ones(tf.shape(y_true)[:1]) if sample_weight is None else sample_weight
-        self._count.assign_add(tf.reduce_sum(tf.cast(weights, self._count.dtype)))
-
-    def result(self) -> tf.Tensor:
-        """The count so far."""
-        return tf.convert_to_tensor(self._count)
 
 
 def build(
@@ -41,7 +19,7 @@ def build(
     statistics: records.Statistics,
     steps: int,
 ) -> tuple[keras.Model, keras.Model]:
-    """The network, and the compiled model around it that starts from uint8 crops.
+    """Build the network, and the model around it that starts from uint8 crops.
 
     To be called in the scope of the run's strategy, under its precision.
 
@@ -54,7 +32,7 @@ def build(
 
     Returns:
         network: from network input to logits; its weights are what a run is about.
-        model: from the features of `inputs.pipeline.train_dataset` to logits, compiled.
+        model: from the features of `inputs.pipeline.train_dataset` to logits, with its optimizer.
     """
     network = AlexNet(
         profile=profile,
@@ -78,16 +56,7 @@ def build(
     model = keras.Model(inputs, network(preprocess(inputs)))
     starting_weights.freeze(network, options.freeze)
     optimizer = optimizers.make_optimizer(profile, options, steps)
-    model.compile(
-        optimizer=optimizer,
-        loss=CrossEntropy(options.label_smoothing),
-        weighted_metrics=[
-            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True),
-            keras.metrics.SparseCategoricalAccuracy(name="top1"),
-            keras.metrics.SparseTopKCategoricalAccuracy(k=5, name="top5"),
-            ImageCount(name="images"),
-        ],
-    )
-    # Its variables exist before a checkpoint is read. (float16 has a loss scale around it.)
+    model.compile(optimizer)  # which puts a loss scale around it for float16
+    # Its variables exist before a checkpoint is read.
     keras_compat.build_optimizer(model.optimizer, model.trainable_variables)
     return network, model

@@ -196,15 +196,3 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) 
         return losses
     of_all = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
     return (1 - smoothing) * losses + smoothing * of_all
-
-
-class CrossEntropy(keras.losses.Loss):
-    """`cross_entropy` as a loss of Keras."""
-
-    def __init__(self, smoothing: float = 0.0, **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.smoothing = smoothing
-
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """The loss of each photo."""
-        return cross_entropy(tf.cast(tf.reshape(y_true, [-1]), tf.int64), y_pred, self.smoothing)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from repository import ROOT
 
-from benchmarks import preflight_confusion, runs, serving_speed, stacks, train_contestants
+from benchmarks import preflight_truth, runs, serving_speed, stacks, train_contestants
 from benchmarks import train_speed as training
 from data_prep import tfrecord
 from data_prep.command_line import UserError
@@ -212,4 +212,4 @@ def run_of(*top1, stopped=""):
     ],
 )
 def test_the_truth_of_a_run(line, truth):
-    assert preflight_confusion.truth_of_run(line) == truth
+    assert preflight_truth.truth_of_run(line) == truth

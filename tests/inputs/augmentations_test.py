@@ -18,7 +18,7 @@ from data_prep.command_line import UserError
 from keras_alexnet.inputs import augmentations, pipeline, preprocessing, record_order, views
 from keras_alexnet.network.keras_compat import IS_KERAS_2
 from keras_alexnet.network.profiles import PROFILES
-from keras_alexnet.preflight import preflight
+from keras_alexnet.preflight_checks.report import preflight
 from keras_alexnet.training import addons, checkpoints
 from keras_alexnet.training import flags as training_flags
 from keras_alexnet.training.checkpoints import Place

@@ -1,5 +1,6 @@
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -88,6 +89,7 @@ def test_validation_learns_nothing_and_counts_by_weight():
 def test_the_step_is_that_of_keras():
     """With the same weights and batches, as Model.train_on_batch does."""
     (ours, steps), (theirs, _) = make(), make()
+    theirs.compile(theirs.optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     for seed in range(3):
         features, labels = batch(seed)
         steps.train((features, labels), NOBODY)
