@@ -306,8 +306,10 @@ def truth_of_run(line: Mapping[str, object]) -> str:
     return "flat" if above[-1] < 3 else "at risk"
 
 
-def tables(lines: Mapping[Run, Mapping[str, object]], verdicts: Mapping[Run, str]) -> str:
-    """Return every setting's top-1 at the end, truth and verdicts, and how often they agree.
+def tables(
+    lines: Mapping[Run, Mapping[str, object]], verdicts: Mapping[Run, str]
+) -> tuple[str, int]:
+    """Return every setting's top-1 at the end, truth and verdicts, and how many agree.
 
     The truth is "at risk" for all runs of a setting and data set whose seeds differ.
     """
@@ -329,7 +331,7 @@ def tables(lines: Mapping[Run, Mapping[str, object]], verdicts: Mapping[Run, str
     for truth in VERDICTS:
         rows.append(f"| {truth} | {' | '.join(str(counts[truth, said]) for said in VERDICTS)} |")
     right = sum(counts[verdict, verdict] for verdict in VERDICTS)
-    return "\n".join([*rows, "", f"{right} of {len(lines)} verdicts are right"])
+    return "\n".join(rows), right
 
 
 def main(arguments: Sequence[str]) -> Mapping[str, object]:
@@ -344,8 +346,9 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
     for run in lines:
         setting, figures = SETTINGS[run[0]], measured[run]["figures"]
         verdicts[run] = rules.judge(figures, setting.profile, setting.options(run[2])).verdict
-    print(tables(lines, verdicts))
-    return {"runs": len(lines), "work_dir": _WORK_DIR.value}
+    text, right = tables(lines, verdicts)
+    print(text)
+    return {"runs": len(lines), "right": right}
 
 
 if __name__ == "__main__":
