@@ -1,5 +1,16 @@
 """Tests of this folder need TensorFlow."""
 
+import keras
+import pytest
 from tensorflow_process import float32_again, float64, memory_is_given_back
 
 __all__ = ["float32_again", "float64", "memory_is_given_back"]
+
+
+@pytest.fixture
+def mixed_policy(request):
+    """The global policy that a test names by `indirect`."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(request.param)
+    yield request.param
+    keras.mixed_precision.set_global_policy(before)

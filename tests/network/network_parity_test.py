@@ -12,8 +12,10 @@ import numpy as np
 import numpy_alexnet
 import pytest
 import tensorflow as tf
+from random_networks import difference, layer_outputs, photos, random_network
 
 from keras_alexnet import PROFILES, AlexNet
+from keras_alexnet.network import ablations
 
 TOLERANCE = 1e-4
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
@@ -29,43 +31,6 @@ def _float32_on_a_gpu_too():
     tf.config.experimental.enable_tensor_float_32_execution(False)
     yield
     tf.config.experimental.enable_tensor_float_32_execution(before)
-
-
-def photos(count, size, seed=0):
-    """Network input of 0-255 minus a mean: of that size LRN matters, of unit size it does not."""
-    coarse = np.random.default_rng(seed).normal(0, 60, (count, 8, 8, 3)).astype(np.float32)
-    fine = np.random.default_rng(seed + 1).normal(0, 20, (count, size, size, 3))
-    return tf.image.resize(coarse, [size, size]).numpy() + fine.astype(np.float32)
-
-
-def random_network(profile, classes=CLASSES, seed=0):
-    """(model, weights): every layer alive, biases that count, a softmax far from 0 and 1."""
-    model = AlexNet(profile, classes, seed=0)
-    random = np.random.default_rng(seed)
-    weights = {}
-    for name in LAYERS:
-        kernel, bias = model.get_layer(name).get_weights()
-        fan_in = kernel.size // kernel.shape[-1]
-        scale, offset = (0.01, 0.5) if name == "fc8" else (1.0, 5.0)
-        kernel = random.normal(0, scale * (2 / fan_in) ** 0.5, kernel.shape).astype(np.float32)
-        bias = random.normal(0, offset, bias.shape).astype(np.float32)
-        model.get_layer(name).set_weights([kernel, bias])
-        weights |= {f"{name}/kernel": kernel, f"{name}/bias": bias}
-    return model, weights
-
-
-def layer_outputs(model, x):
-    """Layer name -> output of the Keras model at inference, in the order of its layers."""
-    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    every_output = keras.Model(model.input, [layer.output for layer in layers])
-    outputs = every_output(x, training=False)
-    return {layer.name: y.numpy() for layer, y in zip(layers, outputs, strict=True)}
-
-
-def difference(ours, reference):
-    """The measure of this module."""
-    assert ours.shape == reference.shape
-    return np.abs(ours - reference).max() / np.abs(reference).max()
 
 
 def assert_alive(outputs):
@@ -93,29 +58,37 @@ def torch_alexnet():
 # ------------------------------------------------------------------ forward
 
 
+# LRN sums otherwise over 96 and 256 maps than over few; those of full width have all its columns.
+def small(name, *names):
+    """A narrow, ablated network, of 3x3 pixels at pool5."""
+    profile = ablations.apply(PROFILES[name], names).scaled(0.05)
+    return dataclasses.replace(profile, input_size=67 + 64 - sum(profile.conv1_padding))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PROFILES)
-def test_every_layer_is_numpys(name):
-    profile = PROFILES[name].scaled(WIDTH)
+@pytest.mark.parametrize(
+    "profile",
+    [
+        *(profile.scaled(WIDTH) for profile in PROFILES.values()),
+        *(PROFILES[name] for name in ("paper", "krizhevsky2012")),
+        *(
+            small(name, part)
+            for name in ("paper", "krizhevsky2012")
+            for part in ablations.ABLATIONS
+        ),
+        small("caffenet", "overlap", "relu", "columns"),
+        small("seed", "conv4", "conv3", "conv5", "lrn"),
+        small("owt", "relu", "conv3"),
+    ],
+    ids=lambda profile: profile.name,
+)
+def test_every_layer_is_numpys(profile):
     model, weights = random_network(profile)
     x = photos(2, profile.input_size)
     expected = numpy_alexnet.layer_outputs(x, weights, profile)
     assert_alive(expected)
     ours = layer_outputs(model, x)
     assert list(ours) == list(expected)
-    differences = {layer: difference(ours[layer], expected[layer]) for layer in ours}
-    assert max(differences.values()) < TOLERANCE, differences
-
-
-# LRN sums otherwise over 96 and 256 maps than over few; these two have all its columns.
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["paper", "krizhevsky2012"])
-def test_the_full_network_is_numpys(name):
-    profile = PROFILES[name]
-    model, weights = random_network(profile, classes=1000)
-    x = photos(1, profile.input_size)
-    expected = numpy_alexnet.layer_outputs(x, weights, profile)
-    ours = layer_outputs(model, x)
     differences = {layer: difference(ours[layer], expected[layer]) for layer in ours}
     assert max(differences.values()) < TOLERANCE, differences
 
@@ -134,45 +107,6 @@ def test_every_layer_of_the_full_network_is_pytorchs(name, torch_alexnet):
     assert shared == list(expected)
     differences = {layer: difference(ours[layer], expected[layer]) for layer in expected}
     assert max(differences.values()) < TOLERANCE, differences
-
-
-MISTAKES = {
-    "paper": [
-        {"lrn_crosses_columns": False},
-        {"lrn_alpha_divided_by_size": True},
-        {"lrn_k": 1.0},
-        {"conv1_padding": (3, 0)},
-        {"conv1_order": ("relu", "pool", "lrn")},
-        {"conv1_order": ("lrn", "relu", "pool")},
-        {"activation": "tanh"},
-        {"pool_size": 2},
-        {"removed_layers": ("conv4",)},
-    ],
-    "krizhevsky2012": [
-        {"lrn_crosses_columns": True},
-        {"lrn_alpha_divided_by_size": False},
-        {"conv1_order": ("relu", "lrn", "pool")},
-        {"conv2_order": ("relu", "lrn", "pool")},
-        {"conv2_order": ("relu", "map_norm", "lrn", "pool")},
-        {"map_norm_size": 3},
-        {"map_norm_alpha": 1e-3 / 25},
-    ],
-    "caffenet": [{"conv2_order": ("relu", "lrn", "pool")}],
-    "seed": [{"lrn_alpha_divided_by_size": False}, {"lrn_size": 3}],
-    "owt": [{"conv1_padding": (0, 3)}],
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "mistake"), [(name, change) for name in MISTAKES for change in MISTAKES[name]]
-)
-def test_a_mistaken_profile_would_be_seen(name, mistake):
-    profile = PROFILES[name].scaled(0.05)
-    model, weights = random_network(profile)
-    x = photos(1, profile.input_size)
-    wrong = numpy_alexnet.logits(x, weights, dataclasses.replace(profile, **mistake))
-    assert difference(layer_outputs(model, x)["fc8"], wrong) > 10 * TOLERANCE
 
 
 # ------------------------------------------------------------------ gradients

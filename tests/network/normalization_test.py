@@ -8,14 +8,6 @@ from keras_alexnet.network.layers import LocalResponseNormalization, SameMapNorm
 RANDOM = np.random.default_rng(0)
 
 
-@pytest.fixture
-def mixed_policy(request):
-    before = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy(request.param)
-    yield request.param
-    keras.mixed_precision.set_global_policy(before)
-
-
 def reference_lrn(x, *, size, k, alpha, beta, alpha_divided_by_size=False, columns=1):
     channels = x.shape[-1]
     weight = alpha / size if alpha_divided_by_size else alpha
@@ -130,19 +122,6 @@ def test_lrn_columns_are_layers_of_their_own(channels):
     np.testing.assert_array_equal(np.flatnonzero(is_other), np.arange(border - 2, border + 2))
 
 
-@pytest.mark.parametrize("mixed_policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
-def test_lrn_computes_in_float32(mixed_policy):
-    # 1000 squared is not a float16; in bfloat16 the small neighbours would be rounded away.
-    x = tf.constant([[1000.0, 60.0, 60.0, 60.0, -1000.0]])
-    arguments = {"size": 5, "k": 1.0, "alpha": 0.01, "beta": 0.75}
-    y = LocalResponseNormalization(**arguments)(x)
-    half = mixed_policy.removeprefix("mixed_")
-    assert y.dtype == half
-    rounded = tf.cast(tf.cast(x, half), tf.float64).numpy()
-    expected = tf.cast(reference_lrn(rounded, **arguments), half)
-    np.testing.assert_array_equal(in_float32(y), in_float32(expected))
-
-
 def test_lrn_takes_any_batch():
     layer = LocalResponseNormalization()
     inputs = keras.Input([5, 4, 96])
@@ -151,38 +130,11 @@ def test_lrn_takes_any_batch():
     assert layer(tf.zeros([2, 1, 3, 96])).shape == (2, 1, 3, 96)
 
 
-def test_lrn_survives_its_config():
-    layer = LocalResponseNormalization(3, 1.0, 0.5, 0.6, True, 2, name="lrn")
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
-    assert isinstance(again, LocalResponseNormalization)
-    assert again.get_config() == layer.get_config()
-    x = RANDOM.normal(size=(2, 8)).astype(np.float32)
-    np.testing.assert_array_equal(again(x), layer(x))
-
-
 def test_lrn_without_columns_is_one_column():
     # What was saved before there were columns.
     config = LocalResponseNormalization().get_config()
     del config["columns"]
     assert LocalResponseNormalization.from_config(config).columns == 1
-
-
-@pytest.mark.parametrize("wrong", [{"k": 0.0}, {"alpha": -1e-4}, {"beta": 0.0}])
-def test_lrn_constants_leave_a_root_to_draw(wrong):
-    with pytest.raises(ValueError, match="k and beta must be above 0, and alpha at least 0"):
-        LocalResponseNormalization(**wrong)
-
-
-@pytest.mark.parametrize("columns", [0, -1])
-def test_lrn_has_a_column(columns):
-    with pytest.raises(ValueError, match=rf"columns must be at least 1. Received: {columns}"):
-        LocalResponseNormalization(columns=columns)
-
-
-def test_lrn_columns_are_equal():
-    text = "must be a multiple of columns.* Received: 9 channels, columns=2"
-    with pytest.raises(ValueError, match=text):
-        LocalResponseNormalization(columns=2)(keras.Input([4, 4, 9]))
 
 
 # ------------------------------------------------------------------- SameMapNormalization
@@ -221,18 +173,6 @@ def test_map_norm_gradient_is_the_slope_of_the_formula(arguments):
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("mixed_policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
-def test_map_norm_computes_in_float32(mixed_policy):
-    x = tf.constant([1000.0, 60.0, 60.0, 60.0, -1000.0], shape=[1, 1, 5, 1])
-    arguments = {"size": 5, "k": 1.0, "alpha": 0.01, "beta": 0.75}
-    y = SameMapNormalization(**arguments)(x)
-    half = mixed_policy.removeprefix("mixed_")
-    assert y.dtype == half
-    rounded = tf.cast(tf.cast(x, half), tf.float64).numpy()
-    expected = tf.cast(reference_map_norm(rounded, **arguments), half)
-    np.testing.assert_array_equal(in_float32(y), in_float32(expected))
-
-
 def test_map_norm_takes_any_map():
     layer = SameMapNormalization()
     inputs = keras.Input([None, None, 4])
@@ -244,29 +184,58 @@ def test_map_norm_takes_any_map():
     assert layer(tf.zeros([0, 5, 5, 4])).shape == (0, 5, 5, 4)
 
 
-def test_map_norm_survives_its_config():
-    layer = SameMapNormalization(3, 2.0, 0.5, 0.6, name="map_norm")
+# ----------------------------------------------------------------------------------- both
+
+BOTH = [LocalResponseNormalization, SameMapNormalization]
+REFERENCES = {LocalResponseNormalization: reference_lrn, SameMapNormalization: reference_map_norm}
+
+
+@pytest.mark.parametrize("mixed_policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
+@pytest.mark.parametrize(
+    ("layer_class", "shape"),
+    [(LocalResponseNormalization, [1, 5]), (SameMapNormalization, [1, 1, 5, 1])],
+)
+def test_normalizations_compute_in_float32(layer_class, shape, mixed_policy):
+    # 1000 squared is not a float16; in bfloat16 the small neighbours would be rounded away.
+    x = tf.constant([1000.0, 60.0, 60.0, 60.0, -1000.0], shape=shape)
+    arguments = {"size": 5, "k": 1.0, "alpha": 0.01, "beta": 0.75}
+    y = layer_class(**arguments)(x)
+    half = mixed_policy.removeprefix("mixed_")
+    assert y.dtype == half
+    rounded = tf.cast(tf.cast(x, half), tf.float64).numpy()
+    expected = tf.cast(REFERENCES[layer_class](rounded, **arguments), half)
+    np.testing.assert_array_equal(in_float32(y), in_float32(expected))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        LocalResponseNormalization(3, 1.0, 0.5, 0.6, True, 2, name="lrn"),
+        SameMapNormalization(3, 2.0, 0.5, 0.6, name="map_norm"),
+    ],
+)
+def test_normalizations_survive_their_config(layer):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
-    assert isinstance(again, SameMapNormalization)
+    assert type(again) is type(layer)
     assert again.get_config() == layer.get_config()
     x = RANDOM.normal(size=(2, 4, 4, 2)).astype(np.float32)
     np.testing.assert_array_equal(again(x), layer(x))
 
 
+@pytest.mark.parametrize("layer_class", BOTH)
 @pytest.mark.parametrize("wrong", [{"k": 0.0}, {"alpha": -1e-4}, {"beta": 0.0}])
-def test_map_norm_constants_leave_a_root_to_draw(wrong):
+def test_constants_leave_a_root_to_draw(layer_class, wrong):
     with pytest.raises(ValueError, match="k and beta must be above 0, and alpha at least 0"):
-        SameMapNormalization(**wrong)
+        layer_class(**wrong)
 
 
-def test_map_norm_needs_maps():
+def test_inputs_fit_the_columns_and_are_maps():
+    with pytest.raises(ValueError, match=r"columns must be at least 1. Received: 0"):
+        LocalResponseNormalization(columns=0)
+    with pytest.raises(ValueError, match="Received: 9 channels, columns=2"):
+        LocalResponseNormalization(columns=2)(keras.Input([4, 4, 9]))
     with pytest.raises(ValueError, match="expected ndim=4, found ndim=2"):
         SameMapNormalization()(tf.zeros([2, 8]))
-
-
-# ----------------------------------------------------------------------------------- both
-
-BOTH = [LocalResponseNormalization, SameMapNormalization]
 
 
 @pytest.mark.parametrize("mixed_policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
@@ -292,25 +261,3 @@ def test_size_is_odd(layer_class, size):
 def test_channels_are_known(layer_class):
     with pytest.raises(ValueError, match="the channels, must be known"):
         layer_class()(keras.Input([4, 4, None]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("file", ["model.keras", "model.weights.h5"])
-def test_normalizations_are_saved_and_loaded(file, tmp_path):
-    def build():
-        inputs = keras.Input([6, 6, 3])
-        x = keras.layers.Conv2D(8, 3)(inputs)
-        x = LocalResponseNormalization(3, 1.0, 0.5, 0.6, True, 2)(x)
-        return keras.Model(inputs, SameMapNormalization(3, 2.0, 0.5, 0.6)(x))
-
-    model, path = build(), str(tmp_path / file)
-    if file.endswith(".keras"):
-        model.save(path)
-        again = keras.saving.load_model(path)
-    else:
-        model.save_weights(path)
-        again = build()
-        again.load_weights(path)
-    assert [type(layer) for layer in again.layers[2:]] == BOTH
-    x = RANDOM.normal(0, 10, (2, 6, 6, 3)).astype(np.float32)
-    np.testing.assert_array_equal(again(x), model(x))

@@ -160,6 +160,7 @@ def test_the_table_has_every_profile():
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_profile_is_what_its_source_says(name):
     fields = PROFILES[name].to_dict()
+    assert Profile.from_dict(json.loads(json.dumps(fields))) == PROFILES[name]
     assert fields["name"] == name
     for field, value in EXPECTED[name].items():
         # 255 * 0.485 is not to the last bit what 123.675 is
@@ -179,11 +180,6 @@ def test_caffe_epochs_are_its_steps():
     assert CAFFE.epochs == round(450_000 / steps_an_epoch)
     drops = [round(step / steps_an_epoch) for step in (100_000, 200_000, 300_000, 400_000)]
     assert list(CAFFE.drop_epochs) == drops
-
-
-@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
-def test_a_profile_survives_json(profile):
-    assert Profile.from_dict(json.loads(json.dumps(profile.to_dict()))) == profile
 
 
 def test_from_dict_wants_exactly_the_fields():
@@ -234,7 +230,13 @@ def test_get_profile_takes_a_name_or_a_profile():
 NOT_ABOVE_0 = (0, -1, True, None, "1", float("nan"), float("inf"))
 NOT_FROM_0 = (-1, True, None, "1", float("nan"))
 NOT_A_COUNT = (0, -1, 1.0, True, None, "1")
+ABOVE_0 = (
+    *("lrn_k", "lrn_beta", "map_norm_k", "map_norm_beta", "pixel_scale", "colour_noise_divisor"),
+    *("learning_rate", "learning_rate_factor"),
+)
+OF_TYPE = {bool: (1, None), int: NOT_A_COUNT, float: NOT_FROM_0}
 WRONG = {
+    **dict.fromkeys(ABOVE_0, NOT_ABOVE_0),
     "name": ("", " ", 1, None),
     "summary": ("", None),
     "published": ("", 57.1),
@@ -250,15 +252,8 @@ WRONG = {
     "activation": ("sigmoid", "ReLU", None),
     "pool_size": (*NOT_A_COUNT, 4, 3.0),
     "lrn_size": (*NOT_A_COUNT, 4),
-    "lrn_k": NOT_ABOVE_0,
-    "lrn_alpha": NOT_FROM_0,
-    "lrn_beta": NOT_ABOVE_0,
     "lrn_alpha_divided_by_size": (1, 0, None, "no"),
-    "lrn_crosses_columns": (1, 0, None),
     "map_norm_size": (*NOT_A_COUNT, 4),
-    "map_norm_k": NOT_ABOVE_0,
-    "map_norm_alpha": NOT_FROM_0,
-    "map_norm_beta": NOT_ABOVE_0,
     "kernel_init": (0.01, (0.01,) * 7, (0.0,) * 8, ("zeros",) * 8, (None,) * 8, [0.01] * 8),
     "bias_init": (1.0, (1.0,) * 7, ("he_normal",) * 8, (float("nan"),) * 8),
     "dropout_rate": (1, -0.1, None, "0.5"),
@@ -267,33 +262,20 @@ WRONG = {
     "mean_position": ("central", None),  # None is for "channels", and paper has "image"
     "channel_mean": (117, (104.0, 117.0), (1.0, 2.0, 3.0)),  # the last too
     "channel_std": (58, (58.0,) * 2, (58.0, 57.0, 0.0), [58.0] * 3),
-    "pixel_scale": NOT_ABOVE_0,
     "training_crop": ("center", None),
-    "training_flip": (1, None),
-    "crop_chunk": NOT_A_COUNT,
     "colour_noise": ("root", "none", False),
-    "colour_noise_std": NOT_FROM_0,
-    "colour_noise_divisor": NOT_ABOVE_0,
-    "bias_learning_rate_multiplier": NOT_FROM_0,
-    "bias_learning_rate_falls": (1, None),
-    "bias_decay_multiplier": NOT_FROM_0,
     "optimizer": ("SGD", None),
-    "learning_rate": NOT_ABOVE_0,
     "momentum": (1.0, -0.1, None),
-    "weight_decay": NOT_FROM_0,
-    "batch_size": NOT_A_COUNT,
     "schedule": ("linear", None),
-    "learning_rate_factor": NOT_ABOVE_0,
     "plateau_drops": (-1, 0.5, None),
     "drop_epochs": (30, (0, 30), (30, 20), (30, 30), (30, 90), (1.5,), [30, 60]),
-    "epochs": NOT_A_COUNT,
     "colour_order": ("rgb", None),
 }
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Profile)])
 def test_a_wrong_value_is_refused(field):
-    for value in WRONG[field]:
+    for value in WRONG.get(field) or OF_TYPE[type(getattr(PAPER, field))]:
         message = rf"Profile.{field} must be .*Received: {re.escape(repr(value))}\. The docstring"
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(PAPER, **{field: value})
