@@ -112,7 +112,7 @@ def test_overshoot_of_adam():
 
 def test_pace():
     before = np.zeros([4, 2])
-    labels = np.array([0, 1, 0, 1])
+    labels = np.array([0, 1, 0, 0])
     toward = np.where(np.eye(2)[labels], 0.5, -0.5)
     assert network.pace(before, before + 0.2 * toward, labels) == pytest.approx(0.2)
     assert network.pace(before, before - toward, labels) == pytest.approx(-1)
