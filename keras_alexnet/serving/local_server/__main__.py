@@ -27,7 +27,10 @@ _MODEL_NAME = flags.DEFINE_string(
     "model_name", None, "default: the folder's name", flag_values=FLAGS
 )
 _HOST = flags.DEFINE_string(
-    "host", "127.0.0.1", "address to listen at; 0.0.0.0: everyone may ask", flag_values=FLAGS
+    "host",
+    "127.0.0.1",
+    "address to listen at; 0.0.0.0 or [::]: everyone may ask",
+    flag_values=FLAGS,
 )
 _REST_PORT = flags.DEFINE_integer(
     "rest_port", 8501, "of the REST API; 0: any free one", 0, 65535, flag_values=FLAGS

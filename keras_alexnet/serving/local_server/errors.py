@@ -1,15 +1,17 @@
-"""What a client is told when its request cannot be answered."""
+"""The error that a request is answered with."""
 
 
 class RequestError(Exception):
-    """The answer to a request that gets no other.
+    """A request that gets no other answer.
 
     Attributes:
         code: a canonical status of gRPC, such as "INVALID_ARGUMENT".
         message: for a person.
+        http_status: of the REST API, where it is not the one of the code.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, http_status: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.http_status = http_status

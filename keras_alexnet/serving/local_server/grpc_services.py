@@ -1,8 +1,7 @@
 """TF Serving's gRPC services over the versions of a model, on its own protocol buffers.
 
-PredictionService has Predict, Classify, GetModelMetadata, and Regress, for which there are no
-signatures; ModelService has GetModelStatus. MultiInference and a change of the configuration are
-UNIMPLEMENTED. The words of the errors are TF Serving's (predict_util.cc, classifier.cc,
+PredictionService has Predict and GetModelMetadata, ModelService has GetModelStatus; the other
+calls are UNIMPLEMENTED. The statuses of errors are TF Serving's (predict_util.cc,
 get_model_metadata_impl.cc, server_core.cc).
 """
 
@@ -14,7 +13,7 @@ import collections
 import concurrent.futures
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import grpc
 import numpy as np
@@ -23,20 +22,15 @@ from google.protobuf import message
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import error_codes_pb2, meta_graph_pb2
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
-    input_pb2,
-    model_management_pb2,
     model_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
-    regression_pb2,
 )
 
-from keras_alexnet.serving.local_server import classification, rest_api
+from keras_alexnet.serving.local_server import rest_api
 from keras_alexnet.serving.local_server.errors import RequestError
 from keras_alexnet.serving.local_server.loaded_model import (
     DEFAULT_SIGNATURE,
@@ -63,6 +57,17 @@ _VALUE_FIELDS = {
 }
 
 
+def _refusal(call: str) -> Callable[..., None]:
+    """Return the method of a call that TF Serving alone answers."""
+
+    def refuse(self: "Services", request: message.Message, context: grpc.ServicerContext) -> None:
+        del request
+        with self._request(context):
+            raise RequestError("UNIMPLEMENTED", rest_api.only_tensorflow_serving(call))
+
+    return refuse
+
+
 class Services(
     prediction_service_pb2_grpc.PredictionServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
@@ -78,6 +83,11 @@ class Services(
         self.versions: ServedVersions | None = None
         self._activity = activity
         self._timeout = timeout
+
+    Classify = _refusal("Classify")
+    Regress = _refusal("Regress")
+    MultiInference = _refusal("MultiInference")
+    HandleReloadConfigRequest = _refusal("HandleReloadConfigRequest")
 
     def Predict(
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
@@ -95,40 +105,6 @@ class Services(
             for name, array in outputs.items():
                 response.outputs[name].CopyFrom(_to_proto(array))
             return response
-
-    def Classify(
-        self, request: classification_pb2.ClassificationRequest, context: grpc.ServicerContext
-    ) -> classification_pb2.ClassificationResponse:
-        """Runs a signature of classification on tf.train.Examples."""
-        with self._request(context), self._model(request) as model:
-            signature = request.model_spec.signature_name
-            labels, scores = classification.classify(
-                model, signature, _examples(request.input), self._seconds(context)
-            )
-            response = classification_pb2.ClassificationResponse(
-                model_spec=_own_spec(model, signature or DEFAULT_SIGNATURE)
-            )
-            for row in zip(labels.tolist(), scores.tolist(), strict=True):
-                classes = response.result.classifications.add().classes
-                for label, score in zip(*row, strict=True):
-                    classes.add(label=label.decode("utf-8", "replace"), score=score)
-            return response
-
-    def Regress(
-        self, request: regression_pb2.RegressionRequest, context: grpc.ServicerContext
-    ) -> regression_pb2.RegressionResponse:
-        """Always an error: the signatures of an export are not for this."""
-        with self._request(context), self._model(request) as model:
-            classification.refuse_regression(model, request.model_spec.signature_name)
-
-    def MultiInference(
-        self, request: inference_pb2.MultiInferenceRequest, context: grpc.ServicerContext
-    ) -> inference_pb2.MultiInferenceResponse:
-        """Always an error."""
-        with self._request(context):
-            raise RequestError(
-                "UNIMPLEMENTED", "MultiInference is not served here; use Classify or Predict"
-            )
 
     def GetModelMetadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
@@ -165,15 +141,6 @@ class Services(
                     },
                 )
             return response
-
-    def HandleReloadConfigRequest(
-        self, request: model_management_pb2.ReloadConfigRequest, context: grpc.ServicerContext
-    ) -> model_management_pb2.ReloadConfigResponse:
-        """Always an error: there is one model, from the command line."""
-        with self._request(context):
-            raise RequestError(
-                "UNIMPLEMENTED", "the configuration cannot be changed here; start another server"
-            )
 
     @contextlib.contextmanager
     def _request(self, context: grpc.ServicerContext) -> Iterator[None]:
@@ -228,18 +195,6 @@ def _output_filter(names: Sequence[str]) -> list[str]:
         if count > 1:
             raise RequestError("INVALID_ARGUMENT", f"duplicate output tensor alias: {name}")
     return list(names)
-
-
-def _examples(given: input_pb2.Input) -> list[bytes]:
-    """Each example, serialized, and the context in each (servables/tensorflow/util.cc)."""
-    if given.WhichOneof("kind") == "example_list_with_context":
-        examples = given.example_list_with_context.examples
-        context = given.example_list_with_context.context.SerializeToString()
-    else:
-        examples = given.example_list.examples
-        context = b""
-    # One message behind another is their merger, in which the last of a name counts.
-    return [context + example.SerializeToString() for example in examples]
 
 
 def _require_signature_def(fields: Sequence[str]) -> None:

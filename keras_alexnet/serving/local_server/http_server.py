@@ -1,13 +1,12 @@
-"""The HTTP in front of `rest_api`: connections, limits on size and time, errors as JSON.
+"""The HTTP server in front of `rest_api`, on waitress: limits on size and time, errors as JSON.
 
-Beside the API: the page at /, and metrics for Prometheus.
+Beside the API it serves metrics for Prometheus, and at "/" the page on which a browser shows what
+the model sees in a photo. The page is one document with its style and script inline, so that its
+policy can forbid the browser everything else by their hashes. It calls the REST API and shows
+names of files and classes, which come from other people, as text alone.
 
-The page that local_server shows to a browser at "/": drop a photo, see what the model sees.
-
-One document: style and script stand inline, so "/" is all that has to be served, and a policy that
-names the two by their hashes forbids the browser everything else. The page asks the server's own
-REST API (`explain` of `saved_model.signatures`) and shows names of files and of classes, which are
-other people's, as text alone.
+waitress reads bodies in one thread and answers in others. Its parser, channel and tasks are
+extended here, as it knows neither a deadline for a whole body nor a limit on all bodies together.
 """
 
 import base64
@@ -15,45 +14,35 @@ import contextlib
 import dataclasses
 import hashlib
 import html
-import http.server
+import http
 import importlib.resources
-import io
 import json
-import re
+import logging
 import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import TcpWSGIServer
+from waitress.task import Task
+from waitress.utilities import BadRequest
 
 from keras_alexnet.serving.local_server import rest_api
+from keras_alexnet.serving.local_server.bodies import Body, BodyStore, Limits
 from keras_alexnet.serving.local_server.errors import RequestError
 from keras_alexnet.serving.local_server.metrics import CONTENT_TYPE, PATH, ServerMetrics
 from keras_alexnet.serving.local_server.served_versions import Activity, ServedVersions
 
-# From the answer to one request until the header of the next is complete.
-_IDLE_SECONDS = 60
-# A body that is too large is read to its end, if it is not endless, so that the client, which
-# reads only after it has written all, gets to see the error.
-_DISCARDED_SECONDS = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What a client may take.
-
-    Attributes:
-        body_bytes: of a request; a larger one is refused.
-        all_bodies_bytes: of all requests under way; what comes on top is refused for now.
-        connections: at the same time; what comes on top is refused for now.
-        seconds: in which a request's body has to arrive, its turn to come, and its answer to be
-            taken, each.
-    """
-
-    body_bytes: int = 64 << 20
-    all_bodies_bytes: int = 512 << 20
-    connections: int = 256
-    seconds: float = 60.0
+# A refused body is read on for this long, so that a client that reads only after it has written
+# everything sees the error.
+_DISCARD_SECONDS = 5
+_HEADER_BYTES = 1 << 16
+_RECEIVE_BYTES = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,246 +53,282 @@ class _Answer:
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Answers each connection in a thread of its own, from `serve_forever` until `shutdown`.
+class _Adjustments(Adjustments):
+    """waitress' settings, through which a parser, too, gets what it needs of the server."""
 
-    The port is taken when the object is made; `versions` is to be set before it serves.
+    def __init__(self, sock: socket.socket, store: BodyStore, activity: Activity) -> None:
+        super().__init__(
+            sockets=[sock],
+            ident="keras-alexnet",
+            backlog=128,
+            recv_bytes=_RECEIVE_BYTES,
+            # A Body has limits of its own, and Server.handle_accept refuses connections.
+            max_request_body_size=1 << 62,
+            connection_limit=1 << 62,
+            max_request_header_size=_HEADER_BYTES,
+            outbuf_overflow=1 << 30,  # an answer stays in memory
+            log_socket_errors=False,  # a client that hangs up
+            asyncore_use_poll=True,  # select() refuses file descriptors over 1023
+            cleanup_interval=1,
+            clear_untrusted_proxy_headers=False,  # none is read
+        )
+        self.store = store
+        self.activity = activity
+
+
+class _Request(HTTPRequestParser):
+    """A request, which counts as under way from the end of its header until it is closed."""
+
+    def __init__(self, adj: _Adjustments) -> None:
+        super().__init__(adj)
+        self.body = Body(adj.store)
+        self.outcome_code = "OK"
+        self._open = contextlib.ExitStack()
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Read the header and begin the body."""
+        try:
+            super().parse_header(header_plus)
+            self.raw_path = urllib.parse.urlsplit(self.request_uri).path
+        except ValueError as error:  # a Content-Length of 5,000 digits, say
+            raise ParsingError(str(error)) from error
+        if self.body_rcv is not None:
+            self.body_rcv.buf = self.body
+        self.content_length = 0  # the limit is the Body's
+        self._open.callback(self.body.close)
+        try:
+            outcome = self._open.enter_context(self.adj.activity.request("rest"))
+        except RequestError as error:  # the server is about to end
+            self.refuse(error)
+        else:
+            self._open.callback(lambda: setattr(outcome, "code", self.outcome_code))
+
+    def received(self, data: bytes) -> int:
+        """Take bytes from the client."""
+        consumed = super().received(data)
+        if self.chunked and not self.completed:
+            # Neither has a limit in waitress.
+            unfinished = len(self.body_rcv.control_line) + len(self.body_rcv.trailer)
+            if unfinished > _HEADER_BYTES:
+                self.error = BadRequest("a chunk's header or the trailer is too long")
+                self.completed = True
+        return consumed
+
+    def refuse(self, error: RequestError) -> None:
+        """Answer with an error, unless there is one already, and close the connection then."""
+        self.body.error = self.body.error or error
+        self.headers["CONNECTION"] = "close"
+
+    def close(self) -> None:
+        """Count the request as answered and forget its body."""
+        self._open.close()
+
+
+class _Task(Task):
+    """Answers a request."""
+
+    complete = True
+
+    def execute(self) -> None:
+        request = self.request
+        if request.error is None:
+            self._send(self.channel.server.answer(request))
+        else:
+            request.outcome_code = "INVALID_ARGUMENT"
+            self.set_close_on_finish()
+            self._send(_Answer(_error_body(request.error.body), request.error.code))
+
+    def _send(self, answer: _Answer) -> None:
+        known = {status.value: status.phrase for status in http.HTTPStatus}
+        self.status = f"{answer.status} {known.get(answer.status, 'Error')}"
+        self.response_headers += [("Content-Type", answer.content_type), *answer.headers.items()]
+        self.content_length = len(answer.content)
+        header = self.build_response_header()
+        self.wrote_header = True
+        has_content = self.has_body and getattr(self.request, "command", "") != "HEAD"
+        # Header and content leave together.
+        self.channel.write_soon(header + answer.content if has_content else header)
+
+
+class _Channel(HTTPChannel):
+    """A connection, with a deadline for each thing that its client has to do."""
+
+    parser_class = _Request
+    task_class = error_task_class = _Task
+    _answered = 0
+    _phase: tuple[str, int] | None = None
+    _since = 0.0
+
+    def service(self) -> None:
+        """Answer a request."""
+        super().service()
+        self._answered += 1
+
+    def handle_close(self) -> None:
+        """Forget the connection, with the request that did not arrive completely."""
+        if self.request is not None:
+            self.request.outcome_code = "CANCELLED"
+            self.request.close()
+        super().handle_close()
+
+    def end_if_late(self, now: float, limits: Limits) -> None:
+        """End what lasts longer than it may.
+
+        waitress' own channel_timeout is one between two bytes: a client that sends a byte a minute
+        meets it.
+        """
+        if self.requests:
+            return  # it is the server's turn
+        is_in_body = self.request is not None and self.request.headers_finished
+        kind, seconds = "header", limits.idle_seconds
+        if self.total_outbufs_len:
+            kind, seconds = "answer", limits.seconds
+        elif is_in_body:
+            is_refused = self.request.body.error is not None
+            kind, seconds = "body", limits.seconds
+            if is_refused:
+                kind, seconds = "rest of a refused body", min(limits.seconds, _DISCARD_SECONDS)
+        phase = (kind, self._answered)
+        if phase != self._phase:
+            self._phase, self._since = phase, now
+        elif now - self._since >= seconds:
+            if is_in_body and not self.total_outbufs_len:
+                self._refuse_rest_of_body(seconds)
+            else:
+                self.will_close = True
+
+    def _refuse_rest_of_body(self, seconds: float) -> None:
+        request = self.request
+        request.refuse(
+            RequestError(
+                "DEADLINE_EXCEEDED",
+                f"{len(request.body)} bytes of the body came within {seconds:g} seconds, not all",
+            )
+        )
+        request.completed = True
+        with self.requests_lock:
+            self.requests.append(request)
+            self.request, self.sent_continue = None, False
+            self.server.add_task(self)
+
+
+class Server(TcpWSGIServer):
+    """An HTTP server that has its port when it is made; `versions` is to be set before `start`.
+
+    Args:
+        host: address to listen at; "::" for all of IPv6 and IPv4.
+        port: 0 for any that is free.
+        activity: counts the requests.
+        metrics: to be served.
+        limits: see there.
+
+    Raises:
+        OSError: the port cannot be had.
     """
 
-    daemon_threads = True  # an idle connection does not hold up the end; Activity does
-    request_queue_size = 128
+    channel_class = _Channel
 
     def __init__(
         self, host: str, port: int, *, activity: Activity, metrics: ServerMetrics, limits: Limits
     ) -> None:
-        super().__init__((host, port), _Handler)
+        # Its remark on each request that waits for a thread.
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
+        super().__init__(
+            None,
+            map={},
+            _sock=sock,
+            adj=_Adjustments(sock, BodyStore(limits), activity),
+            bind_socket=False,
+            sockinfo=(family, socket.SOCK_STREAM),
+        )
         self.versions: ServedVersions | None = None
-        self.activity = activity
         self.metrics = metrics
         self.limits = limits
-        self._places = threading.BoundedSemaphore(limits.connections)
-        self._body_bytes = 0
-        self._lock = threading.Lock()
+        self.server_port: int = sock.getsockname()[1]
+        self._thread: threading.Thread | None = None
+        self._is_closing = False
 
-    def process_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:
-        """Starts a thread for a connection, or refuses it."""
-        if self._places.acquire(blocking=False):
-            try:
-                super().process_request(request, client_address)
-            except RuntimeError:  # the system has no more threads
-                self._places.release()
-                raise
+    def start(self) -> None:
+        """Begin to answer, in threads."""
+        # One a connection, as a request waits in its thread for its turn.
+        self.task_dispatcher.set_thread_count(self.limits.connections)
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop to listen, send what is left of answers, and close the connections."""
+        self._is_closing = True
+        if self._thread is not None:
+            self.pull_trigger()
+            self._thread.join(self.limits.seconds)
+        self.task_dispatcher.shutdown(timeout=1)
+        wasyncore.close_all(self._map, ignore_all=True)
+
+    def _loop(self) -> None:
+        while not self._is_closing or self._has_answers_to_send():
+            wasyncore.loop(timeout=1, use_poll=True, map=self._map, count=1)
+
+    def _has_answers_to_send(self) -> bool:
+        return any(channel.total_outbufs_len for channel in self.active_channels.values())
+
+    def handle_accept(self) -> None:
+        """Take a connection, or refuse it."""
+        if self._is_closing or len(self.active_channels) < self.limits.connections:
+            super().handle_accept()
             return
-        body = _error_body(f"more than {self.limits.connections} connections; try again")
-        with contextlib.suppress(OSError):
-            request.setblocking(False)  # a client that does not read must not stop all others
-            request.sendall(
-                b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
-                b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-            )
-        self.shutdown_request(request)
-
-    def process_request_thread(
-        self, request: socket.socket, client_address: tuple[str, int]
-    ) -> None:
-        """Answers a connection."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
-
-    @contextlib.contextmanager
-    def body(self, length: int) -> Iterator[None]:
-        """Around a request with a body of so many bytes.
-
-        Raises:
-            RequestError: RESOURCE_EXHAUSTED, others have taken what there is.
-        """
-        with self._lock:
-            if self._body_bytes + length > self.limits.all_bodies_bytes:
-                raise RequestError(
-                    "RESOURCE_EXHAUSTED",
-                    f"{self._body_bytes} bytes of other requests are under way; try again",
+        with contextlib.suppress(OSError, TypeError):  # accept() returns None: the client is gone
+            connection, _ = self.accept()
+            body = _error_body(f"more than {self.limits.connections} connections; try again")
+            with connection:
+                connection.setblocking(False)  # a client that does not read must not stop others
+                connection.sendall(
+                    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+                    b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
                 )
-            self._body_bytes += length
+
+    def maintenance(self, now: float) -> None:
+        """End connections whose clients are too slow; waitress calls it each second."""
+        del now  # of the wall clock
+        for channel in self.active_channels.values():
+            channel.end_if_late(time.monotonic(), self.limits)
+
+    def answer(self, request: _Request) -> _Answer:
+        """Return the answer to a request that was received, as far as it may be."""
         try:
-            yield
-        finally:
-            with self._lock:
-                self._body_bytes -= length
-
-    def handle_error(self, request: socket.socket, client_address: tuple[str, int]) -> None:
-        """A client that hangs up is not worth a traceback."""
-        del request, client_address
-
-
-class _TimedReader(io.RawIOBase):
-    """The reading side of a socket, with a deadline for all reads together.
-
-    A timeout of the socket is one for each read: a client that sends a byte a minute meets it.
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self.deadline = time.monotonic() + _IDLE_SECONDS
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the client sends too slowly")
-        self._connection.settimeout(left)
-        return self._connection.recv_into(buffer)
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version = "keras-alexnet"
-    sys_version = ""
-    disable_nagle_algorithm = True
-    wbufsize = 1 << 16  # an answer's header and content leave together
-    server: Server
-
-    def setup(self) -> None:
-        super().setup()
-        self.rfile.close()
-        self._reader = _TimedReader(self.connection)
-        self.rfile = io.BufferedReader(self._reader, 1 << 16)
-
-    def handle_one_request(self) -> None:
-        self._reader.deadline = time.monotonic() + _IDLE_SECONDS
-        super().handle_one_request()
-
-    def handle_expect_100(self) -> bool:
-        """Tells a client that waits for it to send the body; now, not with the answer."""
-        goes_on = super().handle_expect_100()
-        self.wfile.flush()
-        return goes_on
-
-    def do_GET(self) -> None:
-        """Any request: what the method is worth is decided by `rest_api.answer`."""
-        try:
-            with self.server.activity.request("rest") as outcome:
-                try:
-                    answer = self._answer()
-                except RequestError as error:
-                    outcome.code = error.code
-                    answer = _error(error)
-                self._send(answer)
-        except RequestError as error:  # the server is about to end
-            self.close_connection = True
-            self._send(_error(error))
-        except (ConnectionError, TimeoutError):
-            self.close_connection = True  # the client is gone
-
-    do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_GET  # noqa: N815
-
-    def _answer(self) -> _Answer:
-        length = self._body_length()
-        with self.server.body(length):
-            body = self._read_body(length)
-            path = urllib.parse.urlsplit(self.path).path
-            if self.command == "GET" and path in _PAGES:
-                return _PAGES[path](self.server)
-            seconds = self.server.limits.seconds
-            try:
-                return _Answer(
-                    rest_api.answer(self.server.versions, self.command, path, body, seconds)
-                )
-            except RequestError:
-                raise
-            except Exception as error:  # a fault of ours must not cost the client its answer
-                raise RequestError("INTERNAL", repr(error)) from error
-
-    def _body_length(self) -> int:
-        """What the header says, within the limit."""
-        length = self.headers.get("Content-Length", "0")
-        if "Transfer-Encoding" in self.headers or not re.fullmatch(r"[0-9]{1,18}", length):
-            self.close_connection = True  # where the next request starts, no one knows
-            raise RequestError("INVALID_ARGUMENT", "a Content-Length is needed, in bytes")
-        limit = self.server.limits.body_bytes
-        if int(length) > limit:
-            self.close_connection = True
-            self._read(int(length), _DISCARDED_SECONDS, keep=False)
-            raise RequestError(
-                "INVALID_ARGUMENT", f"a body of at most {limit} bytes is read, this has {length}"
+            encodings = request.headers.get("CONTENT_ENCODING", "").replace(" ", "").split(",")
+            is_zipped = bool({"gzip", "x-gzip"} & set(encodings))
+            body = request.body.unzipped() if is_zipped else request.body.read()
+            method = "GET" if request.command == "HEAD" else request.command
+            if method == "OPTIONS":
+                return _Answer(b"", headers={"Allow": "GET, HEAD, POST, OPTIONS"})
+            if method == "GET" and request.raw_path in _PAGES:
+                return _PAGES[request.raw_path](self)
+            return _Answer(
+                rest_api.answer(self.versions, method, request.raw_path, body, self.limits.seconds)
             )
-        return int(length)
-
-    def _read_body(self, length: int) -> bytes:
-        body = self._read(length, self.server.limits.seconds, keep=True)
-        if len(body) < length:
-            self.close_connection = True
-            raise RequestError(
-                "DEADLINE_EXCEEDED", f"the body has {length} bytes, but {len(body)} came in time"
-            )
-        return body
-
-    def _read(self, length: int, seconds: float, *, keep: bool) -> bytes:
-        """Up to `length` bytes, as many as come within some seconds."""
-        self._reader.deadline = time.monotonic() + seconds
-        kept = []
-        while length > 0:
-            try:
-                # read1: what is there, instead of waiting for all that was asked for
-                chunk = self.rfile.read1(min(length, 1 << 20))
-            except TimeoutError:
-                break
-            if not chunk:
-                break
-            length -= len(chunk)
-            kept += [chunk] if keep else []
-        return b"".join(kept)
-
-    def _send(self, answer: _Answer) -> None:
-        self.connection.settimeout(self.server.limits.seconds)
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
-        self.send_header("Content-Length", str(len(answer.content)))
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(answer.content)
-        self.wfile.flush()
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the base class finds wrong with a request, as JSON instead of HTML."""
-        del explain
-        self.close_connection = True
-        self._send(_Answer(_error_body(message or http.HTTPStatus(code).phrase), code))
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Not a line a request."""
-
-
-def _page(server: Server) -> _Answer:
-    return _Answer(content(server.versions.name), content_type=PAGE_CONTENT_TYPE, headers=HEADERS)
-
-
-def _metrics(server: Server) -> _Answer:
-    return _Answer(server.metrics.text(), content_type=CONTENT_TYPE)
-
-
-# What is served beside the API, by path.
-_PAGES = {
-    "/": _page,
-    "/favicon.ico": lambda server: _Answer(b"", status=http.HTTPStatus.NO_CONTENT),
-    PATH: _metrics,
-}
-
-
-def _error(error: RequestError) -> _Answer:
-    return _Answer(_error_body(error.message), rest_api.HTTP_STATUS[error.code])
+        except RequestError as error:
+            failure = error
+        except Exception as error:  # a fault of ours must not cost the client its answer
+            failure = RequestError("INTERNAL", repr(error))
+        request.outcome_code = failure.code
+        status = failure.http_status or rest_api.HTTP_STATUS[failure.code]
+        return _Answer(_error_body(failure.message), status)
 
 
 def _error_body(message: str) -> bytes:
     return json.dumps({"error": message}).encode()
 
 
+# What is served beside the API, by path.
+_PAGES = {
+    "/": lambda server: _Answer(
+        content(server.versions.name), content_type=PAGE_CONTENT_TYPE, headers=HEADERS
+    ),
+    "/favicon.ico": lambda server: _Answer(b"", status=http.HTTPStatus.NO_CONTENT),
+    PATH: lambda server: _Answer(server.metrics.text(), content_type=CONTENT_TYPE),
+}
 PAGE_CONTENT_TYPE = "text/html; charset=utf-8"
 
 _FILES = importlib.resources.files(__package__) / "page"
@@ -313,7 +338,7 @@ _DOCUMENT, _STYLE, _SCRIPT = (
 
 
 def _source(inline: str) -> str:
-    """What a policy calls an inline script or style (Content Security Policy 3, section 2.3.1)."""
+    """Return a policy's name for an inline script or style (CSP level 3, section 2.3.1)."""
     digest = hashlib.sha256(inline.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
@@ -340,11 +365,7 @@ HEADERS: Mapping[str, str] = {
 
 
 def content(model_name: str) -> bytes:
-    """The page for one model, UTF-8; send it with `PAGE_CONTENT_TYPE` and `HEADERS`.
-
-    Args:
-        model_name: that requests call it by; any text.
-    """
+    """Return the page for one model, UTF-8; send it with `PAGE_CONTENT_TYPE` and `HEADERS`."""
     # The name comes last: what looks like a place to fill in stays text when it is in a name.
     document = (
         _DOCUMENT.replace("{{style}}", _STYLE)

@@ -4,13 +4,11 @@ A path begins with /v1/models/NAME, /v1/models/NAME/versions/N or /v1/models/NAM
 Then
 
     POST ...:predict     runs a signature
-    POST ...:classify    runs a signature of classification on tf.train.Examples
-    POST ...:regress     an error: there are no signatures of regression
     GET  ...             the states of all versions, or of one
     GET  .../metadata    the signatures of a version
 
-In tensorflow/serving: http_rest_api_handler.cc and http_rest_api_util.cc, the words of the errors
-included. No version has a label here.
+In tensorflow/serving: http_rest_api_handler.cc and http_rest_api_util.cc. :classify and :regress
+are TF Serving's alone (501 here), and no version has a label here.
 """
 
 import dataclasses
@@ -19,12 +17,11 @@ import json
 import re
 import urllib.parse
 from collections.abc import Mapping
-from typing import NoReturn
 
 import tensorflow as tf
 from google.protobuf import json_format, message
 
-from keras_alexnet.serving.local_server import classification, json_examples, json_tensors
+from keras_alexnet.serving.local_server import json_tensors
 from keras_alexnet.serving.local_server.errors import RequestError
 from keras_alexnet.serving.local_server.loaded_model import DEFAULT_SIGNATURE, LoadedModel
 from keras_alexnet.serving.local_server.served_versions import ServedVersions
@@ -91,7 +88,9 @@ def answer(versions: ServedVersions, method: str, path: str, body: bytes, timeou
             return _metadata(versions, asked)
         # As in TF Serving, a label does not narrow down which versions are told of.
         return _status(versions, asked)
-    return _POST_VERBS[asked.verb](versions, asked, json_tensors.parse(body), timeout)
+    if asked.verb != "predict":
+        raise RequestError("UNIMPLEMENTED", only_tensorflow_serving(f":{asked.verb}"))
+    return _predict(versions, asked, json_tensors.parse(body), timeout)
 
 
 def _parse(method: str, path: str) -> _Asked:
@@ -99,7 +98,7 @@ def _parse(method: str, path: str) -> _Asked:
         raise RequestError("NOT_FOUND", f"There is nothing at {path}; the API is below /v1/models")
     match = _PATHS[method].fullmatch(path) if method in _PATHS else None
     # The pattern takes ":Predict" too, but no such verb is known: as in TF Serving.
-    if match is None or (method == "POST" and match["verb"] not in _POST_VERBS):
+    if match is None or (method == "POST" and match["verb"] != match["verb"].lower()):
         raise RequestError("INVALID_ARGUMENT", f"Malformed request: {method} {path}")
     if match["name"] is None:
         raise RequestError("INVALID_ARGUMENT", "Missing model name in request.")
@@ -115,6 +114,11 @@ def _parse(method: str, path: str) -> _Asked:
         label=None if match["label"] is None else urllib.parse.unquote(match["label"]),
         verb=match["verb"],
     )
+
+
+def only_tensorflow_serving(call: str) -> str:
+    """Return the message for a call that this server has not."""
+    return f"{call} is answered by TF Serving, not by this server; use predict, or TF Serving"
 
 
 def require_no_label(label: str | None) -> None:
@@ -149,31 +153,6 @@ def _input_types(model: LoadedModel, signature: str) -> dict[str, tf.DType]:
             "INVALID_ARGUMENT", f"Failed to get input map for signature: {signature}"
         )
     return {name: tf.as_dtype(info.dtype) for name, info in declared.items()}
-
-
-def _classify(
-    versions: ServedVersions, asked: _Asked, document: Mapping[str, object], timeout: float
-) -> bytes:
-    examples = json_examples.serialized_examples(document)
-    require_no_label(asked.label)
-    with versions.use(asked.name, asked.version) as model:
-        labels, scores = classification.classify(
-            model, document.get("signature_name", ""), examples, timeout
-        )
-    return json_tensors.from_classes(labels, scores)
-
-
-def _regress(
-    versions: ServedVersions, asked: _Asked, document: Mapping[str, object], timeout: float
-) -> NoReturn:
-    del timeout
-    json_examples.serialized_examples(document)
-    require_no_label(asked.label)
-    with versions.use(asked.name, asked.version) as model:
-        classification.refuse_regression(model, document.get("signature_name", ""))
-
-
-_POST_VERBS = {"classify": _classify, "regress": _regress, "predict": _predict}
 
 
 def _status(versions: ServedVersions, asked: _Asked) -> bytes:

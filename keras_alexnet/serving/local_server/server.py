@@ -1,25 +1,22 @@
 """Starts the REST and the gRPC server of one model, and ends them."""
 
+import contextlib
 import dataclasses
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
 
-from data_prep.command_line import UserError
 from keras_alexnet.saved_model import versions as published_versions
-
-Bound = TypeVar("Bound")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to serve.
+    """Settings of a server.
 
     Attributes:
-        host: address to listen at.
+        host: address to listen at; IPv6 with or without [ ], [::] for all of IPv6 and IPv4.
         rest_port: 0 for any that is free.
         grpc_port: 0 for any that is free, -1 for none.
         max_body_bytes: a larger request is refused.
@@ -45,7 +42,7 @@ def serve(
     model_name: str | None = None,
     settings: Settings = Settings(),
 ) -> dict[str, object]:
-    """Serves the highest version in a folder until `stop` is set.
+    """Serve the highest version in a folder until `stop` is set.
 
     Args:
         model_dir: folder of the model, with its versions in it.
@@ -59,50 +56,44 @@ def serve(
         model, version (the last one), requests and errors (of them), seconds.
 
     Raises:
-        UserError: no version, a broken one, a port that is taken, or gRPC is not installed.
+        ValueError: no version, a broken one, a port that is taken, or gRPC is not installed.
     """
     started = time.perf_counter()
     _require_version(model_dir)
     name = model_name or os.path.basename(os.path.abspath(model_dir))
-    # Not earlier: they import TensorFlow, and a mistyped folder should not take seconds to tell.
-    from keras_alexnet.serving.local_server import http_server as rest
+    # Imported here because they import TensorFlow: a mistyped folder answers at once.
+    from keras_alexnet.serving.local_server import http_server
     from keras_alexnet.serving.local_server.metrics import ServerMetrics
     from keras_alexnet.serving.local_server.served_versions import Activity
 
     metrics = ServerMetrics()
     activity = Activity(metrics)
-    host = settings.host
-    limits = rest.Limits(body_bytes=settings.max_body_bytes, seconds=settings.timeout)
-    rest_server = _bind(
-        "rest_port",
-        host,
-        settings.rest_port,
-        lambda: rest.Server(
-            host, settings.rest_port, activity=activity, metrics=metrics, limits=limits
-        ),
-    )
-    with rest_server:
-        grpc_server = None
-        grpc_address = None
-        if settings.grpc_port >= 0:
-            grpc_services = _import_grpc_api()
-            services = grpc_services.Services(activity=activity, timeout=settings.timeout)
-            grpc_server, bound = _bind(
-                "grpc_port",
-                host,
-                settings.grpc_port,
-                lambda: grpc_services.start(host, settings.grpc_port, services, limits.body_bytes),
+    host = settings.host.strip("[]")
+    url_host = f"[{host}]" if ":" in host else host
+    limits = http_server.Limits(body_bytes=settings.max_body_bytes, seconds=settings.timeout)
+    with contextlib.ExitStack() as stack:
+        with _port("rest_port", settings.rest_port):
+            rest_server = http_server.Server(
+                host, settings.rest_port, activity=activity, metrics=metrics, limits=limits
             )
-            grpc_address = f"grpc://{host}:{bound}"
+        stack.enter_context(contextlib.closing(rest_server))
+        grpc_server = grpc_address = None
+        if settings.grpc_port >= 0:
+            grpc_services = _import_grpc_services()
+            services = grpc_services.Services(activity=activity, timeout=settings.timeout)
+            with _port("grpc_port", settings.grpc_port):
+                grpc_server, port = grpc_services.start(
+                    url_host, settings.grpc_port, services, limits.body_bytes
+                )
+            grpc_address = f"grpc://{url_host}:{port}"
         versions = _load(model_dir, name, settings.batch, metrics)
         rest_server.versions = versions
-        threading.Thread(target=rest_server.serve_forever, daemon=True).start()
+        rest_server.start()
         if grpc_server:
             services.versions = versions
             grpc_server.start()
-        ready(f"http://{host}:{rest_server.server_port}", grpc_address)
+        ready(f"http://{url_host}:{rest_server.server_port}", grpc_address)
         versions.watch(stop, settings.poll_seconds)
-        rest_server.shutdown()
         activity.drain(settings.timeout)
         if grpc_server:
             grpc_server.stop(grace=1).wait()
@@ -117,59 +108,58 @@ def serve(
 
 def _require_version(model_dir: str) -> None:
     if not published_versions.published(model_dir):
-        raise UserError(
+        raise ValueError(
             f"a folder with a version of a model in it is needed, such as {model_dir}/1, but "
-            f"{model_dir} has none; run keras_alexnet.export, or check --model_dir"
+            f"model_dir {model_dir} has none; run keras_alexnet.export, or name another"
         )
 
 
-def _bind(flag: str, host: str, port: int, make: Callable[[], Bound]) -> Bound:
+@contextlib.contextmanager
+def _port(name: str, port: int) -> Iterator[None]:
     try:
-        return make()
+        yield
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "it is in use"
-        raise UserError(
-            f"{host}:{port} cannot be listened at ({reason}); end what uses it, or choose "
-            f"another --{flag} (0: any free one)"
+        raise ValueError(
+            f"{name} {port} cannot be listened at ({reason}); end what uses it, or choose "
+            f"another {name} (0: any free one)"
         ) from error
 
 
-def _import_grpc_api() -> object:
+def _import_grpc_services() -> object:
     try:
         from keras_alexnet.serving.local_server import grpc_services
     except ImportError as error:
-        raise UserError(
+        raise ValueError(
             f"grpcio and tensorflow-serving-api are needed for gRPC ({error}); "
-            f"pip install 'keras-alexnet[serving]', or --grpc_port=-1"
+            f"pip install 'keras-alexnet[serving]', or set grpc_port to -1"
         ) from error
     return grpc_services
 
 
 def _load(model_dir: str, name: str, batch: int, metrics: object) -> object:
     from keras_alexnet.serving.local_server import batching, loaded_model
-    from keras_alexnet.serving.local_server.loaded_model import LoadedModel
     from keras_alexnet.serving.local_server.served_versions import ServedVersions
 
     limits = batching.Limits(batch_rows=batch)
 
-    def load(path: str, number: int) -> LoadedModel:
-        model = LoadedModel(
+    def load(path: str, number: int) -> loaded_model.LoadedModel:
+        model = loaded_model.LoadedModel(
             path=path, name=name, version=number, limits=limits, tell_batch=metrics.batch
         )
         loaded_model.replay(model, path)
         return model
 
-    versions = ServedVersions(model_dir=model_dir, name=name, load=load, tell=_tell)
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    versions = ServedVersions(model_dir=model_dir, name=name, load=load, tell=tell)
     try:
         versions.load_highest()
     except Exception as error:  # TensorFlow has many ways to say that a file is broken
-        raise UserError(
+        raise ValueError(
             f"the highest version in {model_dir} cannot be loaded as a SavedModel "
             f"({type(error).__name__}); export it again"
         ) from error
     metrics.version(name, lambda: versions.version)
     return versions
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

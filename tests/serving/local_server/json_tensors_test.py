@@ -76,118 +76,80 @@ def test_base64(text):
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
+    ("dtypes", "value", "field"),
     [
-        ('{"b64": "a"}', "Unable to base64 decode"),
-        ('{"b64": "aGVsbG8=="}', "Unable to base64 decode"),
-        ('{"b64": "YQ="}', "Unable to base64 decode"),
-        ('{"b64": "a-_b"}', "Unable to base64 decode"),
-        ('{"b64": "YWJj\\u00fc"}', "Unable to base64 decode"),
-        ('{"b64": 3}', '{"b64": 3} not formatted correctly for base64 data'),
-        ('{"b64": "YQ==", "x": 1}', "not formatted correctly for base64 data"),
-        ("null", "JSON Value: null Type: Null is not of expected type: string"),
-        ("true", "JSON Value: true Type: True is not of expected type: string"),
-        ("3", "JSON Value: 3 Type: Number is not of expected type: string"),
-        ('"\\ud800"', "is no Unicode text"),
+        (TEXT, '{"b64": "a"}', "base64"),
+        (TEXT, '{"b64": "aGVsbG8=="}', "base64"),
+        (TEXT, '{"b64": "YQ="}', "base64"),
+        (TEXT, '{"b64": "a-_b"}', "base64"),
+        (TEXT, '{"b64": "YWJj\\u00fc"}', "base64"),
+        (TEXT, '{"b64": 3}', '{"b64": 3}'),
+        (TEXT, '{"b64": "YQ==", "x": 1}', "base64"),
+        (TEXT, "null", "null"),
+        (TEXT, "true", "true"),
+        (TEXT, "3", "3"),
+        (TEXT, '"\\ud800"', "ud800"),
+        (INT, "1.0", "int32"),
+        (INT, "2147483648", "2147483648"),
+        (INT, "true", "int32"),
+        (INT, '"1"', "int32"),
+        (INT, '{"b64": "YQ=="}', "int32"),
+        (PIXELS, "256", "uint8"),
+        (PIXELS, "-1", "uint8"),
+        (FLOAT, "false", "float32"),
+        (DOUBLE, "1" + "0" * 400, "10000"),
+        ({"x": tf.bool}, "1", "bool"),
     ],
 )
-def test_what_is_no_bytes(value, message):
-    with pytest.raises(RequestError, match=message.replace("{", r"\{")) as error:
-        tensors(f'{{"inputs": [{value}]}}', TEXT)
-    assert error.value.code == "INVALID_ARGUMENT"
-
-
-@pytest.mark.parametrize(
-    ("dtypes", "value", "message"),
-    [
-        (INT, "1.0", "JSON Value: 1.0 Type: Number is not of expected type: int32"),
-        (INT, "2147483648", "is not of expected type: int32"),
-        (INT, "true", "Type: True is not of expected type: int32"),
-        (INT, '"1"', "Type: String is not of expected type: int32"),
-        (INT, '{"b64": "YQ=="}', "Type: Object is not of expected type: int32"),
-        (PIXELS, "256", "is not of expected type: uint8"),
-        (PIXELS, "-1", "is not of expected type: uint8"),
-        (FLOAT, "false", "Type: False is not of expected type: float"),
-        (FLOAT, "16777216", "Cannot convert JSON value: 16777216 to float without loss of"),
-        (FLOAT, "-16777216", "to float without loss of precision"),
-        (FLOAT, "3.5e38", "to float without loss of precision"),
-        (DOUBLE, "9007199254740993", "to double without loss of precision"),
-        (DOUBLE, "1" + "0" * 400, "Number too big to be stored in double"),
-        ({"x": tf.bool}, "1", "Type: Number is not of expected type: bool"),
-    ],
-)
-def test_numbers_that_do_not_fit(dtypes, value, message):
-    with pytest.raises(RequestError, match=message) as error:
+def test_values_that_do_not_fit(dtypes, value, field):
+    with pytest.raises(RequestError) as error:
         tensors(f'{{"inputs": [{value}]}}', dtypes)
     assert error.value.code == "INVALID_ARGUMENT"
+    assert field in error.value.message
 
 
-def test_the_largest_whole_numbers_that_fit():
-    for dtypes, dtype, number in (
-        (FLOAT, np.float32, 2**24 - 1),
-        (DOUBLE, np.float64, 2**53 - 1),
-        (INT, np.int32, 2**31 - 1),
-    ):
-        inputs, _ = tensors(f'{{"inputs": [{number}, {-number}]}}', dtypes)
-        is_right(inputs["x"], [number, -number], dtype)
+def test_floats_are_rounded_as_tensorflow_serving_does():
+    inputs, _ = tensors('{"inputs": [2147483647, 16777217, 3.4028235e38, 1e39]}', FLOAT)
+    is_right(inputs["x"], [2147483648, 16777216, 3.4028235e38, math.inf], np.float32)
 
 
 def test_type_that_json_has_not():
-    with pytest.raises(RequestError, match="Conversion of JSON Value: 1 to type: half") as error:
+    with pytest.raises(RequestError, match="float16") as error:
         tensors('{"inputs": [1]}', {"x": tf.half})
     assert error.value.code == "UNIMPLEMENTED"
 
 
 @pytest.mark.parametrize(
-    ("body", "dtypes", "message"),
+    ("body", "dtypes", "field"),
     [
-        ("{}", INT, "Missing 'inputs' or 'instances' key"),
-        ('{"instances": [1], "inputs": [1]}', INT, "only one of 'inputs' or 'instances' keys"),
-        ('{"instances": 5}', INT, "'instances' to be an list/array"),
-        ('{"instances": []}', INT, "No values in 'instances' array"),
-        ('{"instances": [[1, 2], [3]]}', INT, "element: 1 of .*Expecting tensor size: 2 but got"),
-        (
-            '{"instances": [[1, 2], [[5, 6]]]}',
-            INT,
-            r"Error: INVALID_ARGUMENT: Expecting shape \[2\] but got: \[1,2\]",
-        ),
-        ('{"instances": [1, [1]]}', INT, r"Expecting shape \[\] but got: \[1\]"),
-        ('{"instances": [[1, 2], ["a", "b"]]}', INT, "not of expected type"),
-        ('{"instances": [[[1], [2, 3]]]}', INT, "list at unexpected size: 2 at level: 1 expected"),
-        ('{"instances": [[[1], 2]]}', INT, "found at incorrect level: 2 in .* at level: 2"),
-        ('{"instances": [[1, [2]]]}', INT, "list at unexpected level: 1 expected < 1"),
-        ('{"instances": [[[], 1]]}', INT, "found at incorrect level"),
-        ('{"instances": [1]}', BOTH, "expecting list of objects as multiple input tensors"),
-        ('{"instances": [{"b64": "YQ=="}]}', BOTH, "is not of expected type: int32"),
-        (
-            '{"instances": [{"ints": 1, "texts": "a"}, [1]]}',
-            BOTH,
-            "Expecting object but got list at item 1 of input list",
-        ),
-        (
-            '{"instances": [["a"], {"x": ["a"]}]}',
-            TEXT,
-            "Expecting value/list but got object at item 1 of input list",
-        ),
-        (
-            '{"instances": [{"ints": 1}]}',
-            BOTH,
-            r'element: 0 of .*JSON object: {"ints": 1} keys must be equal to: ints,texts',
-        ),
-        (
-            '{"instances": [{"y": 1}]}',
-            INT,
-            "element: 0 key: y of .*does not have named input: y",
-        ),
-        ('{"inputs": [1]}', BOTH, "expecting an object as multiple input tensors required"),
-        ('{"inputs": {"ints": [1]}}', BOTH, "Missing named input: texts in 'inputs' object"),
-        ('{"inputs": ' + "[" * 900 + "1" + "]" * 900 + "}", INT, "nested too deeply: 900 levels"),
+        ("{}", INT, "instances"),
+        ('{"instances": [1], "inputs": [1]}', INT, "instances"),
+        ('{"instances": 5}', INT, "instances"),
+        ('{"instances": []}', INT, "instances"),
+        ('{"instances": [[1, 2], [3]]}', INT, "[3]"),
+        ('{"instances": [[1, 2], [[5, 6]]]}', INT, "size 2"),
+        ('{"instances": [1, [1]]}', INT, "[1]"),
+        ('{"instances": [[1, 2], ["a", "b"]]}', INT, "int32"),
+        ('{"instances": [[[1], [2, 3]]]}', INT, "size 1"),
+        ('{"instances": [[[1], 2]]}', INT, "level 2"),
+        ('{"instances": [[1, [2]]]}', INT, "[2]"),
+        ('{"instances": [[[], 1]]}', INT, "level"),
+        ('{"instances": [1]}', BOTH, "object"),
+        ('{"instances": [{"b64": "YQ=="}]}', BOTH, "ints,texts"),
+        ('{"instances": [{"ints": 1, "texts": "a"}, [1]]}', BOTH, "item 1"),
+        ('{"instances": [["a"], {"x": ["a"]}]}', TEXT, "item 1"),
+        ('{"instances": [{"ints": 1}]}', BOTH, "ints,texts"),
+        ('{"instances": [{"y": 1}]}', INT, "y"),
+        ('{"inputs": [1]}', BOTH, "object"),
+        ('{"inputs": {"ints": [1]}}', BOTH, "texts"),
+        ('{"inputs": ' + "[" * 900 + "1" + "]" * 900 + "}", INT, "900 levels"),
     ],
 )
-def test_forms_that_are_no_request(body, dtypes, message):
-    with pytest.raises(RequestError, match=message) as error:
+def test_forms_that_are_no_request(body, dtypes, field):
+    with pytest.raises(RequestError) as error:
         tensors(body, dtypes)
     assert error.value.code == "INVALID_ARGUMENT"
+    assert field in error.value.message
 
 
 def test_more_rows_than_a_batch_may_have_are_refused_unread():
@@ -197,21 +159,21 @@ def test_more_rows_than_a_batch_may_have_are_refused_unread():
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    "body",
     [
-        (b"", "JSON Parse error: The document is empty"),
-        (b"instances = [1, 2]", "JSON Parse error"),
-        (b'{"instances": [1]} {}', "JSON Parse error"),
-        (b'{"x": "\xff"}', "JSON Parse error"),
-        ('{"instances": [1]}'.encode("utf-16"), "JSON Parse error"),
-        (b"[" * 100_000, "JSON Parse error"),
-        (b"9" * 5000, "JSON Parse error"),
-        (b"[1]", r"JSON Value: \[1\] Is not object"),
-        (b'{"signature_name": 5}', "'signature_name' key must be a string value"),
+        b"",
+        b"instances = [1, 2]",
+        b'{"instances": [1]} {}',
+        b'{"x": "\xff"}',
+        '{"instances": [1]}'.encode("utf-16"),
+        b"[" * 100_000,
+        b"9" * 5000,
+        b"[1]",
+        b'{"signature_name": 5}',
     ],
 )
-def test_bodies_that_are_no_json_object(body, message):
-    with pytest.raises(RequestError, match=message) as error:
+def test_bodies_that_are_no_json_object(body):
+    with pytest.raises(RequestError) as error:
         json_tensors.parse(body)
     assert error.value.code == "INVALID_ARGUMENT"
 
@@ -275,19 +237,16 @@ def test_every_float32_survives():
 
 
 @pytest.mark.parametrize(
-    ("outputs", "message"),
+    ("outputs", "field"),
     [
-        ({"y": np.int64(5)}, "Tensor name: y has no shape information"),
-        (
-            {"y": np.zeros(2), "z": np.zeros(1)},
-            "Tensor name: z has inconsistent batch size: 1 expecting: 2",
-        ),
-        ({"y": np.zeros(2, np.float16)}, "Failed to write JSON value for tensor type: half"),
-        ({"y": np.zeros(2, np.complex64)}, "for tensor type: complex64"),
+        ({"y": np.int64(5)}, "y"),
+        ({"y": np.zeros(2), "z": np.zeros(1)}, "z"),
+        ({"y": np.zeros(2, np.float16)}, "float16"),
+        ({"y": np.zeros(2, np.complex64)}, "complex64"),
     ],
 )
-def test_outputs_that_are_no_rows(outputs, message):
-    with pytest.raises(RequestError, match=message) as error:
+def test_outputs_that_are_no_rows(outputs, field):
+    with pytest.raises(RequestError, match=field) as error:
         json_tensors.from_tensors(outputs, as_rows=True)
     assert error.value.code == "INVALID_ARGUMENT"
 
@@ -295,11 +254,3 @@ def test_outputs_that_are_no_rows(outputs, message):
 def test_rows_of_an_empty_batch():
     outputs = {"y": np.zeros([0, 2]), "texts": np.zeros([0, 1], object)}
     assert body_of(outputs, True) == {"predictions": []}
-
-
-def test_answer_of_classes():
-    labels = np.array([[b"car", "b\u00fcs".encode()], [b"\xff", b""]], object)
-    scores = np.array([[0.7, 0.2], [1, np.nan]], np.float32)
-    assert json_tensors.from_classes(labels, scores) == (
-        '{"results": [[["car", 0.7], ["b\u00fcs", 0.2]], [["\ufffd", 1.0], ["", NaN]]]}'.encode()
-    )
