@@ -1,4 +1,4 @@
-"""Serves an exported model on this machine, with the interfaces of TF Serving.
+"""Serve an exported model on this machine, with the Predict API of TF Serving.
 
     python -m keras_alexnet.serving.local_server --model_dir=MODELS/alexnet
 
@@ -24,7 +24,10 @@ _MODEL_DIR = flags.DEFINE_string(
     "model_dir", None, "the --export_dir of keras_alexnet.export", required=True, flag_values=FLAGS
 )
 _MODEL_NAME = flags.DEFINE_string(
-    "model_name", None, "default: the folder's name", flag_values=FLAGS
+    "model_name",
+    None,
+    "name that requests call the model by (default: the folder's name)",
+    flag_values=FLAGS,
 )
 _HOST = flags.DEFINE_string(
     "host",
@@ -33,13 +36,13 @@ _HOST = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 _REST_PORT = flags.DEFINE_integer(
-    "rest_port", 8501, "of the REST API; 0: any free one", 0, 65535, flag_values=FLAGS
+    "rest_port", 8501, "port of the REST API; 0: any free one", 0, 65535, flag_values=FLAGS
 )
 _GRPC_PORT = flags.DEFINE_integer(
-    "grpc_port", 8500, "of gRPC; 0: any free one; -1: none", -1, 65535, flag_values=FLAGS
+    "grpc_port", 8500, "port of gRPC; 0: any free one; -1: none", -1, 65535, flag_values=FLAGS
 )
 _MAX_BODY_MB = flags.DEFINE_integer(
-    "max_body_mb", 64, "largest request, megabytes", 1, 512, flag_values=FLAGS
+    "max_body_mb", 64, "largest request, unpacked, in megabytes", 1, 512, flag_values=FLAGS
 )
 _TIMEOUT = flags.DEFINE_float(
     "timeout",
@@ -51,13 +54,13 @@ _TIMEOUT = flags.DEFINE_float(
 _BATCH = flags.DEFINE_integer(
     "batch",
     32,
-    "photos of several requests that are computed together; 1: each request alone",
+    "largest number of photos of several requests that are computed together; 1: each alone",
     1,
     256,
     flag_values=FLAGS,
 )
 _POLL_SECONDS = flags.DEFINE_float(
-    "poll_seconds", 1, "between looks for a new version", 0.01, flag_values=FLAGS
+    "poll_seconds", 1, "seconds between looks for a new version", 0.01, flag_values=FLAGS
 )
 
 
@@ -70,7 +73,7 @@ def _notice(model_dir: str, name: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> Mapping[str, object]:
-    """Reads the flags and serves until a signal comes."""
+    """Serve until a signal comes."""
     del arguments
     stop = threading.Event()
 
@@ -106,7 +109,7 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
 
 
 def run() -> None:
-    """The console script."""
+    """Run the console script."""
     command_line.run(main, FLAGS, __doc__)
 
 

@@ -1,4 +1,4 @@
-"""Several requests that wait at the same time become one call of the model.
+"""Merges requests that wait at the same time into one call of the model.
 
 A batch costs less than its photos one by one, as the weights travel from memory once. A request
 that comes alone is computed at once, and those that come in the meantime are the next batch. Where
@@ -21,7 +21,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How much is computed and how much may wait.
+    """Limits on what is computed at once and on what may wait.
 
     Attributes:
         parallel: batches that are computed at the same time.
@@ -51,7 +51,7 @@ class _Request:
 
 
 class Batcher:
-    """Calls a function for many threads, with as few calls as there can be.
+    """A function that many threads call, with as few calls as there can be.
 
     No thread of its own: of those that wait, one computes for all that fit into its batch.
 
@@ -82,7 +82,7 @@ class Batcher:
     def run(
         self, key: Hashable, inputs: Arrays, timeout: float | None = None
     ) -> dict[str, np.ndarray]:
-        """The outputs for some inputs.
+        """Return the outputs for some inputs.
 
         Args:
             key: only requests of the same key share a batch. They must have the same inputs, of
@@ -129,7 +129,7 @@ class Batcher:
             self._changed.notify_all()  # it is what the others waited for
 
     def _patience_left(self) -> float:
-        """Seconds that the next batch may still wait for more requests."""
+        """Return the seconds that the next batch may still wait for more requests."""
         if len(self._waiting) >= self._expected:
             return 0.0
         return self._patience - time.monotonic()
@@ -139,7 +139,7 @@ class Batcher:
         self._waiting_rows -= request.rows
 
     def _lead(self) -> None:
-        """Computes the batch that stands in front, for whomever it is."""
+        """Compute the batch that stands in front, for whomever it is."""
         batch = self._take()
         self._free -= 1
         self._changed.release()
@@ -166,7 +166,7 @@ class Batcher:
         return batch
 
     def _answer(self, batch: Sequence[_Request]) -> None:
-        """Sets the outputs, or the error, of each request."""
+        """Set the outputs, or the error, of each request."""
         try:
             parts = self._split(batch)
         except Exception as error:
@@ -181,7 +181,7 @@ class Batcher:
             request.outputs = outputs
 
     def _split(self, batch: Sequence[_Request]) -> list[dict[str, np.ndarray]]:
-        """The outputs of each request of a batch, from one call."""
+        """Return the outputs of each request of a batch, from one call."""
         rows = [request.rows for request in batch]
         self._tell(sum(rows))
         if len(batch) == 1:
@@ -199,7 +199,7 @@ class Batcher:
 
 
 def _soonest(deadline: float | None, patience: float | None) -> float | None:
-    """Seconds until the first of two events; None: neither will come by itself."""
+    """Return the seconds until the first of two events, None if neither comes by itself."""
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
     times = [seconds for seconds in (left, patience) if seconds is not None]
     return min(times, default=None)

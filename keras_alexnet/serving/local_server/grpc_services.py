@@ -92,7 +92,7 @@ class Services(
     def Predict(
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
-        """Runs a signature."""
+        """Run a signature."""
         with self._request(context), self._model(request) as model:
             signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
             outputs = model.predict(
@@ -109,7 +109,7 @@ class Services(
     def GetModelMetadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """The signatures."""
+        """Return the signatures."""
         with self._request(context):
             _require_spec(request)
             _require_signature_def(request.metadata_field)
@@ -126,7 +126,7 @@ class Services(
     def GetModelStatus(
         self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """The states of all versions, or of one; a label is not looked at, as in TF Serving."""
+        """Return the states of all versions, or of one; as in TF Serving, labels are ignored."""
         with self._request(context):
             _require_spec(request)
             spec = request.model_spec
@@ -144,7 +144,7 @@ class Services(
 
     @contextlib.contextmanager
     def _request(self, context: grpc.ServicerContext) -> Iterator[None]:
-        """Around a call: counts it, and turns what goes wrong into a status."""
+        """Count a call, and turn what goes wrong into a status."""
         try:
             with self._activity.request("grpc"):
                 yield
@@ -155,7 +155,7 @@ class Services(
 
     @contextlib.contextmanager
     def _model(self, request: message.Message) -> Iterator[LoadedModel]:
-        """The version that a request is for."""
+        """Return the version that a request is for."""
         _require_spec(request)
         spec = request.model_spec
         if not spec.name:
@@ -165,7 +165,7 @@ class Services(
             yield model
 
     def _seconds(self, context: grpc.ServicerContext) -> float:
-        """How long a request may wait for others."""
+        """Return the seconds that a request may wait for others."""
         left = context.time_remaining()
         return self._timeout if left is None else min(self._timeout, max(0.0, left))
 
@@ -230,7 +230,7 @@ def _version(spec: model_pb2.ModelSpec) -> int | None:
 
 
 def _to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
-    """A TensorProto with its values in the field of their type, where TF Serving puts them.
+    """Return a TensorProto with its values in the field of their type, as TF Serving does.
 
     tf.make_tensor_proto packs them into tensor_content, which a client that reads float_val does
     not look into.
@@ -248,7 +248,7 @@ def _to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
 
 
 def start(host: str, port: int, services: Services, max_body_bytes: int) -> tuple[grpc.Server, int]:
-    """A server that has its port and does not serve yet, and the number of the port.
+    """Return a server that has its port and does not serve yet, and the number of the port.
 
     Raises:
         RuntimeError: the port cannot be had.

@@ -1,10 +1,8 @@
 """An exported model in memory, with the checks that stand between it and a request.
 
-Loaded by TensorFlow alone: nothing of this project's network or preprocessing is imported.
-
-Sends a version the warm-up requests that came with it, as TF Serving does when it loads one.
-
-A graph is optimised when it is first run, which takes seconds: better before users come.
+Loaded by TensorFlow alone: nothing of this project's network or preprocessing is imported. As in
+TF Serving, a version answers the warm-up requests that came with it before those of users: its
+graph is optimised when it is first run, which takes seconds.
 """
 
 import os
@@ -41,10 +39,10 @@ class LoadedModel:
         limits: batching.Limits,
         tell_batch: Callable[[int], None] = lambda rows: None,
     ) -> None:
-        """Loads a SavedModel.
+        """Load a SavedModel.
 
         Args:
-            path: of the SavedModel's folder.
+            path: folder of the SavedModel.
             name: that requests call it by.
             version: its number.
             limits: how much may compute and wait.
@@ -67,7 +65,7 @@ class LoadedModel:
         self._batcher = batching.Batcher(self._compute, limits, tell_batch)
 
     def signature_inputs(self, signature: str) -> Mapping[str, meta_graph_pb2.TensorInfo] | None:
-        """The declared inputs of a signature that can be called, or None if there is none."""
+        """Return the declared inputs of a signature that can be called, None if there is none."""
         if signature not in self._loaded.signatures:
             return None
         return self.signature_defs[signature].inputs
@@ -79,7 +77,7 @@ class LoadedModel:
         output_filter: Sequence[str] = (),
         timeout: float | None = None,
     ) -> dict[str, np.ndarray]:
-        """Runs a signature.
+        """Run a signature.
 
         Args:
             signature: its name.
@@ -135,7 +133,7 @@ class LoadedModel:
 
 
 def _is_batchable(signature: meta_graph_pb2.SignatureDef) -> bool:
-    """Whether all that goes in and comes out has a free first dimension."""
+    """Return whether all inputs and outputs have a free first dimension."""
     tensors = [*signature.inputs.values(), *signature.outputs.values()]
     return all(shape_of(tensor.tensor_shape)[:1] == [-1] for tensor in tensors)
 
@@ -143,38 +141,20 @@ def _is_batchable(signature: meta_graph_pb2.SignatureDef) -> bool:
 def require_inputs(
     declared: Mapping[str, meta_graph_pb2.TensorInfo], given: Mapping[str, object]
 ) -> None:
-    """Refuses inputs that are not those of the signature.
-
-    Raises:
-        RequestError: INVALID_ARGUMENT, in TF Serving's words.
-    """
-    sent, needed = sorted(given), sorted(declared)
-    if len(sent) != len(needed):
+    """Refuse inputs that are not those of the signature (INVALID_ARGUMENT)."""
+    extra, missing = set(given) - set(declared), set(declared) - set(given)
+    if extra or missing:
         raise RequestError(
             "INVALID_ARGUMENT",
-            f"input size does not match signature: {len(sent)}!={len(needed)} "
-            f"len({{{','.join(sent)}}}) != len({{{','.join(needed)}}}). "
-            f"Sent extra: {{{','.join(sorted(set(sent) - set(needed)))}}}. "
-            f"Missing but required: {{{','.join(sorted(set(needed) - set(sent)))}}}.",
+            f"inputs do not match the signature: sent extra: {{{','.join(sorted(extra))}}}, "
+            f"missing but required: {{{','.join(sorted(missing))}}}",
         )
-    for name in needed:
-        if name not in given:
-            raise RequestError(
-                "INVALID_ARGUMENT",
-                f"Signature input alias: {name}(feed name: {declared[name].name}) not found in "
-                f"request and no default value provided. Inputs expected to be in the request "
-                f"{{{','.join(sent)}}}, or default input alias set: ",
-            )
 
 
 def require_tensor(
     name: str, declared: meta_graph_pb2.TensorInfo, dtype: tf.DType, shape: Sequence[int]
 ) -> None:
-    """Refuses a tensor of another type or shape, or a batch that is too large.
-
-    Raises:
-        RequestError: INVALID_ARGUMENT.
-    """
+    """Refuse a tensor of another type or shape, or a batch that is too large."""
     # NumPy's array of bytes objects is of dtype object, which TensorFlow calls string.
     wanted = tf.as_dtype(declared.dtype)
     if dtype != wanted:
@@ -195,11 +175,7 @@ def require_tensor(
 
 
 def require_batch(count: int) -> None:
-    """Refuses a batch of no photo, or of too many.
-
-    Raises:
-        RequestError: INVALID_ARGUMENT.
-    """
+    """Refuse a batch of no photo, or of too many (INVALID_ARGUMENT)."""
     if not 1 <= count <= MAX_BATCH:
         raise RequestError(
             "INVALID_ARGUMENT",
@@ -208,7 +184,7 @@ def require_batch(count: int) -> None:
 
 
 def shape_of(proto: tensor_shape_pb2.TensorShapeProto) -> list[int]:
-    """The sizes of a shape's dimensions."""
+    """Return the sizes of a shape's dimensions."""
     return [dimension.size for dimension in proto.dim]
 
 
@@ -217,15 +193,14 @@ def _text(shape: Sequence[int]) -> str:
 
 
 def _code_of(error: tf.errors.OpError) -> str:
-    codes = {
-        tf.errors.INVALID_ARGUMENT: "INVALID_ARGUMENT",
-        tf.errors.RESOURCE_EXHAUSTED: "RESOURCE_EXHAUSTED",
-    }
-    return codes.get(error.error_code, "INTERNAL")
+    if isinstance(error, tf.errors.InvalidArgumentError):
+        return "INVALID_ARGUMENT"
+    is_full = isinstance(error, tf.errors.ResourceExhaustedError)
+    return "RESOURCE_EXHAUSTED" if is_full else "INTERNAL"
 
 
 def replay(model: LoadedModel, path: str) -> None:
-    """Runs each warm-up request of a version.
+    """Run each warm-up request of a version.
 
     Args:
         model: the version.

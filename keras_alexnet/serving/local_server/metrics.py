@@ -1,4 +1,4 @@
-"""What the local server tells Prometheus, at the path that TF Serving's examples use."""
+"""Metrics of the local server for Prometheus, at the path that TF Serving's examples use."""
 
 from collections.abc import Callable
 
@@ -46,18 +46,18 @@ class ServerMetrics:
         )
 
     def request(self, protocol: str, status: str, seconds: float) -> None:
-        """Counts a request."""
+        """Count a request."""
         self._requests.labels(protocol, status).inc()
         self._seconds.labels(protocol).observe(seconds)
 
     def batch(self, photos: int) -> None:
-        """Counts a batch."""
+        """Count a batch."""
         self._photos.observe(photos)
 
     def version(self, model: str, number: Callable[[], int]) -> None:
-        """Takes the version that answers from a function, each time that it is asked for."""
+        """Set the function that returns the version that answers."""
         self._version.labels(model).set_function(number)
 
     def text(self) -> bytes:
-        """All of them, in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return prometheus_client.generate_latest(self._registry)

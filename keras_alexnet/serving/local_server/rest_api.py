@@ -61,7 +61,7 @@ _LARGEST_VERSION = 2**63 - 1
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-    """What a path names."""
+    """The model, version and verb of a path."""
 
     name: str
     version: int | None
@@ -70,7 +70,7 @@ class _Asked:
 
 
 def answer(versions: ServedVersions, method: str, path: str, body: bytes, timeout: float) -> bytes:
-    """The body of the answer to a request.
+    """Return the body of the answer to a request.
 
     Args:
         versions: of the model that is served.
@@ -86,7 +86,7 @@ def answer(versions: ServedVersions, method: str, path: str, body: bytes, timeou
     if method == "GET":
         if asked.verb == "metadata":
             return _metadata(versions, asked)
-        # As in TF Serving, a label does not narrow down which versions are told of.
+        # As in TF Serving, a label does not narrow down the versions.
         return _status(versions, asked)
     if asked.verb != "predict":
         raise RequestError("UNIMPLEMENTED", only_tensorflow_serving(f":{asked.verb}"))
@@ -122,11 +122,7 @@ def only_tensorflow_serving(call: str) -> str:
 
 
 def require_no_label(label: str | None) -> None:
-    """Refuses a request for the version of a label.
-
-    Raises:
-        RequestError: INVALID_ARGUMENT, in TF Serving's words (server_core.cc).
-    """
+    """Refuse a request for the version of a label (INVALID_ARGUMENT)."""
     if label:
         raise RequestError("INVALID_ARGUMENT", f"Unrecognized servable version label: {label}")
 
@@ -185,7 +181,7 @@ def _metadata(versions: ServedVersions, asked: _Asked) -> bytes:
 
 
 def _to_dict(proto: message.Message) -> dict[str, object]:
-    """A message as JSON has it, by the names in its .proto, with what is zero or empty."""
+    """Return a message as JSON, by the names in its .proto, with what is zero or empty."""
     parameters = inspect.signature(json_format.MessageToDict).parameters
     new, old = "always_print_fields_with_no_presence", "including_default_value_fields"
     option = new if new in parameters else old  # protobuf 5 renamed it

@@ -1,10 +1,9 @@
-"""Which version of a model answers: the highest in its folder, also when a new one appears.
+"""The version of a model that answers: the highest in its folder, also when a new one appears.
 
 A new version is loaded and tried while the old one goes on; then it takes over, and the old one
 is let go when the last request that uses it is answered. As in TF Serving, whose names of states
-these are (get_model_status.proto).
-
-Which requests are under way, so that a server can end without dropping one; and their count.
+these are (get_model_status.proto). `Activity` counts requests, so that a server can end without
+dropping one.
 """
 
 import contextlib
@@ -25,7 +24,7 @@ _REMEMBERED = 16
 
 @dataclasses.dataclass(frozen=True)
 class VersionStatus:
-    """What can be told of a version.
+    """State of a version.
 
     Attributes:
         version: its number.
@@ -79,12 +78,12 @@ class ServedVersions:
 
     @property
     def version(self) -> int | None:
-        """The number of the version that answers; None before the first."""
+        """The number of the version that answers, None before the first."""
         served = self._served
         return None if served is None else served.model.version
 
     def load_highest(self) -> None:
-        """Serves the highest version, if it is not served already.
+        """Serve the highest version, if it is not served already.
 
         Raises:
             FileNotFoundError: there is no version, and none is served.
@@ -107,7 +106,7 @@ class ServedVersions:
         self._take_over(model)
 
     def watch(self, stop: threading.Event, seconds: float) -> None:
-        """Looks for another highest version each some seconds, until `stop` is set."""
+        """Look for another highest version every N seconds, until `stop` is set."""
         failed: tuple[int, list] | None = None
         while not stop.wait(seconds):
             try:
@@ -133,10 +132,10 @@ class ServedVersions:
 
     @contextlib.contextmanager
     def use(self, name: str, version: int | None) -> Iterator[LoadedModel]:
-        """The version that a request is for; it stays loaded inside of the `with`.
+        """Return the version that a request is for; it stays loaded inside of the `with`.
 
         Raises:
-            RequestError: NOT_FOUND, another model or version, in TF Serving's words.
+            RequestError: NOT_FOUND, another model or version.
         """
         with self._lock:
             served = self._served
@@ -153,10 +152,10 @@ class ServedVersions:
                 self._let_go(served)
 
     def statuses(self, name: str, version: int | None) -> list[VersionStatus]:
-        """What is known of all versions, or of one; the highest first.
+        """Return the states of all versions, or of one; the highest first.
 
         Raises:
-            RequestError: NOT_FOUND, in TF Serving's words (get_model_status_impl.cc).
+            RequestError: NOT_FOUND, there is none.
         """
         with self._lock:
             known = self._statuses if name == self.name else {}
@@ -179,7 +178,7 @@ class ServedVersions:
             self._tell(f"version {model.version} is served now, instead of what was before")
 
     def _let_go(self, served: _Served) -> None:
-        """Notes the end of a version that is replaced and not in use any more."""
+        """Note the end of a version that is replaced and not in use any more."""
         if served.replaced and not served.users:
             self._set_status(VersionStatus(served.model.version, "END"))
 
@@ -195,7 +194,7 @@ class ServedVersions:
 
 
 def _files(folder: str) -> list[tuple[str, int, int]]:
-    """All files in a folder with their sizes and times: another list is another content."""
+    """Return all files in a folder with sizes and times; another list is another content."""
     found = []
     for root, _, names in os.walk(folder):
         for name in names:
@@ -208,16 +207,13 @@ def _files(folder: str) -> list[tuple[str, int, int]]:
 
 @dataclasses.dataclass
 class Outcome:
-    """How a request went, as a canonical status of gRPC.
-
-    An exception that leaves the request says the same.
-    """
+    """The result of a request: a canonical status of gRPC, unless an exception leaves it."""
 
     code: str = "OK"
 
 
 class Activity:
-    """Counts requests; safe to use from many threads.
+    """A counter of requests, safe to use from many threads.
 
     Attributes:
         served: requests that were answered, errors included.
@@ -234,7 +230,7 @@ class Activity:
 
     @contextlib.contextmanager
     def request(self, protocol: str) -> Iterator[Outcome]:
-        """Around a request, until the last byte of its answer is handed over.
+        """Count a request, until the last byte of its answer is handed over.
 
         Args:
             protocol: "rest" or "grpc".
@@ -268,7 +264,7 @@ class Activity:
                 self._changed.notify_all()
 
     def drain(self, timeout: float) -> bool:
-        """Refuses new requests and waits for those under way; False if some did not end."""
+        """Refuse new requests and wait for those under way; return False if some did not end."""
         with self._changed:
             self._draining = True
             return self._changed.wait_for(lambda: self._under_way == 0, timeout)
