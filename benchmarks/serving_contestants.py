@@ -65,7 +65,7 @@ class Contestant:
 
 @contextlib.contextmanager
 def _in_process(contestant: Contestant, folder: str) -> Iterator[Callable[[], Ask]]:
-    """Calls the loaded model."""
+    """Call the loaded model."""
     del contestant
     import tensorflow as tf
 
@@ -81,7 +81,7 @@ def _in_process(contestant: Contestant, folder: str) -> Iterator[Callable[[], As
 
 @contextlib.contextmanager
 def _over_the_net(contestant: Contestant, folder: str) -> Iterator[Callable[[], Ask]]:
-    """Asks the local server, on a connection a client."""
+    """Ask the local server, on a connection a client."""
     command = [sys.executable, "-m", "keras_alexnet.serving.local_server"]
     ports = ["--rest_port=0", "--grpc_port=0", f"--model_dir={os.path.join(folder, MODEL)}"]
     process = subprocess.Popen(
@@ -159,7 +159,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
 
 
 def _one_after_another(ask: Ask, requests: Sequence[object], seconds: float) -> list[float]:
-    """Milliseconds of each of the calls that begin within some seconds."""
+    """Return the milliseconds of each call that begins within some seconds."""
     milliseconds = []
     end = time.perf_counter() + seconds
     for request in itertools.cycle(requests):
@@ -172,7 +172,7 @@ def _one_after_another(ask: Ask, requests: Sequence[object], seconds: float) -> 
 
 
 def _at_once(asks: Sequence[Ask], requests: Sequence[object], seconds: float) -> float:
-    """Requests a second of callers that each go on as long as the time lasts."""
+    """Return the requests a second of callers that each go on as long as the time lasts."""
     end = time.perf_counter() + seconds
 
     def caller(ask: Ask, first: int) -> int:
@@ -200,7 +200,7 @@ def _read(folder: str) -> list[bytes]:
 
 
 def main(arguments: list[str]) -> dict[str, object]:
-    """Runs the contestant that the command line names."""
+    """Run the contestant that the command line names."""
     name, folder = arguments
     contestant = CONTESTANTS[name]
     photos = _read(os.path.join(folder, PHOTOS))

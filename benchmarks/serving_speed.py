@@ -56,26 +56,8 @@ _PEERS = ("in_process", "in_process_16")
 HOPED_SHARE, HOPED_OVERHEAD_MS = 0.9, 3.0
 
 
-def measure(
-    *,
-    photos_dir: str | None,
-    profile: str,
-    width: float,
-    clients: int,
-    seconds: float,
-    repeats: int,
-    only: Sequence[str],
-) -> dict[str, object]:
-    """Exports a network and runs the contestants on two cores, in turns.
-
-    Args:
-        photos_dir: of `PHOTOS_DIR`; None renders photos.
-        profile: of `keras_alexnet.PROFILES`.
-        width: share of its maps.
-        clients: that ask at once.
-        seconds: how long each part of a run is timed.
-        repeats: rounds.
-        only: of `CONTESTANTS`.
+def main(arguments: Sequence[str]) -> dict[str, object]:
+    """Export a network and run the contestants on two cores, in turns.
 
     Returns:
         contestants: by name p50_ms, p99_ms and photos_per_second, medians of the rounds; shares: by
@@ -86,17 +68,19 @@ def measure(
     Raises:
         UserError: no such contestant, no photos, no two cores, or a contestant failed.
     """
+    del arguments
+    only, repeats, clients = ONLY.value, REPEATS.value, CLIENTS.value
     if unknown := sorted(set(only) - set(CONTESTANTS)):
         known = ", ".join(CONTESTANTS)
         raise UserError(f"--only must be some of {known}; {unknown[0]} is none of them")
     machine.use_two_cores()
     rounds = []
     with tempfile.TemporaryDirectory(prefix="serving_speed.") as folder:
-        originals = prepare_runs.originals(folder, photos_dir)
+        originals = prepare_runs.originals(folder, PHOTOS_DIR.value)
         photos = os.path.join(folder, serving_contestants.PHOTOS)
         prepare_runs.link(photos, originals, len(originals))
-        _export(os.path.join(folder, serving_contestants.MODEL), profile, width)
-        arguments = (f"--seconds={seconds}", f"--clients={clients}")
+        _export(os.path.join(folder, serving_contestants.MODEL), PROFILE.value, WIDTH.value)
+        arguments = (f"--seconds={SECONDS.value}", f"--clients={clients}")
         with tqdm.tqdm(total=repeats * len(only), unit="run", desc="measure") as bar:
             for _ in range(repeats):
                 figures = {}
@@ -111,7 +95,7 @@ def measure(
                     )
                     bar.update()
                 rounds.append(figures)
-    return {
+    result = {
         "contestants": {
             name: {
                 figure: round(statistics.median(each[name][figure] for each in rounds), 2)
@@ -122,13 +106,15 @@ def measure(
         **_compare(rounds, only),
         "photos": len(originals),
         "clients": clients,
-        "network": f"{profile}, width {width:g}",
+        "network": f"{PROFILE.value}, width {WIDTH.value:g}",
         "machine": machine.describe(),
     }
+    print(table(result), file=sys.stderr)
+    return result
 
 
 def _export(model_dir: str, profile_name: str, width: float) -> None:
-    """Writes version 1 of a network with random weights."""
+    """Write version 1 of a network with random weights."""
     import keras_alexnet
     from keras_alexnet.saved_model import signatures
 
@@ -160,7 +146,7 @@ Round = Mapping[str, Mapping[str, float]]
 
 
 def _compare(rounds: Sequence[Round], only: Sequence[str]) -> dict[str, object]:
-    """`shares` and `overhead_ms`, see `measure`."""
+    """Return `shares` and `overhead_ms`, see `main`."""
     judged = [name for name in only if CONTESTANTS[name].protocol]
     peers = [name for name in _PEERS if name in only]
     shares, overheads = {}, {}
@@ -185,7 +171,7 @@ def _median(values: Sequence[float]) -> dict[str, object]:
 
 
 def table(result: Mapping[str, object]) -> str:
-    """What `measure` returned, for a person."""
+    """Return the result of `main` as a table for a person."""
     lines = [" ".join([f"{'':14}", *(f"{figure:>18}" for figure in _FIGURES)])]
     for name, figures in result["contestants"].items():
         lines.append(" ".join([f"{name:14}", *(f"{value:>18,}" for value in figures.values())]))
@@ -204,22 +190,6 @@ def table(result: Mapping[str, object]) -> str:
         f"{result['network']}; {result['photos']} photos; {result['clients']} clients; {about}"
     )
     return "\n".join(lines)
-
-
-def main(arguments: Sequence[str]) -> dict[str, object]:
-    """Reads the flags and measures."""
-    del arguments
-    result = measure(
-        photos_dir=PHOTOS_DIR.value,
-        profile=PROFILE.value,
-        width=WIDTH.value,
-        clients=CLIENTS.value,
-        seconds=SECONDS.value,
-        repeats=REPEATS.value,
-        only=ONLY.value,
-    )
-    print(table(result), file=sys.stderr)
-    return result
 
 
 if __name__ == "__main__":
