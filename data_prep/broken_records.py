@@ -17,7 +17,6 @@ import tensorflow as tf
 import tqdm
 
 from data_prep import files, record_check, records, tfrecord
-from data_prep.command_line import UserError
 
 SKIPPED = "skipped.json"
 
@@ -119,7 +118,7 @@ def set_aside(data_dir: str, manifest: records.Manifest, folder: str, limit: int
         In its manifest, the counts of the copies alone differ; sizes and hashes are the originals'.
 
     Raises:
-        UserError: there are more.
+        ValueError: there are more.
         OSError: the folder cannot be written.
     """
     path = os.path.join(folder, SKIPPED)
@@ -166,10 +165,10 @@ def _fault(
 
 def _check_count(broken: Sequence[BrokenRecord], limit: int, data_dir: str) -> None:
     if len(broken) > limit:
-        raise UserError(
+        raise ValueError(
             f"at most {limit} broken records may be skipped, but {data_dir} has at least "
             f"{len(broken)} in the train split, first {broken[0]}; run data_prep.verify, which "
-            "names all that is broken, and prepare again, or raise --skip_bad_records"
+            "names all that is broken, and prepare again, or raise the limit"
         )
 
 

@@ -22,7 +22,7 @@ Your own photos, from train/CLASS/PHOTO and validation/CLASS/PHOTO, or from CLAS
 
 All cores of this machine are used. Options for Apache Beam, such as another runner, follow a
 lone --:   ... -- --runner=FlinkRunner --flink_master=HOST:8081
-Folders may be gs://, s3:// or hdfs:// paths, where apache-beam[gcp] and so on are installed.
+Folders may be gs://, s3:// or hdfs:// paths: pip install keras-alexnet[gcs], [s3] or pyarrow.
 """
 
 import json
@@ -172,7 +172,6 @@ def prepare(
     wanted = Options(**choices)
     if beam_options:
         _check_beam_options(beam_options)
-        storage.configure(beam_options)
     try:
         wanted.rule()  # says now what does not fit together
     except ValueError as error:
@@ -250,6 +249,12 @@ def _import_pipeline():
 
 
 def _check_beam_options(beam_options: Sequence[str]) -> None:
+    for option in beam_options:
+        if option.startswith(("--s3_", "--hdfs_")):
+            raise UserError(
+                f"Beam's own file systems are not used, so {option.partition('=')[0]} would do "
+                "nothing; set AWS_ENDPOINT_URL and the like, or write hdfs://HOST:PORT/FOLDER"
+            )
     try:
         _import_pipeline().parse_options(beam_options)
     except ValueError as error:

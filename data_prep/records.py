@@ -17,14 +17,12 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from data_prep import tfrecord
-from data_prep.command_line import UserError
+from data_prep import storage, tfrecord
 from data_prep.conversion_rule import Rule
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ SPLITS = ("train", "validation")
 # image/format of the photos, by the recipe's "storage".
 IMAGE_FORMATS = {"jpeg": "JPEG", "raw": "RAW"}
 
-# How to open a file; Beam's and TensorFlow's file systems have the same two arguments.
+# How to open a file: storage.open_file, or tf.io.gfile.GFile.
 OpenFile = Callable[[str, str], IO]
 
 
@@ -241,7 +239,7 @@ class Manifest:
         """How the photos are stored, by the recipe.
 
         Raises:
-            UserError: the recipe does not say it, or says what this version does not know.
+            ValueError: the recipe does not say it, or says what this version does not know.
         """
         size = self.recipe.get("short_side")
         stored = {
@@ -251,7 +249,7 @@ class Manifest:
         try:
             Rule(size=size, **stored)
         except ValueError as error:
-            raise UserError(
+            raise ValueError(
                 f"the manifest's recipe must tell how the photos are stored: {error}; "
                 "run data_prep.prepare again"
             ) from error
@@ -301,7 +299,7 @@ def _json_text(fields: Mapping[str, object]) -> str:
     return json.dumps(fields, indent=1, sort_keys=True) + "\n"
 
 
-def read_manifest(data_dir: str, open_file: OpenFile = open) -> Manifest:
+def read_manifest(data_dir: str, open_file: OpenFile = storage.open_file) -> Manifest:
     """The manifest of a finished data set.
 
     Args:
@@ -309,19 +307,19 @@ def read_manifest(data_dir: str, open_file: OpenFile = open) -> Manifest:
         open_file: how to open a file, such as `tf.io.gfile.GFile` for gs:// paths.
 
     Raises:
-        UserError: there is none, so the folder is no (finished) data set, or it is broken.
+        ValueError: there is none, so the folder is no (finished) data set, or it is broken.
     """
-    path = os.path.join(data_dir, MANIFEST)
+    path = storage.join(data_dir, MANIFEST)
     try:
         # As bytes: a text file's reader takes "\r" for "\n", and a changed byte for none.
         with open_file(path, "rb") as file:
             return Manifest.from_json(file.read().decode())
     except ValueError as error:
-        raise UserError(f"{path} cannot be used: {error}; run data_prep.prepare again") from error
+        raise ValueError(f"{path} cannot be used: {error}; run data_prep.prepare again") from error
     except Exception as error:  # each file system has its own "not found"
-        raise UserError(
+        raise ValueError(
             f"a data set made by data_prep.prepare is needed, but {path} cannot be read "
-            f"({type(error).__name__}); finish it by running prepare again, or check --data_dir"
+            f"({type(error).__name__}); finish it by running prepare again, or check data_dir"
         ) from error
 
 
@@ -355,7 +353,7 @@ class Statistics:
     pca_eigenvectors: np.ndarray
 
 
-def read_statistics(data_dir: str, open_file: OpenFile = open) -> Statistics:
+def read_statistics(data_dir: str, open_file: OpenFile = storage.open_file) -> Statistics:
     """The statistics of a finished data set.
 
     Args:
@@ -363,18 +361,18 @@ def read_statistics(data_dir: str, open_file: OpenFile = open) -> Statistics:
         open_file: how to open a file, as for `read_manifest`.
 
     Raises:
-        UserError: a file is missing or broken.
+        ValueError: a file is missing or broken.
     """
     try:
-        with open_file(os.path.join(data_dir, STATISTICS), "r") as file:
+        with open_file(storage.join(data_dir, STATISTICS), "rb") as file:
             numbers = json.loads(file.read())
-        with open_file(os.path.join(data_dir, MEAN_IMAGE), "rb") as file:
+        with open_file(storage.join(data_dir, MEAN_IMAGE), "rb") as file:
             mean_image = np.load(io.BytesIO(file.read()), allow_pickle=False)
         count = numbers.pop("count")
         arrays = {name: np.asarray(value, np.float64) for name, value in numbers.items()}
         return Statistics(count=count, mean_image=mean_image, **arrays)
     except Exception as error:  # each file system has its own "not found"
-        raise UserError(
+        raise ValueError(
             f"the statistics of a finished data set are needed in {data_dir}/statistics, but they "
             f"cannot be read ({error!r}); run data_prep.verify, then data_prep.prepare again"
         ) from error

@@ -29,7 +29,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from data_prep import command_line, record_check, records, tfrecord
+from data_prep import command_line, record_check, records, storage, tfrecord
 from data_prep.command_line import UserError
 from data_prep.job import shards, statistics, tfds_metadata
 from data_prep.job.statistics import PixelSums
@@ -66,7 +66,7 @@ def read_shard(expected: Expectation, shard: records.Shard, *, has_index: bool) 
     add_up = expected.sum_pixels and shards.split_of(shard.name) == "train"
     lengths: list[int] = []
     try:
-        with open(os.path.join(expected.data_dir, shard.name), "rb") as file:
+        with storage.open_file(storage.join(expected.data_dir, shard.name)) as file:
             hashed = _HashingReader(file)
             whole = True
             for number, frame in enumerate(tfrecord.read_frames(hashed)):
@@ -103,7 +103,7 @@ def _total_faults(shard: records.Shard, read: "_HashingReader", count: int) -> I
 def _index_faults(data_dir: str, shard: records.Shard, expected: str) -> Iterator[str]:
     name = records.index_name(shard.name)
     try:
-        with open(os.path.join(data_dir, name), "rb") as file:
+        with storage.open_file(storage.join(data_dir, name)) as file:
             if file.read() != expected.encode():
                 yield f"{name}: is not where the records of {shard.name} are"
     except OSError as error:
@@ -223,12 +223,11 @@ def _file_faults(data_dir: str, manifest: records.Manifest) -> Iterator[str]:
     for name in sorted(_shard_like(data_dir) - shard_names - manifest.files.keys()):
         yield f"{name}: is in the folder, but not in the manifest"
     for name, digest in manifest.files.items():
-        path = os.path.normpath(os.path.join(data_dir, name))
-        if not path.startswith(os.path.normpath(data_dir) + os.sep):
+        if os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir:
             yield f"{records.MANIFEST}: {name!r} is not inside the folder"
             continue
         try:
-            with open(path, "rb") as file:
+            with storage.open_file(storage.join(data_dir, name)) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     yield f"{name}: its SHA-256 is not the manifest's"
         except OSError as error:
@@ -238,20 +237,20 @@ def _file_faults(data_dir: str, manifest: records.Manifest) -> Iterator[str]:
 
 def _shard_like(data_dir: str) -> set[str]:
     """The files that a reader's pattern would take for shards or their indices."""
-    found = {name for name in os.listdir(data_dir) if _SHARD_LIKE.fullmatch(name)}
-    index_dir = os.path.join(data_dir, records.INDEX_FOLDER)
-    if os.path.isdir(index_dir):
-        found |= {f"{records.INDEX_FOLDER}/{name}" for name in os.listdir(index_dir)}
+    found = {file.name for file in storage.files(data_dir, 1) if _SHARD_LIKE.fullmatch(file.name)}
+    index_dir = storage.join(data_dir, records.INDEX_FOLDER)
+    if storage.is_folder(index_dir):
+        found |= {f"{records.INDEX_FOLDER}/{file.name}" for file in storage.files(index_dir, 1)}
     return found
 
 
 def _text_faults(data_dir: str, manifest: records.Manifest) -> Iterator[str]:
     """labels.txt and rejected.jsonl against the manifest's own lists and counts."""
     try:
-        with open(os.path.join(data_dir, records.LABELS), encoding="utf-8") as file:
-            if file.read() != records.labels_text(manifest.classes):
+        with storage.open_file(storage.join(data_dir, records.LABELS)) as file:
+            if file.read().decode() != records.labels_text(manifest.classes):
                 yield f"{records.LABELS}: is not the manifest's list of classes"
-        with open(os.path.join(data_dir, records.REJECTED), encoding="utf-8") as file:
+        with storage.open_file(storage.join(data_dir, records.REJECTED)) as file:
             counted = Counter(json.loads(line)["split"] for line in file)
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield f"{records.LABELS} or {records.REJECTED}: cannot be read ({error!r})"
@@ -302,7 +301,7 @@ def _statistics_faults(data_dir: str, sums: PixelSums) -> Iterator[str]:
         # Equal sums, but perhaps another machine's eigenvalue routine.
         if np.shape(one) != np.shape(other) or not np.allclose(one, other, rtol=1e-6, atol=1e-6):
             yield f"statistics: {field.name} is not that of the records"
-    with open(os.path.join(data_dir, records.MEAN_IMAGE_CAFFE), "rb") as file:
+    with storage.open_file(storage.join(data_dir, records.MEAN_IMAGE_CAFFE)) as file:
         if file.read() != statistics.caffe_mean(stored.mean_image):
             yield f"{records.MEAN_IMAGE_CAFFE}: is not {records.MEAN_IMAGE}"
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 
 from data_prep import records, storage
 from data_prep.audit import Audit
-from data_prep.command_line import UserError
 from data_prep.job import folder, shard_results, shards, statistics, tfds_metadata
 from data_prep.job.shard_results import ShardResult
 from data_prep.job.statistics import PixelSums
@@ -30,7 +29,7 @@ def finish(
         The manifest, as it was written: last.
 
     Raises:
-        UserError: a shard is missing, photos are unaccounted for, or none could be used.
+        ValueError: a shard is missing, photos are unaccounted for, or none could be used.
     """
     books = _Books(settings)
     with Audit(settings.classes) as audit:
@@ -94,7 +93,7 @@ class _Books:
         for split, finished in self._made.items():
             if not any(shard.records for shard in finished):
                 rejected = self._rejected[split]
-                raise UserError(
+                raise ValueError(
                     f"photos that can be read are needed; all {len(rejected)} {split} photos "
                     f"were rejected, the first as {rejected[0][1]!r}"
                 )
@@ -129,12 +128,12 @@ def _results(plan: Mapping[str, int], settings: shards.Settings) -> Iterator[Sha
         result = shard_results.read(settings.work_dir, name)
         size = storage.size(storage.join(settings.output_dir, name))
         if result is None or size != result.shard.bytes:
-            raise UserError(
+            raise ValueError(
                 f"each shard must be there when the runner says that it is done; {name} is not: "
                 "run the same command again, finished shards are kept"
             )
         if len(result.outcomes) != photos:
-            raise UserError(
+            raise ValueError(
                 f"{name} was made of {photos} photos, but says what became of "
                 f"{len(result.outcomes)}; remove the output folder and run again"
             )

@@ -1,6 +1,6 @@
 """The output folder while a job fills it: whose it is, who holds it, what an earlier run left.
 
-    OUTPUT/.prepare/lock       held by the job that runs (on a local disk; an object store has none)
+    OUTPUT/.prepare/lock       held by the job that runs; on an object store .locks/NUMBER
     OUTPUT/.prepare/job.log    what its workers said
     OUTPUT/.prepare/JOB/       plans and results of the shards (see `shards`); JOB is a hash
 
@@ -8,7 +8,6 @@ Nothing is ever deleted but this folder and shards that a result in it names.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,13 +16,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Collection, Container, Iterator, Mapping
-from typing import BinaryIO
 
 import tqdm
 
 from data_prep import records, storage
-from data_prep.command_line import UserError
-from data_prep.job import shard_results
+from data_prep.job import lock, shard_results
 
 _HIDDEN = ".prepare"
 _SHARD_NAME = re.compile(rf"({'|'.join(records.SPLITS)})-\d{{5}}-of-\d{{5}}")
@@ -39,26 +36,26 @@ def finished(output_dir: str, recipe: Mapping[str, object]) -> records.Manifest 
         recipe: that of the manifest to be.
 
     Raises:
-        UserError: the folder holds another data set, or files that no job of ours has put there.
+        ValueError: the folder holds another data set, or files that no job of ours has put there.
     """
     if not storage.is_folder(output_dir):
         if storage.is_local(output_dir) and os.path.lexists(output_dir):
-            raise UserError(f"--output_dir must be a folder; {output_dir} is a file")
+            raise ValueError(f"output_dir must be a folder; {output_dir} is a file")
         return None
     if storage.exists(storage.join(output_dir, records.MANIFEST)):
-        manifest = records.read_manifest(output_dir, _open)
+        manifest = records.read_manifest(output_dir)
         # As JSON has it: what was read back cannot hold a tuple.
         if manifest.recipe != json.loads(json.dumps(recipe)):
-            raise UserError(
+            raise ValueError(
                 f"{output_dir} holds a finished data set, made with other options or photos "
-                f"({_differences(manifest.recipe, recipe)}); choose another --output_dir, or "
+                f"({_differences(manifest.recipe, recipe)}); choose another output_dir, or "
                 "remove that one first"
             )
         return manifest
     visible = [*storage.folders(output_dir), *(f.name for f in storage.files(output_dir, 1))]
     if visible and not storage.is_folder(storage.join(output_dir, _HIDDEN)):
-        raise UserError(
-            f"--output_dir must be new, empty or of an earlier run of prepare; {output_dir} holds "
+        raise ValueError(
+            f"output_dir must be new, empty or of an earlier run of prepare; {output_dir} holds "
             f"{min(visible)}; choose another"
         )
     return None
@@ -77,12 +74,12 @@ def claim(output_dir: str, recipe: Mapping[str, object], state: str) -> Iterator
         The job's work folder. It outlives a failure, for the next run to go on from.
 
     Raises:
-        UserError: another job holds the folder, or has finished it since `finished` was asked.
+        ValueError: another job holds the folder, or has finished it since `finished` was asked.
     """
     hidden = storage.join(output_dir, _HIDDEN)
     with _lock(output_dir, hidden):
         if storage.exists(storage.join(output_dir, records.MANIFEST)):
-            raise UserError(f"another job has just finished {output_dir}; run the command again")
+            raise ValueError(f"another job has just finished {output_dir}; run the command again")
         job = json.dumps([recipe, state], sort_keys=True).encode()
         work_dir = storage.join(hidden, hashlib.blake2b(job, digest_size=16).hexdigest())
         _remove_others(output_dir, hidden, work_dir)
@@ -94,20 +91,14 @@ def claim(output_dir: str, recipe: Mapping[str, object], state: str) -> Iterator
 
 @contextlib.contextmanager
 def _lock(output_dir: str, hidden: str) -> Iterator[None]:
-    """Keeps a second job out; the system lets go of the lock when the process ends, however."""
-    if not storage.is_local(output_dir):
-        yield
-        return
-    os.makedirs(hidden, exist_ok=True)
-    with open(os.path.join(hidden, "lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another job is writing to {output_dir}; wait for it, or choose another "
-                "--output_dir"
-            ) from error
-        yield
+    try:
+        with lock.hold(hidden):
+            yield
+    except BlockingIOError as error:
+        raise ValueError(
+            f"another job is writing to {output_dir}; wait for it, or choose another output_dir "
+            f"(the lock of a job killed on another machine ends after {lock.STALE} seconds)"
+        ) from error
 
 
 def log_path(output_dir: str) -> str:
@@ -214,11 +205,6 @@ def _remove_unfinished(work_dir: str) -> None:
         for found in storage.files(work_dir, 1):
             if found.name.endswith(".tmp"):
                 storage.remove(storage.join(work_dir, found.name))
-
-
-def _open(path: str, mode: str) -> BinaryIO:
-    del mode  # the manifest is read as bytes
-    return storage.open_file(path)
 
 
 def _differences(made: Mapping[str, object], wanted: Mapping[str, object]) -> str:

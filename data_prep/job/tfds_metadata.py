@@ -29,7 +29,7 @@ def to_files(manifest: records.Manifest, *, name: str) -> dict[str, str]:
         name: of the data set: lower case letters, digits and "_".
 
     Raises:
-        UserError: the manifest's recipe does not say how the photos are stored.
+        ValueError: the manifest's recipe does not say how the photos are stored.
     """
     # One name for every label there may be.
     names = [BACKGROUND] * manifest.label_offset + [entry.wnid for entry in manifest.classes]

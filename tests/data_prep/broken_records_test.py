@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 
 from data_prep import broken_records, records
-from data_prep.command_line import UserError
 from keras_alexnet.inputs import pipeline
 from keras_alexnet.network.profiles import PROFILES
 
@@ -164,7 +163,7 @@ def test_a_second_call_reads_what_the_first_found(damaged, tmp_path):
     for number in range(3):
         shard(damaged, number).unlink()  # so whoever looked again would find all broken
     assert set_aside(damaged, tmp_path / "skipped") == first
-    with pytest.raises(UserError, match="at most 0 broken records may be skipped"):
+    with pytest.raises(ValueError, match="at most 0 broken records may be skipped"):
         set_aside(damaged, tmp_path / "skipped", limit=0)
 
 
@@ -191,6 +190,6 @@ def test_more_broken_records_than_allowed_are_an_error_and_leave_nothing(damaged
         r"split, first train-00001-of-00003, record 4 at byte \d+: the checksum of its length is "
         r"wrong; .*raise --skip_bad_records"
     )
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         set_aside(damaged, tmp_path / "skipped", limit=2)
     assert not (tmp_path / "skipped").exists()

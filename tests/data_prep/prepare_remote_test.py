@@ -1,34 +1,35 @@
-"""The data job from and to no local disk: stand-ins for gs:// and hdfs:// that Beam opens."""
+"""The data job from and to real object stores: the bytes, kills, two jobs at once, stale locks."""
 
+import json
+import os
 import pathlib
+import signal
+import subprocess
+import sys
+import time
 
-import beam_file_systems
 import pytest
-from photo_folders import arguments, contents, write_photos
+from photo_folders import (
+    arguments,
+    contents,
+    encoded,
+    flags_for,
+    picture,
+    write_copies,
+    write_photos,
+)
+from repository import ROOT
 
-from data_prep import prepare, records, storage
+from data_prep import prepare, records, storage, verify
 from data_prep.command_line import UserError
-from data_prep.job import finishing
+from data_prep.job import lock
 
 pytestmark = pytest.mark.slow
-
-STORES = {
-    "objects": beam_file_systems.ObjectStore,
-    "folders": beam_file_systems.FolderStore,
-}
-
-
-@pytest.fixture(params=sorted(STORES))
-def bucket(request, tmp_path):
-    (tmp_path / "store").mkdir()
-    STORES[request.param].start(tmp_path / "store")
-    return f"{request.param}://bucket"
 
 
 def upload(folder, place):
     for name, content in contents(folder).items():
-        with storage.create(storage.join(place, name), storage.join(place, ".tmp", name)) as file:
-            file.write(content)
+        storage.write_file(storage.join(place, name), content)
 
 
 def download(place, folder):
@@ -42,40 +43,103 @@ def download(place, folder):
     return contents(folder)
 
 
+def start(flags):
+    return subprocess.Popen(
+        [sys.executable, "-m", "data_prep.prepare", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+
+
+def shards_in(place):
+    try:
+        return {found.name for found in storage.files(place, 1)}
+    except FileNotFoundError:
+        return set()
+
+
+def wait_for_a_shard(place, job):
+    for _ in range(600):  # a minute: only so that the test ends at all
+        if shards_in(place):
+            return
+        assert job.poll() is None, job.communicate()[1]
+        time.sleep(0.1)
+    pytest.fail("no shard in a minute")
+
+
 def test_the_bytes_are_those_of_a_local_job(bucket, tmp_path):
     photos = write_photos(tmp_path / "photos")
     upload(photos, f"{bucket}/photos")
-    changes = {"index": True}
-    prepare.prepare(**arguments(photos, tmp_path / "local", **changes))
-    remote = arguments(f"{bucket}/photos", f"{bucket}/data", **changes)
-    figures = prepare.prepare(**remote)
-    assert figures["train_records"] == 16
-    found = download(f"{bucket}/data", tmp_path / "copy")
-    assert found == contents(tmp_path / "local")
+    prepare.prepare(**arguments(photos, tmp_path / "local", index=True))
+    remote = arguments(f"{bucket}/photos", f"{bucket}/data", index=True)
+    assert prepare.prepare(**remote)["train_records"] == 16
+    assert download(f"{bucket}/data", tmp_path / "copy") == contents(tmp_path / "local")
     assert not storage.is_folder(f"{bucket}/data/.prepare")
     assert prepare.prepare(**remote)["photos_per_second"] == 0  # finished already
+    assert verify.verify(data_dir=f"{bucket}/data", check_statistics=True)["faults"] == 0
+    storage.write_file(f"{bucket}/data/labels.txt", "changed")
+    with pytest.raises(UserError, match=r"labels\.txt"):
+        verify.verify(data_dir=f"{bucket}/data")
 
 
-def test_a_stopped_job_goes_on(bucket, tmp_path, monkeypatch, capsys):
-    photos = write_photos(tmp_path / "photos")
-    remote = arguments(photos, f"{bucket}/data")
-
-    def fail(*args):
-        raise OSError("stopped before the end")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(finishing, "finish", fail)
-        with pytest.raises(UserError, match="stopped before the end"):
-            prepare.prepare(**remote)
+def test_a_second_job_is_refused_and_a_killed_one_goes_on(bucket, tmp_path):
+    write_copies(tmp_path / "photos", encoded(picture(0, 2600, 1800)), train=60, validation=2)
+    flags = flags_for(tmp_path / "photos", f"{bucket}/data", train_shards=20)
+    first = start(flags)
+    wait_for_a_shard(f"{bucket}/data", first)
+    _, said = (second := start(flags)).communicate()
+    assert second.returncode == 1
+    assert "another job is writing to" in said.splitlines()[-1]
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    kept = shards_in(f"{bucket}/data")
+    assert kept
     assert not storage.exists(f"{bucket}/data/{records.MANIFEST}")
-    prepare.prepare(**remote)
-    assert "5 of 5 shards are done already" in capsys.readouterr().err
-    prepare.prepare(**arguments(photos, tmp_path / "local"))
+    _, said = (third := start(flags)).communicate()  # takes the dead job's lock over
+    assert third.returncode == 0, said
+    assert "shards are done already" in said
+    local = flags_for(tmp_path / "photos", tmp_path / "local", train_shards=20)
+    _, said = (fourth := start(local)).communicate()
+    assert fourth.returncode == 0, said
     assert download(f"{bucket}/data", tmp_path / "copy") == contents(tmp_path / "local")
+
+
+def test_a_lock_of_another_machine_is_taken_over_when_it_is_stale(bucket, monkeypatch):
+    path = f"{bucket}/.prepare/.locks/000001"
+    storage.write_file(path, json.dumps({"token": "a", "namespace": "another", "pid": 1}))
+    with pytest.raises(BlockingIOError), lock.hold(f"{bucket}/.prepare"):
+        pass
+    assert storage.exists(path)
+    monkeypatch.setattr(lock, "STALE", 2)
+    time.sleep(3.5)  # s3:// knows whole seconds
+    with lock.hold(f"{bucket}/.prepare"):
+        assert not storage.exists(path)
+        monkeypatch.undo()
+        with pytest.raises(BlockingIOError), lock.hold(f"{bucket}/.prepare"):
+            pass
+    assert not storage.is_folder(f"{bucket}/.prepare")
+
+
+def test_a_job_that_lost_its_lock_stops(bucket, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+
+    def work():
+        with lock.hold(f"{bucket}/hidden"):
+            storage.remove(f"{bucket}/hidden/.locks/000001")
+            time.sleep(20)
+            reached.append("the end")
+
+    reached = []
+    with pytest.raises(OSError, match="another job has taken over"):
+        work()
+    assert not reached
 
 
 def test_a_folder_of_someone_else_is_left_alone(bucket, tmp_path):
     photos = write_photos(tmp_path / "photos")
     storage.write_file(f"{bucket}/data/thesis.txt", "mine")
-    with pytest.raises(UserError, match=r"must be new, empty .* holds thesis.txt; choose another"):
+    with pytest.raises(ValueError, match=r"thesis\.txt"):
         prepare.prepare(**arguments(photos, f"{bucket}/data"))

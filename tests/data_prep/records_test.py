@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from data_prep import conversion_rule, records
-from data_prep.command_line import UserError
 
 MANIFEST = records.Manifest(
     recipe={"seed": 1},
@@ -106,7 +105,7 @@ def test_equal_manifests_are_equal_bytes():
 )
 def test_what_is_no_manifest_is_refused(tmp_path, text):
     (tmp_path / records.MANIFEST).write_text(text)
-    with pytest.raises(UserError, match=r"cannot be used: .*run data_prep.prepare again"):
+    with pytest.raises(ValueError, match=r"cannot be used: .*run data_prep.prepare again"):
         records.read_manifest(str(tmp_path))
 
 
@@ -133,7 +132,7 @@ def test_any_changed_byte_of_a_manifest_is_found(tmp_path):
         new = 13 if changed[place] == 10 else changed[place] ^ int(random.integers(1, 256))
         changed[place] = new
         (tmp_path / records.MANIFEST).write_bytes(changed)
-        with pytest.raises(UserError, match=r"manifest\.json cannot be used: "):
+        with pytest.raises(ValueError, match=r"manifest\.json cannot be used: "):
             records.read_manifest(str(tmp_path))
 
 
@@ -167,7 +166,7 @@ def test_photos_are_square_jpegs_where_the_recipe_is_silent():
     ],
 )
 def test_a_recipe_of_photos_that_no_reader_knows_is_refused(recipe):
-    with pytest.raises(UserError, match=r"must tell how the photos are stored: .*prepare again"):
+    with pytest.raises(ValueError, match=r"must tell how the photos are stored: .*prepare again"):
         photo_format(**recipe)
 
 
@@ -176,7 +175,7 @@ def photo_format(**recipe):
 
 
 def test_a_folder_without_manifest_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"a data set made by data_prep.prepare is needed"):
+    with pytest.raises(ValueError, match=r"a data set made by data_prep.prepare is needed"):
         records.read_manifest(str(tmp_path))
 
 
@@ -185,7 +184,7 @@ def test_labels_are_lines_of_wnid_and_name():
 
 
 def test_missing_statistics_are_refused(tmp_path):
-    with pytest.raises(UserError, match="the statistics of a finished data set are needed"):
+    with pytest.raises(ValueError, match="the statistics of a finished data set are needed"):
         records.read_statistics(str(tmp_path))
 
 
@@ -194,7 +193,7 @@ def test_a_pickled_mean_image_is_refused(tmp_path):
     numbers = {"count": 1}
     (tmp_path / records.STATISTICS).write_text(json.dumps(numbers))
     np.save(tmp_path / records.MEAN_IMAGE, np.array([{}], object), allow_pickle=True)
-    with pytest.raises(UserError, match="allow_pickle=False"):
+    with pytest.raises(ValueError, match="allow_pickle=False"):
         records.read_statistics(str(tmp_path))
 
 

@@ -1,0 +1,36 @@
+"""Fixtures of real object stores."""
+
+import contextlib
+import itertools
+import os
+
+import object_stores
+import pytest
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def new_bucket(tmp_path_factory):
+    """A function: the scheme of a store -> the path of an empty bucket; starts the store."""
+    with contextlib.ExitStack() as stack:
+        started = set()
+
+        def make(scheme):
+            if scheme not in started:
+                folder = tmp_path_factory.mktemp(scheme)
+                os.environ.update(stack.enter_context(object_stores.running(scheme, folder)))
+                started.add(scheme)
+            return object_stores.make_bucket(scheme, f"bucket{next(_numbers)}")
+
+        before = dict(os.environ)
+        yield make
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@pytest.fixture(params=[pytest.param(scheme, marks=pytest.mark.slow) for scheme in ("s3", "gs")])
+def bucket(request, new_bucket):
+    """An empty bucket: its path."""
+    return new_bucket(request.param)
