@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import IO, TYPE_CHECKING
 
@@ -309,7 +310,7 @@ def read_manifest(data_dir: str, open_file: OpenFile = storage.open_file) -> Man
     Raises:
         ValueError: there is none, so the folder is no (finished) data set, or it is broken.
     """
-    path = storage.join(data_dir, MANIFEST)
+    path = storage.join(os.fspath(data_dir), MANIFEST)
     try:
         # As bytes: a text file's reader takes "\r" for "\n", and a changed byte for none.
         with open_file(path, "rb") as file:
@@ -364,9 +365,9 @@ def read_statistics(data_dir: str, open_file: OpenFile = storage.open_file) -> S
         ValueError: a file is missing or broken.
     """
     try:
-        with open_file(storage.join(data_dir, STATISTICS), "rb") as file:
+        with open_file(storage.join(os.fspath(data_dir), STATISTICS), "rb") as file:
             numbers = json.loads(file.read())
-        with open_file(storage.join(data_dir, MEAN_IMAGE), "rb") as file:
+        with open_file(storage.join(os.fspath(data_dir), MEAN_IMAGE), "rb") as file:
             mean_image = np.load(io.BytesIO(file.read()), allow_pickle=False)
         count = numbers.pop("count")
         arrays = {name: np.asarray(value, np.float64) for name, value in numbers.items()}

@@ -102,7 +102,7 @@ def open_file(path: str, mode: str = "rb", *, read_ahead: int = READ_AHEAD) -> B
 
     Args:
         path: a file.
-        mode: "rb", which alone there is: the argument lets tf.io.gfile.GFile stand here.
+        mode: "rb"; there for callers that may as well have tf.io.gfile.GFile.
         read_ahead: bytes of a request, at least; remote paths only. Much for a file that is read
             from end to end, where each request costs a wait; little for photos here and there in
             a tar, where each reads this many bytes for its own hundred thousand.
@@ -119,11 +119,7 @@ def open_file(path: str, mode: str = "rb", *, read_ahead: int = READ_AHEAD) -> B
 
 
 def folders(parent: str) -> list[str]:
-    """Return the names of the visible folders (no "." in front) in `parent`, sorted.
-
-    Raises:
-        OSError: `parent` is not there, or cannot be read.
-    """
+    """Return the names of the visible folders (no "." in front) in `parent`, sorted."""
     if is_local(parent):
         with os.scandir(parent) as entries:
             return sorted(e.name for e in entries if _is_visible(e.name) and e.is_dir())
@@ -191,9 +187,7 @@ def _is_visible(name: str) -> bool:
 def write_file(path: str, content: bytes | str) -> None:
     """Write `content` to `path`, as a whole or not at all; replaces what was there.
 
-    Args:
-        path: its folder must exist where there are folders.
-        content: bytes, or text that is written as UTF-8.
+    Text is written as UTF-8. A local folder must exist.
 
     Raises:
         OSError: the folder is missing, read-only or full; `path` is then as it was.
@@ -244,12 +238,8 @@ def create(path: str, aside: str) -> Iterator[BinaryIO]:
 def create_new(path: str, content: bytes) -> bool:
     """Put an object where there is none yet: of several writers at once, one gets True.
 
-    Args:
-        path: on an object store. On hdfs:// two writers within milliseconds may both get True.
-        content: no other writer's.
-
-    Raises:
-        OSError: the store cannot be reached, or refuses.
+    The content must be no other writer's. On hdfs://, which has no such put, two writers within
+    milliseconds may both get True.
     """
     if path.startswith("hdfs://"):
         if exists(path):
@@ -296,7 +286,7 @@ def remove_folder(path: str) -> None:
 
 
 class _RangeReader(io.RawIOBase):
-    """The bytes of a remote file, each read a request of its own."""
+    """The bytes of a remote file, each read a request of its own; see io.RawIOBase."""
 
     def __init__(self, path: str, length: int) -> None:
         self._path, self._length, self._position = path, length, 0
@@ -346,7 +336,7 @@ def _find(path: str) -> dict[str, dict[str, Any]]:
 
 def _modified_ns(info: dict[str, Any]) -> int:
     when = info.get("LastModified") or info.get("mtime") or info.get("created")
-    return int(when.timestamp() * 1e9) if hasattr(when, "timestamp") else 0
+    return int(when.timestamp() * 1e9) if hasattr(when, "timestamp") else 0  # memory:// has none
 
 
 def _name(path: str) -> str:

@@ -5,14 +5,6 @@ import pytest
 from data_prep import files
 
 
-def test_a_file_is_replaced_as_a_whole(tmp_path):
-    path = tmp_path / "file"
-    files.write_file(str(path), "one ä")
-    files.write_file(str(path), b"two")
-    assert path.read_bytes() == b"two"
-    assert os.listdir(tmp_path) == ["file"]
-
-
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "file"
     files.write_file(str(path), "old")
@@ -55,18 +47,6 @@ def test_a_folder_with_something_in_it_is_not_replaced(tmp_path):
         pass
     assert (tmp_path / "folder" / "mine").read_text() == "keep"
     assert os.listdir(tmp_path) == ["folder"]
-
-
-def test_a_created_file_replaces_the_old_one_when_the_block_ends(tmp_path):
-    path, aside = tmp_path / "new" / "file", tmp_path / "work" / "aside"
-    for content in b"one", b"two":
-        with files.create(str(path), str(aside)) as file:
-            file.write(content)
-            file.flush()
-            assert aside.read_bytes() == content
-            assert path.exists() == (content == b"two")
-        assert path.read_bytes() == content
-    assert os.listdir(aside.parent) == []
 
 
 def test_a_full_disk_leaves_the_old_file_of_a_created_one(tmp_path, monkeypatch):

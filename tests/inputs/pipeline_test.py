@@ -364,7 +364,7 @@ def test_a_manifest_that_does_not_tell_how_photos_are_stored_is_refused(data_dir
         lambda: pipeline.check_stored_size(manifest, PROFILE),
         lambda: pipeline.eval_dataset(str(data_dir), manifest, batch_size=1),
     ):
-        with pytest.raises(UserError, match="must tell how the photos are stored"):
+        with pytest.raises(ValueError, match="must tell how the photos are stored"):
             check()
 
 

@@ -90,17 +90,6 @@ def test_a_plan_is_in_the_order_of_the_catalog(tmp_path):
         assert read == list(catalog.in_order("train"))
 
 
-def test_a_plan_is_small(tmp_path):
-    settings = settings_in(tmp_path)
-    folder = "/data/imagenet/downloads/ILSVRC2012_img_train.tar"
-    photos = [
-        reference(f"n01440764/n01440764_{n}.JPEG", folder, n * 110_592, 109_527)
-        for n in range(1250)
-    ]
-    (name,) = plan(settings, photos)
-    assert os.path.getsize(os.path.join(settings.work_dir, name + ".plan")) < 50 * len(photos)
-
-
 def test_a_shard_holds_photos_or_names_them_as_rejected(tmp_path):
     settings = settings_in(tmp_path)
     grey = io.BytesIO()
