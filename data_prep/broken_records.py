@@ -168,7 +168,7 @@ def _check_count(broken: Sequence[BrokenRecord], limit: int, data_dir: str) -> N
         raise ValueError(
             f"at most {limit} broken records may be skipped, but {data_dir} has at least "
             f"{len(broken)} in the train split, first {broken[0]}; run data_prep.verify, which "
-            "names all that is broken, and prepare again, or raise the limit"
+            "names all that is broken, and prepare again, or raise skip_bad_records"
         )
 
 

@@ -25,6 +25,7 @@ lone --:   ... -- --runner=FlinkRunner --flink_master=HOST:8081
 Folders may be gs://, s3:// or hdfs:// paths: pip install keras-alexnet[gcs], [s3] or pyarrow.
 """
 
+import dataclasses
 import json
 import logging
 import os
@@ -43,14 +44,14 @@ from data_prep.job.recipe import Options
 from data_prep.sources import catalog
 
 FLAGS = flags.FlagValues()
-SOURCE = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "source", None, list(sources.SOURCES), "What --input_dir holds.", flag_values=FLAGS
 )
-INPUT_DIR = flags.DEFINE_string("input_dir", None, "Where the photos are.", flag_values=FLAGS)
-OUTPUT_DIR = flags.DEFINE_string(
+flags.DEFINE_string("input_dir", None, "Where the photos are.", flag_values=FLAGS)
+flags.DEFINE_string(
     "output_dir", None, "Where the data set goes: a new or empty folder.", flag_values=FLAGS
 )
-TRAIN_SHARDS = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "train_shards",
     1024,
     "How many files the photos to train on are spread over.",
@@ -58,7 +59,7 @@ TRAIN_SHARDS = flags.DEFINE_integer(
     upper_bound=99_999,
     flag_values=FLAGS,
 )
-VALIDATION_SHARDS = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "validation_shards",
     128,
     "How many files the photos to validate with are spread over.",
@@ -66,7 +67,7 @@ VALIDATION_SHARDS = flags.DEFINE_integer(
     upper_bound=99_999,
     flag_values=FLAGS,
 )
-VALIDATION_FRACTION = flags.DEFINE_float(
+flags.DEFINE_float(
     "validation_fraction",
     None,
     "For --source=class_folders whose --input_dir holds the classes themselves, not yet split: the "
@@ -74,7 +75,7 @@ VALIDATION_FRACTION = flags.DEFINE_float(
     "are never in both, and adding photos moves none.",
     flag_values=FLAGS,
 )
-SHORT_SIDE = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "short_side",
     256,
     "Short side of the stored photos in pixels.",
@@ -82,28 +83,28 @@ SHORT_SIDE = flags.DEFINE_integer(
     upper_bound=conversion_rule.LARGEST_SIZE,
     flag_values=FLAGS,
 )
-CROP = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "crop",
     "center",
     list(conversion_rule.CROPS),
     "center: the central square is kept, as in 2012; none: the whole photo is.",
     flag_values=FLAGS,
 )
-FIT = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "fit",
     "short_side",
     list(conversion_rule.FITS),
     "short_side: scaled in proportion, as in 2012; warp: squeezed into a square, as Caffe does.",
     flag_values=FLAGS,
 )
-STORAGE = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "storage",
     "jpeg",
     list(conversion_rule.STORAGES),
     "jpeg, or raw: the pixels themselves, faster to read, about four times as large.",
     flag_values=FLAGS,
 )
-QUALITY = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "quality",
     95,
     "Quality of the stored JPEGs.",
@@ -111,20 +112,20 @@ QUALITY = flags.DEFINE_integer(
     upper_bound=100,
     flag_values=FLAGS,
 )
-TRUNCATED = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "truncated",
     "reject",
     list(conversion_rule.TRUNCATED),
     "What becomes of a photo whose end is missing; accept: the rest of it is grey.",
     flag_values=FLAGS,
 )
-PASS_THROUGH = flags.DEFINE_bool(
+flags.DEFINE_bool(
     "pass_through",
     False,
     "Store a photo that is already a plain JPEG of the right size byte for byte.",
     flag_values=FLAGS,
 )
-LABEL_OFFSET = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "label_offset",
     0,
     "1: labels from 1, for readers that keep 0 for the background, as TensorFlow slim's do.",
@@ -132,13 +133,13 @@ LABEL_OFFSET = flags.DEFINE_integer(
     upper_bound=1,
     flag_values=FLAGS,
 )
-INDEX = flags.DEFINE_bool(
+flags.DEFINE_bool(
     "index",
     False,
     "Also write index/SHARD.index, which DALI and PyTorch's tfrecord package read.",
     flag_values=FLAGS,
 )
-SEED = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "seed",
     0,
     "Decides the order of the photos.",
@@ -327,25 +328,8 @@ def main(arguments: Sequence[str]) -> dict[str, object]:
     """Reads the flags and does the work; `arguments` are the Beam options."""
     if arguments and not arguments[0].startswith("--"):
         raise flags.Error(f"unexpected argument {arguments[0]!r}; flags are --name=value")
-    return prepare(
-        source=SOURCE.value,
-        input_dir=INPUT_DIR.value,
-        output_dir=OUTPUT_DIR.value,
-        validation_fraction=VALIDATION_FRACTION.value,
-        train_shards=TRAIN_SHARDS.value,
-        validation_shards=VALIDATION_SHARDS.value,
-        short_side=SHORT_SIDE.value,
-        crop=CROP.value,
-        fit=FIT.value,
-        storage=STORAGE.value,
-        quality=QUALITY.value,
-        truncated=TRUNCATED.value,
-        pass_through=PASS_THROUGH.value,
-        label_offset=LABEL_OFFSET.value,
-        index=INDEX.value,
-        seed=SEED.value,
-        beam_options=arguments,
-    )
+    names = ["input_dir", "output_dir", *(field.name for field in dataclasses.fields(Options))]
+    return prepare(beam_options=arguments, **{name: FLAGS[name].value for name in names})
 
 
 def run() -> None:

@@ -36,9 +36,8 @@ _CLIENTS = {
     "gs": ("gcsfs", "keras-alexnet[gcs]", "gcloud auth application-default login"),
     "s3": ("s3fs", "keras-alexnet[s3]", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
     "hdfs": ("pyarrow", "pyarrow", "HADOOP_HOME and CLASSPATH"),
-    "memory": ("fsspec", "fsspec", "nowhere"),  # of tests
+    "memory": ("fsspec", "fsspec", "nowhere"),  # tests
 }
-_HAS_FOLDERS = ("hdfs", "memory")  # an empty folder stays behind its files
 _lock = threading.Lock()
 
 
@@ -104,8 +103,7 @@ def open_file(path: str, mode: str = "rb", *, read_ahead: int = READ_AHEAD) -> B
         path: a file.
         mode: "rb"; there for callers that may as well have tf.io.gfile.GFile.
         read_ahead: bytes of a request, at least; remote paths only. Much for a file that is read
-            from end to end, where each request costs a wait; little for photos here and there in
-            a tar, where each reads this many bytes for its own hundred thousand.
+            from end to end; little for photos here and there in a tar.
 
     Raises:
         OSError: there is no such file, or it cannot be read, now or while it is being read.
@@ -131,12 +129,9 @@ def folders(parent: str) -> list[str]:
 def files(parent: str, depth: int) -> Iterator[FileStat]:
     """Find the visible files exactly `depth` levels below `parent`, in any order.
 
-    Passed over: whatever has a component below `parent` that begins with ".", and what is
-    neither a file nor a folder (a socket, a device). A link counts as what it leads to.
-
-    Args:
-        parent: a folder.
-        depth: 1 for "x.jpg", 3 for "train/cat/x.jpg".
+    Depth 1 is "x.jpg", 3 is "train/cat/x.jpg". Passed over: whatever has a component below
+    `parent` that begins with ".", and what is neither a file nor a folder (a socket, a device). A
+    link counts as what it leads to.
 
     Raises:
         OSError: `parent` or a folder in it is not there or cannot be read, or a link that is a
@@ -211,11 +206,7 @@ def create(path: str, aside: str) -> Iterator[BinaryIO]:
 
     Args:
         path: where the file is to be; what was there is replaced.
-        aside: a path on the same file system that nobody takes for a result and that no other
-            writer uses.
-
-    Raises:
-        OSError: a folder cannot be written, or is full.
+        aside: a path on the same file system that no other writer uses.
     """
     if is_local(path):
         with whole_files.create(path, aside) as file:
@@ -281,7 +272,7 @@ def remove_folder(path: str) -> None:
     names = [name for name in _find(path) if name.startswith(_name(path) + "/")]
     with concurrent.futures.ThreadPoolExecutor(_DELETIONS_AT_ONCE) as executor:
         list(executor.map(remove_object, names))
-    if scheme in _HAS_FOLDERS and is_folder(path):
+    if scheme in ("hdfs", "memory") and is_folder(path):  # it stays behind its files
         _call(path, "rm", recursive=True)
 
 
@@ -297,12 +288,8 @@ class _RangeReader(io.RawIOBase):
 
     seekable = readable
 
-    def tell(self) -> int:
-        """See io.IOBase."""
-        return self._position
-
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """See io.IOBase."""
+        """See io.IOBase; tell() is a seek by 0."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
         self._position = max(0, start + offset)
         return self._position

@@ -188,7 +188,7 @@ def test_more_broken_records_than_allowed_are_an_error_and_leave_nothing(damaged
     message = (
         rf"at most 2 broken records may be skipped, but .* has at least {at_least} in the train "
         r"split, first train-00001-of-00003, record 4 at byte \d+: the checksum of its length is "
-        r"wrong; .*raise --skip_bad_records"
+        r"wrong; .*raise skip_bad_records"
     )
     with pytest.raises(ValueError, match=message):
         set_aside(damaged, tmp_path / "skipped", limit=2)
