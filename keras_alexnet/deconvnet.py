@@ -16,9 +16,7 @@ from absl import flags
 
 from data_prep import command_line, files
 from data_prep.command_line import UserError
-from keras_alexnet.analysis.deconvnet import draw, field, most_excited
 from keras_alexnet.training import flags as training_flags
-from keras_alexnet.training import workdir as workdirs
 
 FLAGS = flags.FlagValues()
 _WORKDIR = training_flags.workdir(FLAGS)
@@ -33,7 +31,7 @@ _BATCH_SIZE = training_flags.evaluation_batch_size(FLAGS)
 
 
 def main(arguments: Sequence[str]) -> Mapping[str, object]:
-    """Reads the flags, looks through the photos, and writes the picture."""
+    """Read the flags, look through the photos, and write the picture."""
     del arguments
     try:
         maps = list(dict.fromkeys(map(int, _MAPS.value)))
@@ -41,7 +39,10 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
         raise UserError(
             f"--maps takes numbers from 0, as 0,1,2, but got {','.join(_MAPS.value)!r}"
         ) from error
-    trained = workdirs.load_run(_WORKDIR.value, _CHECKPOINT.value)
+    from keras_alexnet.analysis.deconvnet import draw, field, most_excited
+    from keras_alexnet.training.workdir import load_run
+
+    trained = load_run(_WORKDIR.value, _CHECKPOINT.value)
     rows = most_excited(
         trained=trained,
         data_dir=_DATA_DIR.value,
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
 
 
 def run() -> None:
-    """The console script."""
+    """Run the console script."""
     command_line.run(main, FLAGS, __doc__)
 
 

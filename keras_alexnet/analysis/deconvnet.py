@@ -15,7 +15,6 @@ import tqdm
 from PIL import Image
 
 from data_prep import records
-from data_prep.command_line import UserError
 from keras_alexnet.inputs import pipeline, preprocessing, views
 from keras_alexnet.network import layers
 from keras_alexnet.network.profile import Profile
@@ -131,7 +130,7 @@ def _require_map(model: keras.Model, profile: Profile, layer: str, map_index: in
     if profile.activation != "relu":
         raise ValueError(
             "A deconvnet goes back through ReLU. Received: a network with the activation "
-            f"{profile.activation}. Take a run without --ablate=relu."
+            f"{profile.activation}. Take a run without the ablation relu."
         )
 
 
@@ -307,13 +306,10 @@ def most_excited(
         One a map; fewer photos where the split has fewer, or where fewer excite the map at all.
 
     Raises:
-        UserError: there is no such layer or map, or the data set cannot be used.
+        ValueError: there is no such layer or map, or the data set cannot be used.
     """
-    try:
-        for map_index in maps:
-            _require_map(trained.model, trained.profile, layer, map_index)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    for map_index in maps:
+        _require_map(trained.model, trained.profile, layer, map_index)
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
     pipeline.check_stored_size(manifest, trained.profile)
     best: dict[int, list[tuple]] = {map_index: [] for map_index in maps}

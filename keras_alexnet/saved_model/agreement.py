@@ -18,7 +18,6 @@ import tensorflow as tf
 from PIL import Image
 
 from data_prep import records, tfrecord
-from data_prep.command_line import UserError
 from keras_alexnet.analysis import grad_cam
 from keras_alexnet.inputs import preprocessing
 from keras_alexnet.inputs.stored_photos import to_photo_file
@@ -318,16 +317,16 @@ def manifest_of(data_dir: str, manifest_sha256: str) -> records.Manifest:
         manifest_sha256: of the manifest.json that is expected there.
 
     Raises:
-        UserError: it is another data set, or none.
+        ValueError: it is another data set, or none.
     """
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
     with tf.io.gfile.GFile(os.path.join(data_dir, records.MANIFEST), "rb") as file:
         found = hashlib.sha256(file.read()).hexdigest()
     if found != manifest_sha256:
-        raise UserError(
+        raise ValueError(
             f"the data set that the network was trained on is needed (manifest.json of sha256 "
             f"{manifest_sha256[:12]}...), {data_dir} is another ({found[:12]}...); "
-            f"check --data_dir"
+            f"check data_dir"
         )
     return manifest
 
@@ -341,7 +340,7 @@ def stored_photos(data_dir: str, manifest: records.Manifest, count: int = COUNT)
         count: at most so many.
 
     Raises:
-        UserError: the data set is broken, or without photos.
+        ValueError: the data set is broken, or without photos.
     """
     photos: list[bytes] = []
     for split in ("validation", "train"):
@@ -351,7 +350,7 @@ def stored_photos(data_dir: str, manifest: records.Manifest, count: int = COUNT)
                 return photos
         if photos:
             return photos
-    raise UserError(f"a data set with photos is needed, {data_dir} has none; check --data_dir")
+    raise ValueError(f"a data set with photos is needed, {data_dir} has none; check data_dir")
 
 
 def _photos_of_shard(path: str, count: int) -> list[bytes]:
@@ -363,7 +362,7 @@ def _photos_of_shard(path: str, count: int) -> list[bytes]:
                     break
                 photos.append(to_photo_file(tfrecord.decode_example(record)))
     except (tf.errors.OpError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run data_prep.verify") from error
+        raise ValueError(f"{path} cannot be read ({error}); run data_prep.verify") from error
     return photos
 
 
@@ -378,7 +377,7 @@ def squares(photos: Sequence[bytes], shape: tuple[int, ...]) -> np.ndarray:
         uint8 [N, size, size, 3].
 
     Raises:
-        UserError: a photo is broken, or its short side is not `size`.
+        ValueError: a photo is broken, or its short side is not `size`.
     """
     size = shape[0]
     images = []
@@ -386,9 +385,9 @@ def squares(photos: Sequence[bytes], shape: tuple[int, ...]) -> np.ndarray:
         try:
             pixels = np.asarray(Image.open(io.BytesIO(photo)))
         except OSError as error:
-            raise UserError(f"a stored photo is broken ({error}); run data_prep.verify") from error
+            raise ValueError(f"a stored photo is broken ({error}); run data_prep.verify") from error
         if pixels.ndim != 3 or min(pixels.shape[:2]) != size:
-            raise UserError(
+            raise ValueError(
                 f"stored photos of shape {shape}, as the mean image, or longer are needed; one has "
                 f"{pixels.shape}; run data_prep.verify"
             )

@@ -22,19 +22,19 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 
 from data_prep import files, records
-from data_prep.command_line import UserError
-from keras_alexnet import evaluate
+from keras_alexnet.analysis import evaluation
 from keras_alexnet.inputs import pipeline, preprocessing
 from keras_alexnet.inputs.views import central_view, crop
 from keras_alexnet.network import normalization
 from keras_alexnet.network.keras_compat import tf_variable
+from keras_alexnet.saved_model import publishing, versions
 from keras_alexnet.training import workdir as workdirs
 
 CALIBRATION_PHOTOS = 200
@@ -82,7 +82,7 @@ def export(
 
     Raises:
         ValueError: there is no such kind, or the photos have another shape or type.
-        UserError: the path has another ending or cannot be written, or the file answers otherwise
+        ValueError: the path has another ending or cannot be written, or the file answers otherwise
             than the network; then nothing is written.
     """
     started = time.perf_counter()
@@ -107,6 +107,56 @@ def export(
     }
 
 
+def export_all(
+    *, trained: workdirs.TrainedRun, data_dir: str, export_dir: str, kinds: Sequence[str]
+) -> dict[str, object]:
+    """Write a network as TensorFlow Lite files, and measure them.
+
+    Args:
+        trained: the network and what it was trained with.
+        data_dir: the data set that it was trained on: of its train split come the photos that int8
+            is calibrated with, of its validation split those that accuracy is measured on.
+        export_dir: local folder of the model; the files come into its folder "tflite".
+        kinds: of `KINDS`.
+
+    Returns:
+        files: by kind, see `export`; accuracy: see `measure`, with the newest version
+        in the folder, if there is one, as saved_model; seconds.
+
+    Raises:
+        ValueError: no such kind, the folder cannot be written, or a file answers otherwise than
+            the network.
+    """
+    if unknown := sorted(set(kinds) - set(KINDS)):
+        raise ValueError(
+            f"tflite_kinds are some of {', '.join(KINDS)}, but {unknown[0]} was asked for"
+        )
+    started = time.perf_counter()
+    published = versions.published(publishing.base_folder(export_dir))
+    name = os.path.basename(os.path.abspath(export_dir))
+    calibration = calibration_photos(data_dir)
+    written = {
+        kind: export(
+            trained=trained,
+            kind=kind,
+            calibration=calibration,
+            path=os.path.join(export_dir, "tflite", f"{name}-{kind}{SUFFIX}"),
+        )
+        for kind in kinds
+    }
+    accuracy = measure(
+        trained=trained,
+        data_dir=data_dir,
+        paths={kind: file["path"] for kind, file in written.items()},
+        saved_model=published[max(published)] if published else None,
+    )
+    return {
+        "files": written,
+        "accuracy": accuracy,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
 def calibration_photos(data_dir: str, count: int = CALIBRATION_PHOTOS) -> np.ndarray:
     """The first photos of the train split, which data_prep.prepare has put in random order.
 
@@ -120,7 +170,7 @@ def calibration_photos(data_dir: str, count: int = CALIBRATION_PHOTOS) -> np.nda
         uint8 [N, size, size, 3].
 
     Raises:
-        UserError: there are none, or the data set is broken.
+        ValueError: there are none, or the data set is broken.
     """
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
     return np.concatenate([images for images, _ in _read(data_dir, manifest, "train", count)])
@@ -146,16 +196,16 @@ def measure(
 
     Returns:
         images (how many there were), seconds, "network" and each of the names (and "saved_model"):
-        top1 and top5, fractions of 1, as `evaluate.evaluate` counts them; but for the network also
-        agreement, the fraction of photos with the same best class as the network's, and bytes, the
-        size of the file (of all files of the version).
+        top1 and top5, fractions of 1, as `evaluation.evaluate` counts them; but for the network
+        also agreement, the fraction of photos with the same best class as the network's, and bytes,
+        the size of the file (of all files of the version).
 
     Raises:
-        UserError: the data set has other classes, is broken, or has no validation photos.
+        ValueError: the data set has other classes, is broken, or has no validation photos.
     """
     started = time.perf_counter()
-    manifest = evaluate.matching_manifest(trained, data_dir)
-    predict = evaluate.make_predict(trained, views=1)
+    manifest = evaluation.matching_manifest(trained, data_dir)
+    predict = evaluation.make_predict(trained, views=1)
     answerers = {"network": lambda images: _best(predict(tf.constant(images)).numpy())}
     sizes = {}
     if saved_model is not None:
@@ -196,7 +246,7 @@ def _check_arguments(
             f"{calibration.dtype} {list(calibration.shape)}. calibration_photos reads some."
         )
     if not path.endswith(SUFFIX):
-        raise UserError(f"a file name that ends in {SUFFIX} is needed, {path} does not")
+        raise ValueError(f"a file name that ends in {SUFFIX} is needed, {path} does not")
 
 
 @contextlib.contextmanager
@@ -204,7 +254,7 @@ def _told_as_user_error(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
+        raise ValueError(
             f"{path} cannot be written ({error.strerror or error}); name another file"
         ) from error
 
@@ -321,17 +371,17 @@ def _compare(
     """The largest difference of a score between a file and the network.
 
     Raises:
-        UserError: it is above the tolerance, or no number.
+        ValueError: it is above the tolerance, or no number.
     """
     runner = _interpreter(model_content=content).get_signature_runner(_SIGNATURE)
     scores = np.concatenate([runner(images=image[None])["scores"] for image in images])
-    expected = evaluate.make_predict(trained, views=1)(tf.constant(images)).numpy()
+    expected = evaluation.make_predict(trained, views=1)(tf.constant(images)).numpy()
     difference = float(np.abs(scores - expected).max())
     if not difference <= tolerance:  # so that NaN fails, too
-        raise UserError(
+        raise ValueError(
             f"the file has to answer as the network does on {len(images)} photos, but a score "
             f"differs by {difference:.3g} (allowed: {tolerance:g}); nothing was written; if the "
-            f"run's metrics hold NaN, choose another --checkpoint"
+            f"run's metrics hold NaN, choose another checkpoint"
         )
     return difference
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 
-from data_prep.command_line import UserError
 from keras_alexnet.saved_model import agreement, fresh_process, versions
 from keras_alexnet.saved_model.versions import ChecksumError, check
 from keras_alexnet.training import workdir as workdirs
@@ -29,7 +28,7 @@ def verify(
         requests (how many were run by each), photos, max_difference (as `export` has it), seconds.
 
     Raises:
-        UserError: there is no such version, or it is another than was written, cannot be loaded
+        ValueError: there is no such version, or it is another than was written, cannot be loaded
             without this project, or answers otherwise than the network.
     """
     started = time.perf_counter()
@@ -37,7 +36,7 @@ def verify(
     try:
         file_count = check(path)
     except (ChecksumError, OSError) as error:
-        raise UserError(
+        raise ValueError(
             f"a version as it was written is needed, but in {path} {error}; copy it again, or "
             f"export again"
         ) from error
@@ -47,7 +46,7 @@ def verify(
         requests = agreement.requests_for(known, path)
         answers = fresh_process.answers_of(path, requests)
     except (ValueError, fresh_process.ProcessError) as error:
-        raise UserError(
+        raise ValueError(
             f"a model that TensorFlow alone can load and run is needed, {path} is none ({error}); "
             f"export again"
         ) from error
@@ -69,15 +68,15 @@ def verify(
 def _published(export_dir: str, version: int | None) -> tuple[int, str]:
     found = versions.published(export_dir)
     if not found:
-        raise UserError(
+        raise ValueError(
             f"a folder with a version of a model in it is needed, {export_dir} has none; export "
-            f"first, or check --export_dir"
+            f"first, or check export_dir"
         )
     number = max(found) if version is None else version
     if number not in found:
-        raise UserError(
+        raise ValueError(
             f"version {number} is needed, {export_dir} has {', '.join(map(str, found))}; "
-            f"check --version"
+            f"check version"
         )
     return number, found[number]
 
@@ -92,7 +91,7 @@ def _difference(
     try:
         return agreement.largest_difference(known, requests, outputs)
     except agreement.DifferenceError as error:
-        raise UserError(
+        raise ValueError(
             f"{path} has to answer as the network of the run does, but loaded by {loader} "
-            f"{error}; check --workdir, --checkpoint and --version, or export again"
+            f"{error}; check workdir, checkpoint and version, or export again"
         ) from error

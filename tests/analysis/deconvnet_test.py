@@ -13,7 +13,6 @@ from PIL import Image
 from train_runs import PROFILE, run
 
 from data_prep import records, tfrecord
-from data_prep.command_line import UserError
 from keras_alexnet import deconvnet as deconvnet_command
 from keras_alexnet.analysis import deconvnet
 from keras_alexnet.network.model import AlexNet
@@ -295,7 +294,7 @@ def test_a_mistake_is_one_line(arguments, message, folder, data_dir, tmp_path, m
 
 
 def test_a_mistake_is_a_user_error(folder, data_dir):
-    with pytest.raises(UserError, match="Received: 99"):
+    with pytest.raises(ValueError, match="Received: 99"):
         deconvnet.most_excited(
             trained=workdir.load_run(str(folder)), data_dir=str(data_dir), layer="conv1", maps=[99]
         )

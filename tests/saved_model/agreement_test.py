@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from data_prep import conversion_rule, records
 from data_prep.photos import images
-from keras_alexnet import evaluate
+from keras_alexnet.analysis import evaluation
 from keras_alexnet.inputs import stored_photos
 from keras_alexnet.saved_model import decoding, signatures
 
@@ -67,7 +67,7 @@ def served_logits(run, served, originals):
 
 def evaluated(run, stored):
     """The logarithm of evaluation's softmax: the logits, less a constant a photo."""
-    predict = evaluate.make_predict(run, 1)
+    predict = evaluation.make_predict(run, 1)
     return np.concatenate(
         [
             np.log(predict(tf.constant(stored[start : start + 50])))

@@ -11,7 +11,7 @@ from bad_photos import BAD, GOOD, PNG
 from tensorflow.core.protobuf import saved_model_pb2
 
 from data_prep import records
-from keras_alexnet import evaluate
+from keras_alexnet.analysis import evaluation
 from keras_alexnet.network.model import AlexNet
 from keras_alexnet.saved_model import signatures
 
@@ -180,7 +180,7 @@ def test_other_means_are_served_as_they_are_evaluated(mean, tmp_path):
                 inputs = network_input(crops, run.statistics.mean_image)
                 per_view.append(run.model(inputs, training=False).numpy())
         expected = np.mean(per_view, axis=0)
-        predict = evaluate.make_predict(run, len(per_view))
+        predict = evaluation.make_predict(run, len(per_view))
         np.testing.assert_allclose(predict(tf.constant(images)), expected, atol=1e-5)
         answer = served.functions[signature](tf.constant(photos))
         np.testing.assert_array_equal(answer["class_ids"], np.argsort(-expected, 1)[:, :5])

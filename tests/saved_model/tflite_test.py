@@ -9,11 +9,10 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
 from data_prep import records
-from data_prep.command_line import UserError
-from keras_alexnet import evaluate, export
+from keras_alexnet.analysis import evaluation
 from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profiles import PROFILES
-from keras_alexnet.saved_model import tflite
+from keras_alexnet.saved_model import publishing, tflite
 
 pytestmark = pytest.mark.slow
 
@@ -207,7 +206,7 @@ def test_a_network_of_nan_is_not_written(tmp_path):
     run = run_of(stand_in.PROFILE)
     layer = run.model.get_layer("fc8")
     layer.set_weights([np.full_like(weights, np.nan) for weights in layer.get_weights()])
-    with pytest.raises(UserError, match="differs by nan"):
+    with pytest.raises(ValueError, match="differs by nan"):
         written(run, "float32", tmp_path / "phone" / "birds.tflite")
     assert os.listdir(tmp_path / "phone") == []
 
@@ -219,10 +218,10 @@ def test_wrong_arguments(run, tmp_path):
     for photos in (PHOTOS.astype(np.float32), PHOTOS[:, :-1], PHOTOS[:0]):
         with pytest.raises(ValueError, match=r"calibration must be uint8 \[N, 256, 256, 3\]"):
             written(run, "int8", path, photos)
-    with pytest.raises(UserError, match=r"ends in \.tflite is needed"):
+    with pytest.raises(ValueError, match=r"ends in \.tflite is needed"):
         written(run, "float32", tmp_path / "birds")
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(ValueError, match="cannot be written"):
         written(run, "float32", tmp_path / "file" / "birds.tflite", PHOTOS[:1])
 
 
@@ -253,11 +252,11 @@ def test_measure(data_dir, tmp_path):
     for name, one in (("own", run), ("other", other)):
         written(one, "float32", paths[name], images)
     base = str(tmp_path / "birds")
-    version = export.export(trained=run, photos=[stand_in.photo()], export_dir=base)["path"]
+    version = publishing.export(trained=run, photos=[stand_in.photo()], export_dir=base)["path"]
     result = tflite.measure(trained=run, data_dir=str(data_dir), paths=paths, saved_model=version)
     json.dumps(result)
     assert result["images"] == len(images) == 10
-    truth = evaluate.evaluate(trained=run, data_dir=str(data_dir))
+    truth = evaluation.evaluate(trained=run, data_dir=str(data_dir))
     accuracy = {"top1": truth["top1"], "top5": truth["top5"]}
     assert result["network"] == accuracy
     size = os.path.getsize(paths["own"])
@@ -277,7 +276,7 @@ def test_equal_scores_and_nan_count_as_in_evaluate(data_dir, tmp_path, monkeypat
     written(run, "float32", tmp_path / "birds.tflite", PHOTOS[:1])
     paths = {"float32": str(tmp_path / "birds.tflite")}
     result = tflite.measure(trained=run, data_dir=str(data_dir), paths=paths)
-    truth = evaluate.evaluate(trained=run, data_dir=str(data_dir))
+    truth = evaluation.evaluate(trained=run, data_dir=str(data_dir))
     for name in ("network", "float32"):
         assert result[name]["top1"] == truth["top1"]
         assert result[name]["top5"] == truth["top5"]
@@ -301,7 +300,7 @@ def test_measure_takes_the_first_photos(data_dir):
 
 
 def test_measure_wants_the_networks_classes(run, data_dir):
-    with pytest.raises(UserError, match=r"7 classes is needed; .* has others"):
+    with pytest.raises(ValueError, match=r"7 classes is needed; .* has others"):
         tflite.measure(trained=run, data_dir=str(data_dir), paths={})
 
 

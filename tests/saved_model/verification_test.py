@@ -10,7 +10,6 @@ import stand_in
 import tensorflow as tf
 from repository import ROOT
 
-from data_prep.command_line import UserError
 from keras_alexnet.saved_model import agreement, fresh_process, signatures, verification, versions
 
 pytestmark = pytest.mark.slow
@@ -107,7 +106,7 @@ def test_classes_of_one_name(known, asked):
 
 def test_another_network(run, export_dir):
     other = stand_in.trained_run(seed=2)
-    with pytest.raises(UserError, match=r"birds/1 has to answer .*loaded by tf\.saved_model\.load"):
+    with pytest.raises(ValueError, match=r"birds/1 has to .*loaded by tf\.saved_model\.load"):
         verification.verify(trained=other, photos=PHOTOS, export_dir=str(export_dir))
 
 
@@ -115,14 +114,14 @@ def test_a_changed_file(run, export_dir, tmp_path):
     shutil.copytree(export_dir, tmp_path / "birds")
     with open(tmp_path / "birds" / "1" / "variables" / "variables.index", "ab") as file:
         file.write(b"\0")
-    with pytest.raises(UserError, match=r"in .*birds/1 variables/variables\.index is not the file"):
+    with pytest.raises(ValueError, match=r"birds/1 variables/variables\.index is not the file"):
         verification.verify(trained=run, photos=PHOTOS, export_dir=str(tmp_path / "birds"))
 
 
 def test_which_version(run, export_dir, tmp_path):
-    with pytest.raises(UserError, match=r"version 7 is needed, .* has 1; check --version"):
+    with pytest.raises(ValueError, match=r"version 7 is needed, .* has 1; check version"):
         verification.verify(trained=run, photos=PHOTOS, export_dir=str(export_dir), version=7)
-    with pytest.raises(UserError, match=r"has none; export first"):
+    with pytest.raises(ValueError, match=r"has none; export first"):
         verification.verify(trained=run, photos=PHOTOS, export_dir=str(tmp_path))
 
 
@@ -141,7 +140,7 @@ def test_a_model_that_needs_this_process(run, tmp_path):
     inputs = {"image_bytes": np.array(PHOTOS[:1], object)}
     fresh_process.by_saved_model(str(path), [fresh_process.Request("serving_default", inputs)])
     versions.write(str(path))
-    with pytest.raises(UserError, match=r"TensorFlow alone can load .*EagerPyFunc.*; export"):
+    with pytest.raises(ValueError, match=r"TensorFlow alone can load .*EagerPyFunc.*; export"):
         verification.verify(trained=run, photos=PHOTOS, export_dir=str(tmp_path / "birds"))
 
 

@@ -14,10 +14,9 @@ import numpy as np
 from PIL import Image
 
 from data_prep import records
-from keras_alexnet import export
 from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profiles import PROFILES
-from keras_alexnet.saved_model import signatures
+from keras_alexnet.saved_model import publishing, signatures
 from keras_alexnet.training import workdir
 
 PROFILE = dataclasses.replace(
@@ -69,7 +68,7 @@ def trained_run(classes: int = 7, seed: int = 1, **description) -> workdir.Train
 def _exported() -> pathlib.Path:
     folder = pathlib.Path(tempfile.mkdtemp(prefix="keras-alexnet-test-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    export.export(trained=trained_run(), photos=[photo()], export_dir=str(folder / "birds"))
+    publishing.export(trained=trained_run(), photos=[photo()], export_dir=str(folder / "birds"))
     return folder / "birds" / "1"
 
 

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from train_runs import PROFILE, assert_same_run, metrics_of, places_of, run
 
 from data_prep import records
-from keras_alexnet import evaluate
+from keras_alexnet.analysis import evaluation
 from keras_alexnet.inputs import pipeline, preprocessing, views
 from keras_alexnet.network import ablations
 from keras_alexnet.network.choices import SWA
@@ -92,7 +92,7 @@ def test_the_moving_average_is_what_is_validated_evaluated_and_kept(data_dir, tm
     run(data_dir, tmp_path / "run", ema=0.9, epochs=2, strategy="mirrored")
     last = metrics_of(tmp_path / "run")[-1]
     trained = workdir.load_run(str(tmp_path / "run"), "last")
-    figures = evaluate.evaluate(trained=trained, data_dir=str(data_dir))
+    figures = evaluation.evaluate(trained=trained, data_dir=str(data_dir))
     assert figures["top1"] == pytest.approx(last["val_top1"])
     kept = checkpoints.read(str(tmp_path / "run"), "last")
     kernel = trained.model.get_layer("fc8").get_weights()[0]
@@ -141,7 +141,7 @@ def test_an_ablated_network_trains_and_is_evaluated(data_dir, tmp_path, names):
     figures = run(data_dir, tmp_path / "run", profile, epochs=1, strategy="one_device")
     trained = workdir.load_run(str(tmp_path / "run"))
     assert trained.profile == profile
-    assert evaluate.evaluate(trained=trained, data_dir=str(data_dir))["top1"] == figures["top1"]
+    assert evaluation.evaluate(trained=trained, data_dir=str(data_dir))["top1"] == figures["top1"]
 
 
 def test_the_programs_log_freezes_conv1_and_switches_the_noise_off(data_dir, tmp_path):
@@ -201,7 +201,7 @@ def test_the_mean_of_the_weights_is_what_is_validated_evaluated_and_kept(data_di
     kernel = trained.model.get_layer("fc8").get_weights()[0]
     np.testing.assert_allclose(kernel, mean, rtol=0, atol=1e-6 * np.abs(mean).max())
     assert np.abs(kernel - by_step[8]).max() > 1e-4 * np.abs(mean).max()
-    figures = evaluate.evaluate(trained=trained, data_dir=str(data_dir))
+    figures = evaluation.evaluate(trained=trained, data_dir=str(data_dir))
     assert figures["top1"] == pytest.approx(metrics_of(folder)[-1]["val_top1"])
 
 

@@ -15,7 +15,7 @@ from train_runs import (
 
 from data_prep import records
 from data_prep.command_line import UserError
-from keras_alexnet import evaluate
+from keras_alexnet.analysis import evaluation
 from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.training import checkpoints, workdir
 
@@ -52,9 +52,9 @@ def test_a_profile_goes_its_own_way_from_records_to_accuracy(data_dir, tmp_path,
     trained = workdir.load_run(str(tmp_path / "run"))
     assert trained.profile == profile
     for views in (1, 10):
-        again = evaluate.evaluate(trained=trained, data_dir=str(data_dir), views=views)
+        again = evaluation.evaluate(trained=trained, data_dir=str(data_dir), views=views)
         assert again["images"] == figures["images"]
-    one_view = evaluate.evaluate(trained=trained, data_dir=str(data_dir))
+    one_view = evaluation.evaluate(trained=trained, data_dir=str(data_dir))
     assert one_view["top1"] == figures["top1"], "validation in fit sees no noise, evaluate neither"
 
 
@@ -121,7 +121,7 @@ def test_columns_on_two_devices_train_as_on_one_and_go_on_after_a_kill(data_dir,
 def test_evaluate_agrees_with_the_validation_of_the_last_epoch(finished, data_dir):
     folder, _ = finished
     trained = workdir.load_run(str(folder), "last")
-    figures = evaluate.evaluate(trained=trained, data_dir=str(data_dir), views=1, batch_size=4)
+    figures = evaluation.evaluate(trained=trained, data_dir=str(data_dir), views=1, batch_size=4)
     last = metrics_of(folder)[-1]
     assert figures["images"] == 10
     assert figures["top1"] == pytest.approx(last["val_top1"])

@@ -14,7 +14,8 @@ from absl import flags
 from repository import ROOT
 
 from data_prep import records, verify
-from keras_alexnet import AlexNet, evaluate
+from keras_alexnet import AlexNet
+from keras_alexnet.analysis import evaluation
 from keras_alexnet.inputs import pipeline
 from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.saved_model import agreement, fresh_process, verification
@@ -105,7 +106,7 @@ def test_the_same_photos_come_in_the_same_order(data):
 
 
 def cross_entropy(run, data_dir):
-    predict = evaluate.make_predict(run, 1)
+    predict = evaluation.make_predict(run, 1)
     losses = []
     manifest = records.read_manifest(data_dir)
     for images, labels, _ in pipeline.eval_dataset(data_dir, manifest, batch_size=4):
@@ -121,7 +122,7 @@ def test_a_run_is_evaluated(name, workdirs, data):
     assert run.description["top1"] == expected["top1"]
     assert run.classes[0].name == "square"
     assert cross_entropy(run, data) == pytest.approx(expected["cross_entropy"], rel=1e-4)
-    figures = evaluate.evaluate(trained=run, data_dir=data)
+    figures = evaluation.evaluate(trained=run, data_dir=data)
     assert (figures["top1"], figures["images"]) == (expected["top1"], 12)
 
 

@@ -5,7 +5,7 @@ import pytest
 import stand_in
 
 from data_prep import records
-from keras_alexnet import evaluate
+from keras_alexnet.analysis import evaluation
 from keras_alexnet.network.model import AlexNet
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ def run_of(data_dir, bias):
 )
 @pytest.mark.parametrize("views", [1, 10])
 def test_a_network_that_knows_nothing_is_at_chance(data_dir, views, bias, top1, top5):
-    figures = evaluate.evaluate(
+    figures = evaluation.evaluate(
         trained=run_of(str(data_dir), bias), data_dir=str(data_dir), views=views, batch_size=4
     )
     assert figures["images"] == 10

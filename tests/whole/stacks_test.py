@@ -11,11 +11,11 @@ import stand_in
 from repository import ROOT
 from train_runs import PROFILE, assert_moved_alike, run
 
-from keras_alexnet import AlexNet, export
+from keras_alexnet import AlexNet
 from keras_alexnet.network.choices import SWA
 from keras_alexnet.network.keras_compat import IS_KERAS_2
 from keras_alexnet.network.profile import LAYER_NAMES
-from keras_alexnet.saved_model import fresh_process
+from keras_alexnet.saved_model import fresh_process, publishing
 from keras_alexnet.training import checkpoints, starting_weights
 
 OTHER = ROOT / (".venv" if IS_KERAS_2 else ".venv-addons") / "bin" / "python"
@@ -75,7 +75,7 @@ def served_answers(version):
 
 
 def write_export(folder):
-    export.export(
+    publishing.export(
         trained=stand_in.trained_run(), photos=[stand_in.photo()], export_dir=f"{folder}/birds"
     )
     answer = served_answers(f"{folder}/birds/1")[0]

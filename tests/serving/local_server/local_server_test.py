@@ -30,7 +30,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from keras_alexnet import export
+from keras_alexnet.saved_model import publishing
 from keras_alexnet.serving.local_server import bodies, http_server
 from keras_alexnet.serving.local_server.errors import RequestError
 from keras_alexnet.serving.local_server.server import Settings, serve
@@ -390,7 +390,7 @@ def test_a_new_version_takes_over_and_no_request_is_dropped(run, tmp_path, capfd
     ):
         clients = [pool.submit(ask_on, seed) for seed in range(8)]
         (folder / "2").mkdir()  # a version that is no model is no reason to stop
-        export.export(trained=other, photos=[stand_in.photo()], export_dir=str(folder))
+        publishing.export(trained=other, photos=[stand_in.photo()], export_dir=str(folder))
         deadline = time.monotonic() + 120
         while ask(server, "birds/versions/3")[0] != 200:
             assert time.monotonic() < deadline

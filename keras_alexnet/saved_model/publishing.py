@@ -1,0 +1,135 @@
+"""Publishes a trained network as the next version of a served model."""
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+
+from data_prep import files, records
+from keras_alexnet.saved_model import (
+    agreement,
+    deployment,
+    fresh_process,
+    signatures,
+    versions,
+    warmup,
+)
+from keras_alexnet.training import workdir as workdirs
+
+
+def export(
+    *,
+    trained: workdirs.TrainedRun,
+    photos: Sequence[bytes],
+    export_dir: str,
+    fit: str = "short_side",
+    keep_versions: int = 0,
+) -> dict[str, object]:
+    """Publish a network as the next version of a model.
+
+    Args:
+        trained: the network and what it was trained with.
+        photos: some photos as the data set stores them, JPEG or PNG files, on which the written
+            model is compared with the network, and which become TF Serving's warm-up requests.
+        export_dir: local folder of the model, made if absent.
+        fit: how the data set's squares were made of photos, see `data_prep.conversion_rule.Rule`.
+        keep_versions: how many versions to keep, the new one among them; 0 for all.
+
+    Returns:
+        version, path, max_difference (of a score, a feature or a heat map, between the written
+        model and the network), photos (how many were compared), warmup_requests, removed (the
+        versions that were), seconds.
+
+    Raises:
+        ValueError: the written model answers otherwise than the network; nothing is published.
+        OSError: the folder cannot be written, or another export published this version.
+    """
+    started = time.perf_counter()
+    version = 1 + max(versions.published(base_folder(export_dir)), default=0)
+    path = os.path.join(export_dir, str(version))
+    images = agreement.squares(photos, trained.statistics.mean_image.shape)
+    known = agreement.reference(trained, photos, images)
+    model_name = os.path.basename(os.path.abspath(export_dir))
+    with files.new_folder(path) as folder:
+        served = _save(trained, fit, folder)
+        values = signatures.inputs_of(photos, images)
+        warmup_requests = warmup.write(
+            folder,
+            inputs={name: {signatures.INPUT_NAMES[name]: value} for name, value in values.items()},
+            model_name=model_name,
+            classify=[signatures.CLASSIFY],
+        )
+        text = deployment.text(trained, inputs=served.inputs, model_name=model_name, fit=fit)
+        files.write_file(os.path.join(folder, deployment.FILE_NAME), text)
+        difference = _compare(folder, known)
+        versions.write(folder)
+    deployment.write(export_dir, model_name)
+    removed = versions.remove_oldest(export_dir, keep_versions) if keep_versions else []
+    return {
+        "version": version,
+        "path": os.path.abspath(path),
+        "max_difference": difference,
+        "photos": len(photos),
+        "warmup_requests": warmup_requests,
+        "removed": removed,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def base_folder(export_dir: str) -> str:
+    """Return the same path if versions can be made in it.
+
+    Raises:
+        ValueError: it is not local, a version, or a file.
+    """
+    name = os.path.basename(os.path.abspath(export_dir))
+    if "://" in export_dir:
+        raise ValueError(
+            f"export_dir must be a local folder. Received: {export_dir}. Export to a local one and "
+            f"copy the version to where it is served."
+        )
+    if versions.is_version(name):
+        raise ValueError(
+            f"export_dir must be the folder of the model, but {export_dir} looks like one of its "
+            f"versions; leave the number out, it is chosen"
+        )
+    if os.path.exists(export_dir) and not os.path.isdir(export_dir):
+        raise ValueError(f"export_dir must be a folder, but {export_dir} is a file; name another")
+    return export_dir
+
+
+def _save(trained: workdirs.TrainedRun, fit: str, folder: str) -> signatures.ServedModel:
+    # Under this name the label file becomes assets/labels.txt.
+    with tempfile.TemporaryDirectory() as aside:
+        labels_file = os.path.join(aside, records.LABELS)
+        files.write_file(labels_file, records.labels_text(trained.classes))
+        served = signatures.ServedModel(
+            model=trained.model,
+            profile=trained.profile,
+            classes=trained.classes,
+            statistics=trained.statistics,
+            labels_file=labels_file,
+            fit=fit,
+        )
+        signatures.save(served, folder)
+    return served
+
+
+def _compare(folder: str, known: agreement.Reference) -> float:
+    """Return the largest difference between what was written, loaded again, and the network.
+
+    In this process, by one of the loaders; `verification.verify` takes a new process and both.
+
+    Raises:
+        ValueError: it is too large.
+    """
+    requests = agreement.requests_for(known, folder)
+    answers = fresh_process.by_saved_model(folder, requests)
+    try:
+        return agreement.largest_difference(known, requests, answers)
+    except agreement.DifferenceError as error:
+        raise ValueError(
+            f"the written model has to answer as the network does on {len(known.photos)} photos, "
+            f"but {error}; nothing was published; if the run's metrics hold NaN, choose another "
+            f"checkpoint"
+        ) from error
