@@ -227,7 +227,7 @@ def test_photos_of_a_warped_data_set_are_warped(run, tmp_path):
 def test_folders_that_cannot_be_used(run, tmp_path):
     (tmp_path / "file").write_text("")
     for folder, message in (
-        ("gs://bucket/model", "a local folder is needed"),
+        ("gs://bucket/model", "must be a local folder"),
         (str(tmp_path / "file"), "is a file"),
         (str(tmp_path / "birds" / "1"), "looks like one of its versions"),
     ):
