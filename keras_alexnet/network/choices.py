@@ -91,25 +91,4 @@ AUGMENTATIONS = {
         None,
         "hue turned by up to this, in radians, saturation and value times 1 - this to 1 + this",
     ),
-    "gaussian_filter2d": AugmentationLimits(
-        8,
-        1.0,
-        5.0,
-        None,
-        "half of the photos blurred, by this standard deviation in pixels",
-    ),
-    "sharpness": AugmentationLimits(
-        9,
-        0.9,
-        1.0,
-        None,
-        "sharpness, Pillow's, 1 - this (towards smooth) to 1 + this",
-    ),
-    "median_filter2d": AugmentationLimits(
-        10,
-        3.0,
-        9.0,
-        1.0,
-        "half of the photos have medians of squares of this side; on the addons stack alone",
-    ),
 }

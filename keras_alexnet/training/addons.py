@@ -192,12 +192,3 @@ def _require_options(name: str, options: Collection[str], known: Collection[str]
         raise ValueError(
             f"the options of {name} are {', '.join(known) or 'none'}; {', '.join(wrong)}"
         )
-
-
-# Until inputs/augmentations has its operations itself.
-IMAGE_OPERATIONS: Mapping[str, object] = {}
-
-
-def not_here(name: str, others: Collection[str]) -> ValueError:
-    """Return the error for an operation that only TensorFlow Addons has."""
-    return ValueError(f"{name} needs TensorFlow Addons; without it there are {', '.join(others)}")
