@@ -38,7 +38,10 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=setuptools.find_packages(include=("data_prep*", "keras_alexnet*")),
-    package_data={"keras_alexnet.serving.local_server": ["page/*"]},
+    package_data={
+        "data_prep.audit": ["page.html"],
+        "keras_alexnet.serving.local_server": ["page/*"],
+    },
     install_requires=[
         "absl-py",
         "apache-beam>=2.77,<2.78",
