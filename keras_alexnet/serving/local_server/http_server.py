@@ -139,8 +139,7 @@ class _Task(Task):
             self._send(_Answer(_error_body(request.error.body), request.error.code))
 
     def _send(self, answer: _Answer) -> None:
-        known = {status.value: status.phrase for status in http.HTTPStatus}
-        self.status = f"{answer.status} {known.get(answer.status, 'Error')}"
+        self.status = f"{answer.status} {http.HTTPStatus(answer.status).phrase}"
         self.response_headers += [("Content-Type", answer.content_type), *answer.headers.items()]
         self.content_length = len(answer.content)
         header = self.build_response_header()

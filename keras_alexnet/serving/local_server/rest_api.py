@@ -26,24 +26,16 @@ from keras_alexnet.serving.local_server.errors import RequestError
 from keras_alexnet.serving.local_server.loaded_model import DEFAULT_SIGNATURE, LoadedModel
 from keras_alexnet.serving.local_server.served_versions import ServedVersions
 
-# http_server.cc, ToHTTPStatusCode
+# Of the codes that this server answers with: http_server.cc, ToHTTPStatusCode.
 HTTP_STATUS = {
-    "CANCELLED": 499,
-    "UNKNOWN": 500,
     "INVALID_ARGUMENT": 400,
     "DEADLINE_EXCEEDED": 504,
     "NOT_FOUND": 404,
-    "ALREADY_EXISTS": 409,
-    "PERMISSION_DENIED": 403,
-    "UNAUTHENTICATED": 401,
     "RESOURCE_EXHAUSTED": 429,
     "FAILED_PRECONDITION": 400,
-    "ABORTED": 409,
-    "OUT_OF_RANGE": 400,
     "UNIMPLEMENTED": 501,
     "INTERNAL": 500,
     "UNAVAILABLE": 503,
-    "DATA_LOSS": 500,
 }
 _API = re.compile(r"/v1/.*", re.IGNORECASE | re.DOTALL)
 _VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
