@@ -64,7 +64,6 @@ setuptools.setup(
         "tqdm",
         "urllib3>=2",
         "waitress",  # the local server
-        "werkzeug",
     ],
     extras_require={
         "gpu": [_TENSORFLOW.replace("tensorflow", "tensorflow[and-cuda]")],
