@@ -15,10 +15,6 @@ class OnDevice(keras.layers.Wrapper):
     by `tf.GradientTape.gradient`, outside of it, and TensorFlow then puts them all on its first
     device. So the layer is differentiated in here, by a tape of its own and under the device.
 
-    The same holds for the sum of two gradients of one variable. So the penalty on its weights is
-    computed in here too, as one more output of what is differentiated, and only that number leaves
-    the device. The layer itself must have no regularizer.
-
     TensorFlow keeps the custom gradients of graphs for good, and with them the variables that they
     are of: a network of these layers is not forgotten before the process ends.
 
@@ -28,25 +24,13 @@ class OnDevice(keras.layers.Wrapper):
     Args:
         layer: what to run.
         device: where: a name that `tf.device` takes, such as "GPU:1".
-        kernel_regularizer: penalty on the layer's kernel, None for none.
-        bias_regularizer: penalty on its bias, None for none.
     """
 
-    def __init__(
-        self,
-        layer: keras.layers.Layer,
-        device: str,
-        kernel_regularizer: keras.regularizers.Regularizer | None = None,
-        bias_regularizer: keras.regularizers.Regularizer | None = None,
-        **kwargs,
-    ):
-        # Inputs come as they are, for the layer's own policy says what they become; and penalties
-        # are of the weights themselves, not of what mixed precision makes of them.
+    def __init__(self, layer: keras.layers.Layer, device: str, **kwargs):
+        # Inputs come as they are: the layer's own policy says what they become.
         kwargs.setdefault("dtype", "float32")
         super().__init__(layer, autocast=False, **kwargs)
         self.device = device
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.supports_jit = False  # XLA compiles for one device
 
     @property
@@ -61,7 +45,6 @@ class OnDevice(keras.layers.Wrapper):
 
     def call(self, inputs):
         """What the layer makes of the inputs."""
-        penalized = self._penalized()
 
         @tf.custom_gradient
         def run(*tensors):
@@ -69,8 +52,7 @@ class OnDevice(keras.layers.Wrapper):
             with tf.GradientTape(persistent=True) as tape:
                 tape.watch(tensors)
                 outputs = self.layer(list(tensors) if len(tensors) > 1 else tensors[0])
-                penalties = [regularizer(variable) for regularizer, variable in penalized]
-                results = [*tf.nest.flatten(outputs), *penalties]
+                results = tf.nest.flatten(outputs)
 
             def gradient(*upstream, variables=()):
                 with tf.device(self.device):
@@ -83,15 +65,8 @@ class OnDevice(keras.layers.Wrapper):
 
         # Around it all, because custom_gradient adds operations of its own on both sides.
         with tf.device(self.device):
-            results = run(*tf.nest.flatten(inputs))
-        outputs = results[: len(results) - len(penalized)]
-        for penalty in results[len(outputs) :]:
-            self.add_loss(penalty)
+            outputs = run(*tf.nest.flatten(inputs))
         return outputs[0] if len(outputs) == 1 else outputs
-
-    def _penalized(self) -> list[tuple[keras.regularizers.Regularizer, object]]:
-        pairs = [(self.kernel_regularizer, "kernel"), (self.bias_regularizer, "bias")]
-        return [(penalty, getattr(self.layer, name)) for penalty, name in pairs if penalty]
 
     def get_config(self):
         """The arguments of the constructor."""
@@ -99,14 +74,15 @@ class OnDevice(keras.layers.Wrapper):
             **super().get_config(),
             "layer": keras.saving.serialize_keras_object(self.layer),
             "device": self.device,
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """The inverse of `get_config`."""
         config = dict(config)
+        # Models saved by earlier versions have these; the optimizer alone decays now.
+        for name in ("kernel_regularizer", "bias_regularizer"):
+            config.pop(name, None)
         with tf.device(config["device"]):  # Keras 3 makes the layer's variables here already
             layer = keras.saving.deserialize_keras_object(config.pop("layer"), custom_objects)
         return cls(layer, **config)

@@ -11,8 +11,8 @@ Each device has its own half of the weights, and so of the optimizer's state, an
 of forward and backward. Maps cross where a layer sees both columns: at conv3, fc6, fc7 and fc8,
 and their gradients on the way back. Where a response normalization has neighbours in the other
 column (the paper's text; not its program), the size // 2 maps next to the border cross too: two,
-of 48 and of 128. Besides these only the photos go to device 1, and single numbers both ways:
-learning rates, and the penalties on the weights.
+of 48 and of 128. Besides these only the photos and the learning rates go to
+device 1.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,6 @@ from keras_alexnet.network.profiles import PROFILES
 
 _HALVED = ("filters", "units", "groups", "columns")  # arguments, of whatever layer has them
 _INITIALIZERS = ("kernel_initializer", "bias_initializer")
-_REGULARIZERS = ("kernel_regularizer", "bias_regularizer")
 _NEED_ALL_MAPS = (keras.layers.Flatten, keras.layers.Dense, layers.SeededDropout)
 
 
@@ -131,8 +130,6 @@ def _run(layer: keras.layers.Layer, flow: _Flow, devices: Sequence[str]) -> _Flo
     """The layer on the device of each tensor; of two, each has its half of the outputs."""
     is_split = len(flow.tensors) == len(COLUMNS)
     config = layer.get_config()
-    regularizers = {name: getattr(layer, name) for name in _REGULARIZERS if name in config}
-    config |= dict.fromkeys(regularizers)  # they go into OnDevice
     config |= {name: "zeros" for name in _INITIALIZERS if name in config}  # the start is copied
     if is_split:
         config |= {name: max(1, config[name] // 2) for name in _HALVED if name in config}
@@ -141,7 +138,7 @@ def _run(layer: keras.layers.Layer, flow: _Flow, devices: Sequence[str]) -> _Flo
         with tf.device(device):  # where a dropout makes its counter, at once
             part = type(layer).from_config(config)
         name = name_in(column, layer.name) if is_split else layer.name
-        outputs.append(OnDevice(part, device, name=name, **regularizers)(tensor))
+        outputs.append(OnDevice(part, device, name=name)(tensor))
     return _Flow(outputs, flow.is_whole and not (is_split and layer.weights))
 
 

@@ -41,7 +41,7 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
     classifier_activation: str | None = "softmax",
     name: str | None = "alexnet",
     *,
-    weight_decay: float = 0.0,
+    weight_decay: None = None,
     seed: int | None = None,
 ) -> keras.Model:
     """AlexNet (Krizhevsky, Sutskever, Hinton, NIPS 2012) as a functional Keras model.
@@ -65,8 +65,7 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
             or None to leave it.
         classifier_activation: of the output, such as "softmax"; None for the logits.
         name: of the model.
-        weight_decay: as in the paper's update, w <- w - learning_rate * (gradient + decay * w),
-            on kernels, and on biases times the profile's `bias_decay_multiplier`.
+        weight_decay: removed; a value is an error that names the optimizer's.
         seed: makes the initial weights and the dropout masks a function of this number, at least
             0. None draws others each time.
 
@@ -76,9 +75,15 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
 
     Raises:
         ValueError: an argument is out of its range, or `weights` is no such file.
+        TypeError: weight_decay was given.
     """
+    if weight_decay is not None:
+        raise TypeError(
+            f"AlexNet has no weight_decay any more, but received {weight_decay!r}; the optimizer "
+            "decays: weight_decay of training, optimizers.MomentumSGD in Python"
+        )
     profile = get_profile(profile)
-    _require_arguments(classes, include_top, weights, pooling, weight_decay, seed)
+    _require_arguments(classes, include_top, weights, pooling, seed)
     inputs = _input(profile, input_tensor, input_shape)
     starts = Starts(profile, seed)
 
@@ -86,8 +91,6 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
         return {
             "kernel_initializer": starts.kernel(index),
             "bias_initializer": starts.bias(index, fan_in),
-            "kernel_regularizer": _decay(weight_decay),
-            "bias_regularizer": _decay(weight_decay * profile.bias_decay_multiplier),
             "name": LAYER_NAMES[index],
         }
 
@@ -223,17 +226,11 @@ def _pool(x, number: int, profile: Profile):
 _AFTER_CONV = {"relu": _activation, "lrn": _lrn, "map_norm": _map_norm, "pool": _pool}
 
 
-def _decay(weight_decay: float) -> keras.regularizers.Regularizer | None:
-    # Keras' L2(f) adds f * w^2 to the loss, whose gradient is 2 f w; the paper adds decay * w.
-    return keras.regularizers.L2(weight_decay / 2) if weight_decay else None
-
-
 def _require_arguments(
     classes: int,
     include_top: bool,
     weights: str | os.PathLike | None,
     pooling: str | None,
-    weight_decay: float,
     seed: int | None,
 ) -> None:
     if classes < 1:
@@ -244,10 +241,6 @@ def _require_arguments(
         raise ValueError(
             f"pooling must be None, or without the top one of {', '.join(_POOLINGS)}. Received: "
             f"pooling={pooling!r}, include_top={include_top!r}. Give include_top=False with it."
-        )
-    if weight_decay < 0:
-        raise ValueError(
-            f"weight_decay must be at least 0. Received: {weight_decay!r}. The paper's is 0.0005."
         )
     if seed is not None and seed < 0:
         raise ValueError(

@@ -65,7 +65,7 @@ def gradients(model, profile):
     with tf.GradientTape() as tape:
         logits = model(x, training=True)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        loss = tf.reduce_mean(losses) + sum(model.losses)
+        loss = tf.reduce_mean(losses)
     values = tape.gradient(loss, [value_of(variable) for variable in model.trainable_variables])
     names = {id(variable): name for name, variable in variables.named_variables(model).items()}
     return logits.numpy(), {
@@ -91,7 +91,7 @@ def assert_same_step(network, columns, profile):
 @pytest.mark.parametrize("name", NARROW)
 def test_logits_and_gradients_are_those_of_one_device(name, float64):
     profile = LIVELY[name]
-    network = alexnet(profile, weight_decay=0.01)
+    network = alexnet(profile)
     assert_same_step(network, place_columns(network, DEVICES), profile)
 
 
@@ -106,7 +106,7 @@ def test_logits_and_gradients_are_those_of_one_device(name, float64):
 )
 def test_variants_are_those_of_one_device(change, float64):
     profile = dataclasses.replace(LIVELY["paper"], **change)
-    network = alexnet(profile, weight_decay=0.01)
+    network = alexnet(profile)
     assert_same_step(network, place_columns(network, DEVICES), profile)
 
 
@@ -161,7 +161,7 @@ def compile_and_fit(network, profile, *, steps, run_eagerly):
 def trained(request):
     """Return columns after a step in float32, and the parts of the step's graph by device."""
     profile = LIVELY[request.param]
-    columns = place_columns(alexnet(profile, weight_decay=0.01), DEVICES)
+    columns = place_columns(alexnet(profile), DEVICES)
     context.context().enable_run_metadata()
     try:
         model = compile_and_fit(columns, profile, steps=1, run_eagerly=False)
@@ -188,7 +188,7 @@ def trained(request):
 )
 def test_three_steps_end_with_the_weights_of_one_device(name, columns_run_eagerly, float64):
     profile = LIVELY[name]
-    network = alexnet(profile, weight_decay=0.01)
+    network = alexnet(profile)
     columns = place_columns(network, DEVICES)
     start = read_weights(network)
     compile_and_fit(network, profile, steps=3, run_eagerly=True)
@@ -228,7 +228,10 @@ def test_each_device_does_its_half_of_forward_and_backward(trained):
         assert counts["Conv2D"] == counts["Conv2DBackpropFilter"] == 5
         assert counts["Conv2DBackpropInput"] == 4  # nobody asks for the gradient of the photos
         assert counts["MaxPool"] == counts["MaxPoolGrad"] == 3
-        assert counts["Relu"] == counts["ReluGrad"] == 7
+        assert counts["ReluGrad"] == 7
+        # A ReLU may be a part of a fused convolution or dense layer, under its own name.
+        units = [node for node in nodes if node.name.endswith("/Relu") and node.op != "_Recv"]
+        assert len(units) == 7
         # a dense layer has its outputs, the gradient of its inputs, and that of its kernel
         assert counts["MatMul"] == 3 * {"CPU:0": 3, "CPU:1": 2}[device]
 
@@ -245,7 +248,7 @@ def test_each_device_does_its_half_of_forward_and_backward(trained):
 def test_only_maps_for_both_columns_and_single_numbers_cross(trained):
     numbers = {
         "CPU:0": r"momentum_sgd/(\w+/ReadVariableOp|SelectV2(_\d+)?)$",  # learning rates
-        "CPU:1": r"/(conv|fc)\d_b\w*/IdentityN:[12]$|/ctrl/",  # penalties; "it is done"
+        "CPU:1": r"/ctrl/",  # "it is done"
     }
     crossing = collections.Counter()
     for device, nodes in trained.parts.items():
@@ -265,12 +268,6 @@ def test_only_maps_for_both_columns_and_single_numbers_cross(trained):
     assert set(crossing) == expected
     assert set(crossing.values()) == {1}
 
-    # What "IdentityN:1" of a layer with weights is: one number.
-    size = trained.columns.input_shape[1]
-    trained.columns(tf.zeros([1, size, size, 3]))
-    assert len(trained.columns.losses) == (30 if trained.has_halo else 15)
-    assert {penalty.shape.rank for penalty in trained.columns.losses} == {0}
-
 
 def test_every_optimizer_of_training_updates_in_place():
     for make in OPTIMIZERS.values():
@@ -280,7 +277,7 @@ def test_every_optimizer_of_training_updates_in_place():
 def test_mixed_precision_trains_as_on_one_device():
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     profile = LIVELY["krizhevsky2012"]
-    network = alexnet(profile, weight_decay=0.01)
+    network = alexnet(profile)
     columns = place_columns(network, DEVICES)
     x, _ = photos(4, profile)
     logits = columns(x)
@@ -288,9 +285,6 @@ def test_mixed_precision_trains_as_on_one_device():
     assert columns.get_layer("conv4_b").layer.compute_dtype == "bfloat16"
     np.testing.assert_allclose(logits, network(x), rtol=0, atol=0.02 * np.abs(logits).max())
     expected, found = gradients(network, profile)[1], merge(gradients(columns, profile)[1])
-    # the decay is of float32 weights, which the weights of a computation in bfloat16 are not
-    penalties = [float(sum(model.losses)) for model in (network, columns)]
-    np.testing.assert_allclose(penalties[1], penalties[0], rtol=1e-5)
     for name, gradient in expected.items():
         error = np.linalg.norm(found[name] - gradient) / np.linalg.norm(gradient)
         # Of bfloat16's 8 bits 0.02 to 0.05 remain; without the other column's gradient it is 0.95.
@@ -359,8 +353,11 @@ def test_weights_of_another_network_are_refused():
 
 
 def test_a_model_is_made_again_from_its_config():
-    columns = place_columns(alexnet(LIVELY["paper"], weight_decay=0.01), DEVICES)
+    columns = place_columns(alexnet(LIVELY["paper"]), DEVICES)
     config = keras.saving.serialize_keras_object(columns)
+    for layer in config["config"]["layers"]:
+        if layer["class_name"] == "OnDevice":  # as models of earlier versions have it
+            layer["config"]["kernel_regularizer"] = None
     again = keras.saving.deserialize_keras_object(config)
     variables.assign(
         again,
@@ -368,7 +365,6 @@ def test_a_model_is_made_again_from_its_config():
     )
     x, _ = photos(2, LIVELY["paper"])
     np.testing.assert_array_equal(again(x), columns(x))
-    assert [float(loss) for loss in again.losses] == [float(loss) for loss in columns.losses]
     assert device_of(variables.named_variables(again)["conv5_b/kernel"]) == "CPU:1"
 
 
