@@ -3,11 +3,8 @@ import hashlib
 import io
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
-import photo_sample
 import pytest
 import small_release
 import tensorflow as tf
@@ -18,18 +15,16 @@ from photo_folders import (
     contents,
     encoded,
     faulty_photos,
-    flags_for,
     identities,
     picture,
     write_photos,
 )
 from PIL import Image
-from repository import ROOT
 
 from data_prep import prepare, records, verify
 from data_prep.command_line import UserError
 from data_prep.job import shards
-from data_prep.job.folder import claim, clean, publish
+from data_prep.job.folder import claim, clean
 
 
 @pytest.fixture(scope="module")
@@ -203,20 +198,13 @@ def test_there_are_no_more_shards_than_photos(photos, tmp_path, capsys):
 def test_a_finished_data_set_is_left_as_it_is(data, photos, capsys):
     output_dir, figures = data
     before = identities(output_dir), contents(output_dir)
+    (output_dir / ".prepare" / "recipe").mkdir(parents=True)  # of a job killed after the manifest
+    (output_dir / ".prepare" / "recipe" / "x.plan").write_text("left over")
     again = prepare.prepare(**arguments(photos, output_dir))
     assert (identities(output_dir), contents(output_dir)) == before
     assert "is finished already" in capsys.readouterr().err
     assert again["train_records"] == figures["train_records"]
     assert again["photos_per_second"] == 0
-
-
-def test_a_job_killed_after_the_manifest_is_cleaned_up(data, photos):
-    output_dir, _ = data
-    before = contents(output_dir)
-    (output_dir / ".prepare" / "recipe").mkdir(parents=True)
-    (output_dir / ".prepare" / "recipe" / "x.plan").write_text("left over")
-    prepare.prepare(**arguments(photos, output_dir))
-    assert contents(output_dir) == before
 
 
 def test_a_folder_that_another_job_has_just_finished_is_not_claimed(data):
@@ -286,16 +274,6 @@ def test_a_changed_input_is_noticed(photos, tmp_path, monkeypatch, data):
         extra.unlink()
     assert figures["train_records"] == 17
     assert verify.verify(data_dir=str(output_dir))["faults"] == 0
-
-
-def command(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "data_prep.prepare", *flags],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
 
 
 def test_two_jobs_do_not_write_to_one_folder(photos, tmp_path):
@@ -378,95 +356,3 @@ def test_a_shard_of_rejects_alone_is_empty(tmp_path):
 
     dataset = tfds.builder_from_directory(str(output_dir)).as_dataset(split="train")
     assert len(list(dataset)) == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("flags", "status", "text"),
-    [
-        (["--input_dir={none}"], 1, "input_dir must be a folder; there is none at"),
-        (["--input_dir={empty}"], 1, "/train with a folder for each class is needed"),
-        (["--source=ilsvrc2012", "--input_dir={empty}"], 1, "the ILSVRC2012 release is needed"),
-        (
-            ["--source=imagenet21k"],
-            2,
-            "should be one of <ilsvrc2012|ilsvrc2012_folders|class_folders>",
-        ),
-        (["--train_shards=0"], 2, "--train_shards=0"),
-        (["--quality=101"], 2, "--quality=101"),
-        (["stray"], 2, "unexpected argument 'stray'"),
-        (["--", "--runer=DirectRunner"], 1, "what follows -- goes to Apache Beam"),
-        (["--", "--runner=NoSuchRunner"], 1, "Unexpected pipeline runner: NoSuchRunner"),
-        (["--storage=raw", "--crop=none"], 1, "needs crop='center'"),
-        (["--", "--s3_endpoint_url=http://x"], 1, "set AWS_ENDPOINT_URL"),
-    ],
-)
-def test_a_mistake_at_the_keyboard_is_one_line(photos, tmp_path, flags, status, text):
-    (tmp_path / "empty").mkdir()
-    given = [flag.format(none=tmp_path / "none", empty=tmp_path / "empty") for flag in flags]
-    result = command(*flags_for(photos, tmp_path / "data"), *given)
-    assert result.returncode == status
-    assert result.stdout == ""
-    # The progress bar ends its own line.
-    last = result.stderr.replace("\r", "\n").rstrip("\n").splitlines()[-1]
-    assert last.startswith("prepare.py: ")
-    assert text in last
-    assert "Traceback" not in result.stderr
-
-
-@pytest.mark.slow
-def test_help_is_for_newcomers_and_does_not_wait_for_beam():
-    result = command("--help")
-    assert result.returncode == 0
-    assert result.stdout.startswith("Turns ImageNet, or any folders of photos, into a data set")
-    assert "python -m data_prep.prepare --source=ilsvrc2012" in result.stdout
-    program = (
-        "import data_prep.prepare, sys; assert not {'tensorflow', 'apache_beam'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
-@pytest.mark.slow
-def test_the_command_ends_with_its_figures(data, photos, tmp_path):
-    result = command(*flags_for(photos, tmp_path / "data"))
-    assert result.returncode == 0
-    figures = json.loads(result.stdout.splitlines()[-1])
-    assert figures["train_records"] == 16
-    assert "5/5" in result.stderr
-    assert "WARNING" not in result.stderr
-    assert contents(tmp_path / "data") == contents(data[0])
-
-
-@pytest.mark.slow
-def test_real_photos_become_a_proven_data_set(tmp_path):
-    photos = photo_sample.photo_files()
-    for index, (name, data) in enumerate(photos):
-        # Three groups by kind of animal or thing: the tens of millions of WordNet's numbers.
-        split = "validation" if index % 10 == 0 else "train"
-        folder = tmp_path / "photos" / split / f"group_{name[:3]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    figures = prepare.prepare(
-        source="class_folders",
-        input_dir=str(tmp_path / "photos"),
-        output_dir=str(tmp_path / "data"),
-        train_shards=6,
-        validation_shards=2,
-    )
-    assert figures["train_records"] == len(photos) * 9 // 10
-    assert figures["validation_records"] == len(photos) // 10
-    assert (figures["rejected"], figures["repairs"]) == (0, {"grey_to_rgb": len(photos) // 30})
-    proven = verify.verify(data_dir=str(tmp_path / "data"), check_statistics=True)
-    assert proven["statistics"] == "equal"
-    if not photo_sample.ARE_REAL:
-        return
-    statistics = records.read_statistics(str(tmp_path / "data"))
-    # Near those of all of ImageNet (cuda-convnet2's metadata): 127 120 105.
-    np.testing.assert_allclose(statistics.channel_mean, [127, 120, 105], atol=15)
-
-
-def test_publishing_replaces_a_file_as_a_whole(tmp_path):
-    (tmp_path / "work").mkdir()
-    digest = publish(str(tmp_path), str(tmp_path / "work"), "a/b.txt", "ä")
-    assert digest == hashlib.sha256("ä".encode()).hexdigest()
-    assert contents(tmp_path) == {"a/b.txt": "ä".encode()}
