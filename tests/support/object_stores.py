@@ -54,7 +54,10 @@ def running(scheme, folder):
         listen = ("-scheme=http", "-host=127.0.0.1", f"-port={port}", "-backend=memory")
         names = (f"-public-host=127.0.0.1:{port}", f"-external-url={address}")
         command, ready = [_program("fake-gcs-server"), *listen, *names], "/storage/v1/b?project=x"
-        secrets, found_by = {}, {"STORAGE_EMULATOR_HOST": address}
+        secrets = {}
+        # Before gcsfs is imported here: see storage.py.
+        no_bucket_types = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+        found_by = {"STORAGE_EMULATOR_HOST": address} | no_bucket_types
     with open(f"{folder}.log", "w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | secrets)
     try:
