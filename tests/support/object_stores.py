@@ -1,6 +1,7 @@
 """Real object stores on this machine: MinIO for s3://, fake-gcs-server for gs://."""
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import socket
@@ -38,7 +39,10 @@ def free_port():
 def running(scheme, folder):
     """Run a store; yield the environment variables by which clients find it."""
     port, package = free_port(), {"s3": "s3fs", "gs": "gcsfs"}[scheme]
-    pytest.importorskip(package, reason=f"needs {package}")
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(
+            f"needs {package}: pip install keras-alexnet[{'s3' if scheme == 's3' else 'gcs'}]"
+        )
     address = f"http://127.0.0.1:{port}"
     if scheme == "s3":
         listen = (f"--address=127.0.0.1:{port}", f"--console-address=127.0.0.1:{free_port()}")
@@ -55,7 +59,7 @@ def running(scheme, folder):
         names = (f"-public-host=127.0.0.1:{port}", f"-external-url={address}")
         command, ready = [_program("fake-gcs-server"), *listen, *names], "/storage/v1/b?project=x"
         secrets = {}
-        # Before gcsfs is imported here: see storage.py.
+        # Read by gcsfs when it is imported: see storage.py.
         no_bucket_types = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
         found_by = {"STORAGE_EMULATOR_HOST": address} | no_bucket_types
     with open(f"{folder}.log", "w") as log:
