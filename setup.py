@@ -63,7 +63,7 @@ setuptools.setup(
         _TENSORFLOW,
         "tqdm",
         "urllib3>=2",
-        "waitress",  # the local server
+        "waitress>=3,<4",  # the local server extends its classes
     ],
     extras_require={
         "gpu": [_TENSORFLOW.replace("tensorflow", "tensorflow[and-cuda]")],
