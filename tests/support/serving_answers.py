@@ -56,6 +56,7 @@ class Asked:
     document: dict
     photos: list[bytes]
     port: int  # of the client: the same as long as the connection is
+    headers: dict[str, str]
 
 
 @dataclasses.dataclass
@@ -85,7 +86,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         encoded = document.get("inputs", {}).get("image_bytes", [])
         encoded = encoded or [row["image/encoded"] for row in document.get("examples", [])]
         photos = [base64.b64decode(value["b64"], validate=True) for value in encoded]
-        asked = Asked(self.path, document, photos, self.client_address[1])
+        asked = Asked(self.path, document, photos, self.client_address[1], dict(self.headers))
         self.server.asked.append(asked)
         reply = self.server.answer(asked)
         if reply is None or reply.raw is not None:

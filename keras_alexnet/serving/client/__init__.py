@@ -3,10 +3,9 @@
 import contextlib
 from collections.abc import Callable, Generator, Sequence
 
-from data_prep.command_line import UserError
 from keras_alexnet.serving.client import batches, grpc_connection, rest_connection
 from keras_alexnet.serving.client.batches import BatchResult, Limits
-from keras_alexnet.serving.client.connection import Answer, CallFailed, Connection, ModelSpec
+from keras_alexnet.serving.client.connection import Answer, Connection, ModelSpec
 from keras_alexnet.serving.client.photos import find
 from keras_alexnet.serving.client.rest_connection import Address, Retries
 
@@ -41,7 +40,7 @@ def classify(
         An answer a photo.
 
     Raises:
-        UserError: the server cannot be reached in time, refuses, or does not answer as a model
+        ValueError: the server cannot be reached in time, refuses, or does not answer as a model
             exported by keras_alexnet.export does.
     """
     spec = ModelSpec(model, model_version, signature)
@@ -50,10 +49,7 @@ def classify(
         if not photos:
             return []
         request = connection.encode(photos)
-        try:
-            answers, _ = rule.run(lambda seconds: connection.ask(request, seconds))
-        except CallFailed as failure:
-            raise UserError(str(failure)) from failure
+        answers, _ = rule.run(lambda seconds: connection.ask(request, seconds))
     return answers
 
 
@@ -82,7 +78,7 @@ def classify_files(
         An iterator over what became of each batch, in the order of the photos; to be closed.
 
     Raises:
-        UserError: one of `paths` is not there, or the address is none; and from the iterator,
+        ValueError: one of `paths` is not there, or the address is none; and from the iterator,
             that it is of no use to go on (batches.ask_all).
     """
     address = rest_connection.parse(server)
@@ -92,15 +88,15 @@ def classify_files(
 
 def _connect(address: Address, spec: ModelSpec, ca_file: str | None) -> Connection:
     if ca_file is not None and not address.is_tls:
-        raise UserError(
-            f"certificates are for https:// and grpcs://, received {address.text}; check --server, "
-            f"or leave --ca_file away"
+        raise ValueError(
+            f"certificates are for https:// and grpcs://, received {address.text}; check server, "
+            f"or leave ca_file away"
         )
     try:
         spec.name.encode()
     except UnicodeEncodeError as error:
-        raise UserError(
-            f"the name of a model is text, received {spec.name!r}; check --model"
+        raise ValueError(
+            f"the name of a model is text, received {spec.name!r}; check model"
         ) from error
     protocol = grpc_connection if address.is_grpc else rest_connection
     return protocol.Connection(address, spec, ca_file)

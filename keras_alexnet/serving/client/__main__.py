@@ -33,7 +33,7 @@ from data_prep import command_line
 from data_prep.command_line import UserError
 from keras_alexnet.serving.client import classify_files, output
 from keras_alexnet.serving.client.batches import BatchResult, Limits
-from keras_alexnet.serving.client.connection import ModelSpec
+from keras_alexnet.serving.client.connection import CallFailed, ModelSpec
 from keras_alexnet.serving.client.output import Summary
 from keras_alexnet.serving.client.photos import SUFFIXES
 from keras_alexnet.serving.client.rest_connection import Retries
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
         raise UserError(
             f"stdout was closed after {summary.photos} photos; the others were not asked for"
         ) from error
-    except UserError as error:
+    except CallFailed as error:
         if not summary.photos:
             raise
         reason.append(str(error))

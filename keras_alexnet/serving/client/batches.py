@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from data_prep.command_line import UserError
 from keras_alexnet.serving.client.connection import Answer, CallFailed, Connection
 from keras_alexnet.serving.client.photos import PhotoFile, read
 from keras_alexnet.serving.client.rest_connection import Retries
@@ -97,7 +96,7 @@ def ask_all(
         The results, in the order of `photos`.
 
     Raises:
-        UserError: the first request failed, or several in a row; the results before it came.
+        ValueError: the first request failed, or several in a row; the results before it came.
     """
     stop = threading.Event()
     retries = dataclasses.replace(retries, sleep=stop.wait)
@@ -124,7 +123,7 @@ def _until_it_is_hopeless(results: Iterable[BatchResult]) -> Iterator[BatchResul
             is_answered = any(outcome.answer for outcome in result.outcomes)
             allowed = _FAILURES - 1 if is_answered else allowed
         elif allowed == 0:
-            raise UserError(str(result.failure)) from result.failure
+            raise result.failure
         else:
             allowed -= 1
         yield result
@@ -193,7 +192,7 @@ def _ask(
         if len(request.content) > request_bytes:
             raise CallFailed(
                 f"a request of {len(request.content)} bytes is larger than {request_bytes}; raise "
-                f"--request_mb if the server reads more, or send a smaller photo",
+                f"request_mb if the server reads more, or send a smaller photo",
                 is_too_large=True,
             )
         answers, repeated = retries.run(lambda seconds: connection.ask(request, seconds))

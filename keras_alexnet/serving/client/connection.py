@@ -104,6 +104,8 @@ def _rows(rows: object, photos: int) -> Sequence[object]:
 CLASSIFY = "classify"
 # The feature of a tf.train.Example that holds a photo, as in the data set (data_prep.records).
 PHOTO_FEATURE = "image/encoded"
+# Advice for a server without the Classify API, as local_server is.
+ONLY_TF_SERVING = "ask TF Serving, or choose another signature than classify"
 PHOTO_INPUT = "image_bytes"
 # More than any answer has: what is larger is not read to its end.
 MAX_ANSWER_BYTES = 64 << 20
@@ -137,7 +139,7 @@ class Request:
     photos: int
 
 
-class CallFailed(Exception):  # noqa: N818 (it reads as a sentence where it is raised)
+class CallFailed(ValueError):  # noqa: N818 (it reads as a sentence where it is raised)
     """A request that got no answer.
 
     Attributes:
@@ -215,5 +217,5 @@ def read_answers(outputs: object, request: Request, spec: ModelSpec, server: str
     except (KeyError, TypeError, ValueError) as error:
         raise CallFailed(
             f"{server} serves {spec.name!r}, but does not answer as a model that "
-            f"keras_alexnet.export wrote ({error!r}); check --model"
+            f"keras_alexnet.export wrote ({error!r}); check model"
         ) from error

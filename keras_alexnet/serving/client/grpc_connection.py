@@ -7,11 +7,11 @@ import os
 import time
 from collections.abc import Sequence
 
-from data_prep.command_line import UserError
 from keras_alexnet.serving.client import rest_connection
 from keras_alexnet.serving.client.connection import (
     CLASSIFY,
     MAX_ANSWER_BYTES,
+    ONLY_TF_SERVING,
     PHOTO_FEATURE,
     PHOTO_INPUT,
     Answer,
@@ -39,13 +39,13 @@ _TOO_LARGE = "larger than max"
 # gRPC's words for certificates that do not fit, beside UNAVAILABLE.
 _DISTRUST = "handshake failed"
 _ADVICE = {
-    "NOT_FOUND": "check --model, --model_version and --server",
+    "NOT_FOUND": "check model, model_version and server",
     "CANCELLED": "try again, or look into the server's log",
     "RESOURCE_EXHAUSTED": "try again, or look into the server's log",
     "INTERNAL": "try again, or look into the server's log",
     "DEADLINE_EXCEEDED": "try again, or look into the server's log",
 }
-_OTHER_ADVICE = "check that the model was exported by keras_alexnet.export, and --signature"
+_OTHER_ADVICE = "check that the model was exported by keras_alexnet.export, and signature"
 
 
 class Connection:
@@ -60,12 +60,11 @@ class Connection:
 
             from keras_alexnet.serving.client import protos
         except ImportError as error:
-            raise UserError(
+            raise ValueError(
                 f"grpcio is needed for {address.text} ({error}); "
                 f"pip install 'keras-alexnet[serving]', or ask by http://"
             ) from error
         self._protos = protos
-        self._tensors = protos
         self._rpc_error = grpc.RpcError
         self._decode_error = message.DecodeError
         self._server = address.text
@@ -91,7 +90,7 @@ class Connection:
                 feature.value.bytes_list.value.append(photo)
         else:
             message = self._protos.PredictRequest()
-            message.inputs.add(key=PHOTO_INPUT, value=self._tensors.from_photos(photos))
+            message.inputs.add(key=PHOTO_INPUT, value=self._protos.from_photos(photos))
         message.model_spec.name = self._spec.name
         message.model_spec.signature_name = self._spec.signature
         if self._spec.version is not None:
@@ -113,7 +112,7 @@ class Connection:
                 outputs = self._outputs(content)
         except (ValueError, self._decode_error) as error:
             raise CallFailed(
-                f"{self._server} sent a broken message ({error}); check --model"
+                f"{self._server} sent a broken message ({error}); check model"
             ) from error
         return read_answers(outputs, request, self._spec, self._server)
 
@@ -123,7 +122,7 @@ class Connection:
 
     def _outputs(self, content: bytes) -> dict[str, object]:
         response = self._protos.PredictResponse.FromString(content)
-        return {entry.key: self._tensors.to_lists(entry.value) for entry in response.outputs}
+        return {entry.key: self._protos.to_lists(entry.value) for entry in response.outputs}
 
     def _classifications(self, content: bytes) -> list[list[tuple[str, float]]]:
         response = self._protos.ClassificationResponse.FromString(content)
@@ -135,17 +134,17 @@ class Connection:
     def _failure(self, code: str, details: str | None, seconds: float, is_late: bool) -> CallFailed:
         details = details or "(nothing)"
         if code == "DEADLINE_EXCEEDED" and is_late:
-            return CallFailed(f"{self._server} did not answer in {seconds:.3g} s; raise --deadline")
+            return CallFailed(f"{self._server} did not answer in {seconds:.3g} s; raise deadline")
         if code == "UNAVAILABLE" and _DISTRUST in details.lower():
             return CallFailed(
-                f"{self._server} cannot be trusted ({details}); check --ca_file, and that "
-                f"--server speaks TLS"
+                f"{self._server} cannot be trusted ({details}); check ca_file, and that "
+                f"server speaks TLS"
             )
         if code == "UNAVAILABLE":
             # gRPC's own word for no connection, and TF Serving's for a full queue.
             return CallFailed(
                 f"{self._server} cannot be reached, or is not available ({details}); start the "
-                f"server, check that --server is a gRPC port, or look into the server's log",
+                f"server, check that server is a gRPC port, or look into the server's log",
                 is_transient=True,
             )
         is_too_large = code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in details
@@ -154,6 +153,8 @@ class Connection:
             if is_too_large
             else _ADVICE.get(code, _OTHER_ADVICE)
         )
+        if code == "UNIMPLEMENTED" and self._spec.signature == CLASSIFY:
+            advice = ONLY_TF_SERVING
         return CallFailed(
             f"{self._server} answers {code}: {details}; {advice}",
             is_transient=code in _TRANSIENT and not is_too_large,

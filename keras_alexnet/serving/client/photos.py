@@ -5,8 +5,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
-from data_prep.command_line import UserError
-
 # What the name of a photo in a folder ends in, in small or capital letters. A file that was named
 # itself is sent whatever its name is.
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
@@ -39,7 +37,7 @@ def find(paths: Sequence[str], skip: Callable[[str], None]) -> Iterator[PhotoFil
             file that holds anything (a socket, say).
 
     Raises:
-        UserError: one of `paths` is not there; before the first file is given.
+        ValueError: one of `paths` is not there; before the first file is given.
     """
     named = [(path, _status(path)) for path in paths]
 
@@ -72,7 +70,7 @@ def read(photo: PhotoFile, limit: int) -> bytes:
         raise ValueError(_fault(error)) from error
     if content is None or len(content) > limit:
         raise ValueError(
-            f"has more than the {limit} bytes that a request may have; raise --request_mb if the "
+            f"has more than the {limit} bytes that a request may have; raise request_mb if the "
             f"server reads more, or send a smaller photo"
         )
     return content
@@ -83,7 +81,7 @@ def _status(path: str) -> os.stat_result:
         return os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
+        raise ValueError(
             f"{path!r} cannot be read ({reason}); nothing was sent; check the path"
         ) from error
 

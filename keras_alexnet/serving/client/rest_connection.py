@@ -1,19 +1,14 @@
-"""The client's side of TF Serving's REST API, with nothing but Python's own library.
+"""The client's side of TF Serving's REST API, by requests; addresses, retries and certificates.
 
 The paths and the bodies are those of tensorflow/serving: http_rest_api_handler.cc and
 json_tensor.cc.
-
-Where a server is: --server, taken apart.
-
-When a request that failed is sent again: exponential back-off with jitter, within a deadline.
-
-Whose certificates the client trusts: the system's authorities, or those of --ca_file.
 """
 
 import base64
 import contextlib
 import dataclasses
 import http.client
+import http.cookiejar
 import itertools
 import json
 import random
@@ -25,10 +20,13 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from data_prep.command_line import UserError
+import requests
+import urllib3
+
 from keras_alexnet.serving.client.connection import (
     CLASSIFY,
     MAX_ANSWER_BYTES,
+    ONLY_TF_SERVING,
     PHOTO_FEATURE,
     PHOTO_INPUT,
     Answer,
@@ -68,7 +66,7 @@ def parse(server: str) -> Address:
         server: with one of the schemes http, https, grpc and grpcs.
 
     Raises:
-        UserError: it is no such address.
+        ValueError: it is no such address.
     """
     try:
         parts = urllib.parse.urlsplit(server)
@@ -80,9 +78,9 @@ def parse(server: str) -> Address:
     except (ValueError, KeyError):  # a port or a host that is none, another scheme
         is_address = False
     if not is_address:
-        raise UserError(
+        raise ValueError(
             "a server is http://HOST:PORT, https://HOST:PORT, grpc://HOST:PORT or "
-            f"grpcs://HOST:PORT, received {server!r}; check --server"
+            f"grpcs://HOST:PORT, received {server!r}; check server"
         )
     return Address(
         text=server.rstrip("/"),
@@ -159,15 +157,15 @@ def context(ca_file: str | None) -> ssl.SSLContext:
         ca_file: PEM file of the authorities to trust; None for the system's.
 
     Raises:
-        UserError: the file cannot be read, or holds no certificate.
+        ValueError: the file cannot be read, or holds no certificate.
     """
     try:
         return ssl.create_default_context(cafile=ca_file)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
+        raise ValueError(
             f"a PEM file of certificates is needed, {ca_file!r} cannot be used ({reason}); check "
-            f"--ca_file"
+            f"ca_file"
         ) from error
 
 
@@ -178,7 +176,7 @@ def root_certificates(ca_file: str | None) -> bytes | None:
     does not list them.
 
     Raises:
-        UserError: as `context`.
+        ValueError: as `context`.
     """
     certificates = context(ca_file).get_ca_certs(binary_form=True)
     return "".join(map(ssl.DER_cert_to_PEM_cert, certificates)).encode() or None
@@ -197,28 +195,61 @@ _TRANSIENT = (
 _TOO_LARGE = "a body of at most"
 
 
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Connect with a TLS context of our own, and remember the socket so that it can be cut.
+
+    requests would trust certifi's authorities beside the context's.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
+        self._tls = tls
+        self.sockets: list[socket.socket] = []
+        super().__init__(pool_maxsize=1)
+
+    def init_poolmanager(self, *args: object, **options: object) -> None:
+        """Make pools whose connections leave their socket in `sockets`."""
+        super().init_poolmanager(*args, **options, ssl_context=self._tls)
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": self._remembering(urllib3.HTTPConnectionPool),
+            "https": self._remembering(urllib3.HTTPSConnectionPool),
+        }
+
+    def cert_verify(self, *args: object) -> None:
+        """Leave the check to the context."""
+
+    def _remembering(self, pool: type) -> type:
+        sockets = self.sockets
+
+        class Remembering(pool.ConnectionCls):
+            def connect(self) -> None:
+                super().connect()
+                sockets[:] = [self.sock]
+
+        return type("Pool", (pool,), {"ConnectionCls": Remembering})
+
+
 class Connection:
     """A connection.Connection by HTTP/1.1, kept open from request to request.
 
-    Proxies that the environment names are not used: they are for the world, not for a server that
-    was named by its address.
+    A server that was named by its address is asked directly and as nobody: proxies and ~/.netrc
+    are not read, no redirect is followed, no cookie is kept.
     """
 
     def __init__(self, address: Address, spec: ModelSpec, ca_file: str | None) -> None:
         version = "" if spec.version is None else f"/versions/{spec.version}"
         verb = "classify" if spec.signature == CLASSIFY else "predict"
         name = urllib.parse.quote(spec.name, safe="")
-        self._path = f"/v1/models/{name}{version}:{verb}"
+        scheme = "https" if address.is_tls else "http"
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        self._url = f"{scheme}://{host}:{address.port}/v1/models/{name}{version}:{verb}"
         self._server = address.text
         self._spec = spec
+        self._adapter = _Adapter(context(ca_file) if address.is_tls else None)
         self._is_closed = False
-        self._socket: socket.socket | None = None
-        if address.is_tls:
-            self._http = http.client.HTTPSConnection(
-                address.host, address.port, context=context(ca_file)
-            )
-        else:
-            self._http = http.client.HTTPConnection(address.host, address.port)
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))
+        self._session.mount(f"{scheme}://", self._adapter)
 
     def encode(self, photos: Sequence[bytes]) -> Request:
         """See connection.Connection."""
@@ -239,7 +270,7 @@ class Connection:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CallFailed(
                 f"{self._server} does not answer as TF Serving does ({_quoted(content)}); check "
-                f"--server"
+                f"server"
             ) from error
         return read_answers(outputs, request, self._spec, self._server)
 
@@ -247,78 +278,69 @@ class Connection:
         """See connection.Connection."""
         self._is_closed = True
         self._cut()
-        self._http.close()
+        self._session.close()
 
     def _exchange(self, request: bytes, seconds: float) -> bytes:
-        """Sends a request and reads its answer's body."""
+        """Send a request and return its answer's body."""
         deadline = time.monotonic() + seconds
         try:
             with self._cut_after(seconds):
-                was_open = self._http.sock is not None
+                open_before = list(self._adapter.sockets)
                 try:
-                    response, content = self._send(request, seconds)
-                except ConnectionError:
-                    if not was_open or self._is_closed or time.monotonic() >= deadline:
+                    response, content = self._send(request, deadline)
+                except (OSError, urllib3.exceptions.HTTPError) as error:
+                    was_open = bool(open_before) and open_before == self._adapter.sockets
+                    is_over = self._is_closed or time.monotonic() >= deadline
+                    if not was_open or is_over or not isinstance(_cause(error), ConnectionError):
                         raise
                     # The server closed it while it was idle, as it may at any time (RFC 9112,
                     # 9.3.1): no reason to wait, and no failure yet.
-                    self._http.close()
-                    response, content = self._send(request, deadline - time.monotonic())
+                    response, content = self._send(request, deadline)
                 # To http.client, a header that was cut off is one that has ended.
                 if time.monotonic() >= deadline:
                     raise TimeoutError
-                if response.status == http.client.OK and not content:
+                if response.status_code == http.client.OK and not content:
                     raise http.client.IncompleteRead(content)
-        except (OSError, http.client.HTTPException) as error:
-            self._http.close()
-            raise self._failure(error, seconds, time.monotonic() >= deadline) from error
-        if response.status != http.client.OK:
+        except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
+            is_late = time.monotonic() >= deadline
+            self._forget()
+            raise self._failure(_cause(error), seconds, is_late) from error
+        if len(content) > MAX_ANSWER_BYTES:
+            raise CallFailed(
+                f"{self._server} sends more than {MAX_ANSWER_BYTES >> 20} MB for an answer; check "
+                f"server"
+            )
+        if response.status_code != http.client.OK:
             raise self._refusal(response, content)
         return content
 
-    def _send(self, request: bytes, seconds: float) -> tuple[http.client.HTTPResponse, bytes]:
-        self._http.timeout = seconds  # of a connection to be made
-        if self._http.sock is not None:
-            self._http.sock.settimeout(seconds)
-        try:
-            self._http.request("POST", self._path, request, {"Content-Type": "application/json"})
-        except ConnectionError as error:
-            return self._answer_before_the_end(error)
-        # http.client lets go of it as soon as it knows that the answer ends with the connection.
-        self._socket = self._http.sock
-        response = self._http.getresponse()
-        return response, self._read(response)
+    def _send(self, request: bytes, deadline: float) -> tuple[requests.Response, bytes]:
+        with self._session.post(
+            self._url,
+            request,
+            # No compression: an answer of a few bytes could become any size.
+            headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
+            timeout=max(deadline - time.monotonic(), _SHORTEST_TRY),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            content = bytearray()
+            # The read after the last byte is the one that finds an answer incomplete.
+            while len(content) <= MAX_ANSWER_BYTES:
+                piece = response.raw.read(MAX_ANSWER_BYTES + 1 - len(content))
+                if not piece:
+                    break
+                content += piece
+            return response, bytes(content)
 
-    def _answer_before_the_end(
-        self, error: ConnectionError
-    ) -> tuple[http.client.HTTPResponse, bytes]:
-        """Of a server that hung up before it had all: there may be one that says why."""
-        if self._http.sock is None:  # it was never reached
-            raise error
-        try:
-            response = self._http.getresponse()
-            return response, self._read(response)
-        except (OSError, http.client.HTTPException):
-            raise error from None
-        finally:
-            self._http.close()  # what it makes of the rest of the request, no one knows
-
-    def _read(self, response: http.client.HTTPResponse) -> bytes:
-        length = response.length  # None: in chunks, or until the connection ends
-        if length is not None and length <= MAX_ANSWER_BYTES:
-            return response.read()
-        content = b"" if length is not None else response.read(MAX_ANSWER_BYTES + 1)
-        if length is not None or len(content) > MAX_ANSWER_BYTES:
-            self._http.close()
-            raise CallFailed(
-                f"{self._server} sends more than {MAX_ANSWER_BYTES >> 20} MB for an answer; check "
-                f"--server"
-            )
-        return content
+    def _forget(self) -> None:
+        """Close the connection; the next request makes another."""
+        self._session.close()
+        self._adapter.sockets.clear()
 
     @contextlib.contextmanager
     def _cut_after(self, seconds: float) -> Iterator[None]:
-        """Ends the connection when the time is over.
+        """End the connection when the time is over.
 
         A socket's own timeout is for each piece that arrives: an answer that drips in would take
         as long as it likes.
@@ -332,50 +354,62 @@ class Connection:
             timer.cancel()
 
     def _cut(self) -> None:
-        """Ends the connection for whoever reads or writes there, in another thread."""
-        for sock in (self._http.sock, self._socket):
-            if sock is not None:
-                with contextlib.suppress(OSError):  # it is closed already
-                    # Not SSLSocket's own, which forgets its state while the other thread reads.
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        """End the connection for the thread that reads or writes there."""
+        for sock in self._adapter.sockets:
+            with contextlib.suppress(OSError):  # it is closed already
+                # Not SSLSocket's own, which forgets its state while the other thread reads.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def _failure(self, error: Exception, seconds: float, is_late: bool) -> CallFailed:
         """Of a request without an answer."""
         if is_late or isinstance(error, TimeoutError):
-            return CallFailed(f"{self._server} did not answer in {seconds:.3g} s; raise --deadline")
+            return CallFailed(f"{self._server} did not answer in {seconds:.3g} s; raise deadline")
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
             return CallFailed(
-                f"{self._server} cannot be trusted ({reason}); check --ca_file, and that --server "
+                f"{self._server} cannot be trusted ({reason}); check ca_file, and that server "
                 f"speaks TLS"
             )
         if isinstance(error, socket.gaierror):
-            return CallFailed(f"{self._server} cannot be found ({reason}); check --server")
+            return CallFailed(f"{self._server} cannot be found ({reason}); check server")
         if isinstance(error, http.client.HTTPException | ConnectionResetError | BrokenPipeError):
             # What speaks another language than HTTP will do so the next time, too.
             is_connection = isinstance(error, http.client.IncompleteRead | ConnectionError)
             return CallFailed(
                 f"{self._server} broke off the connection ({type(error).__name__}); check that "
-                f"--server is a REST port",
+                f"server is a REST port",
                 is_transient=is_connection,
             )
         return CallFailed(
-            f"{self._server} cannot be reached ({reason}); start the server, or check --server",
+            f"{self._server} cannot be reached ({reason}); start the server, or check server",
             is_transient=True,
         )
 
-    def _refusal(self, response: http.client.HTTPResponse, content: bytes) -> CallFailed:
+    def _refusal(self, response: requests.Response, content: bytes) -> CallFailed:
         """Of a request that was answered by an error."""
-        message, status = _message(content), response.status
+        message, status = _message(content), response.status_code
         is_too_large = status == http.client.REQUEST_ENTITY_TOO_LARGE or _TOO_LARGE in message
-        retry_after = response.getheader("Retry-After", "")
+        advice = _advice(status, is_too_large)
+        if status == http.client.NOT_IMPLEMENTED and self._spec.signature == CLASSIFY:
+            advice = ONLY_TF_SERVING
+        retry_after = response.headers.get("Retry-After", "")
         return CallFailed(
-            f"{self._server} answers {status}: {message}; {_advice(status, is_too_large)}",
+            f"{self._server} answers {status}: {message}; {advice}",
             is_transient=status in _TRANSIENT,
             is_too_large=is_too_large,
             # The other form, a date, would need the two clocks to agree.
             retry_after=float(retry_after) if retry_after.isdecimal() else 0.0,
         )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the exception of the socket or of http.client that requests and urllib3 wrapped."""
+    while True:
+        inner = [getattr(error, "reason", None), *reversed(error.args), error.__cause__]
+        inner = [candidate for candidate in inner if isinstance(candidate, Exception)]
+        if not inner:
+            return error
+        error = inner[0]
 
 
 def _message(content: bytes) -> str:
@@ -394,7 +428,7 @@ def _advice(status: int, is_too_large: bool) -> str:
     if is_too_large:
         return "raise the limit of the server, or send a smaller photo"
     if status == http.client.NOT_FOUND:
-        return "check --model, --model_version and --server"
+        return "check model, model_version and server"
     if status >= http.client.INTERNAL_SERVER_ERROR or status in _TRANSIENT:
         return "try again, or look into the server's log"
-    return "check that the model was exported by keras_alexnet.export, and --signature"
+    return "check that the model was exported by keras_alexnet.export, and signature"

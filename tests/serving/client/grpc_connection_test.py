@@ -12,7 +12,6 @@ import tensorflow as tf
 from serving_answers import Service, as_content, grpc_server, photo, rest_server
 from tensorflow_serving.apis import predict_pb2
 
-from data_prep.command_line import UserError
 from keras_alexnet.serving.client import grpc_connection, rest_connection
 from keras_alexnet.serving.client.connection import UNREADABLE, Answer, CallFailed, ModelSpec
 from keras_alexnet.serving.client.rest_connection import Retries
@@ -75,7 +74,7 @@ def refuse(code, details):
         (
             "NOT_FOUND",
             "Servable not found for request: Latest(b)",
-            r"\(b\); check --model, --m",
+            r"\(b\); check model, m",
             "",
         ),
         ("FAILED_PRECONDITION", 'Serving signature key "x" not found.', "found.; check that t", ""),
@@ -210,7 +209,7 @@ def test_a_server_that_never_answers():
     try:
         with (
             grpc_server(service) as server,
-            pytest.raises(CallFailed, match=r"did not answer in 0\.3 s; raise --deadline$"),
+            pytest.raises(CallFailed, match=r"did not answer in 0\.3 s; raise deadline$"),
         ):
             ask(server, seconds=0.3)
     finally:
@@ -226,7 +225,7 @@ def test_a_server_that_does_not_speak():
 
 
 def test_a_rest_port():
-    with rest_server() as server, pytest.raises(CallFailed, match="--server is a gRPC port"):
+    with rest_server() as server, pytest.raises(CallFailed, match="server is a gRPC port"):
         ask(server.address.replace("http", "grpc"), seconds=10)
 
 
@@ -259,14 +258,14 @@ def test_tls(tmp_path, monkeypatch):
     with grpc_server(Service(), tls=own) as server:
         assert ask(server, ca_file=own[0]) == expected("a")
         for ca_file in (None, other[0]):
-            with pytest.raises(CallFailed, match=r"cannot be trusted.*check --ca_file") as failure:
+            with pytest.raises(CallFailed, match=r"cannot be trusted.*check ca_file") as failure:
                 ask(server, ca_file=ca_file)
             assert not failure.value.is_transient
         with pytest.raises(CallFailed, match=r"cannot be (trusted|reached)"):  # another name
             ask(server.replace("localhost", "127.0.0.1"), ca_file=own[0])
         monkeypatch.setenv("SSL_CERT_FILE", own[0])  # the system's authorities
         assert ask(server) == expected("a")
-    with pytest.raises(UserError, match=r"PEM file of certificates is needed.*check --ca_file"):
+    with pytest.raises(ValueError, match=r"PEM file of certificates is needed.*check ca_file"):
         ask("grpcs://localhost:1", ca_file=str(tmp_path / "none.pem"))
 
 

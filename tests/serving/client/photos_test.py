@@ -7,7 +7,6 @@ import tempfile
 
 import pytest
 
-from data_prep.command_line import UserError
 from keras_alexnet.serving.client.photos import PhotoFile, find, read
 
 
@@ -131,7 +130,7 @@ def test_what_cannot_be_read_is_named(open_folder):
 @pytest.mark.parametrize("name", ["none.jpg", "a.jpg/x", "zero\0byte", "x" * 300])
 def test_a_path_that_is_not_there(tmp_path, name):
     make(tmp_path, "a.jpg")
-    with pytest.raises(UserError, match=r"cannot be read \(.*nothing was sent; check the path"):
+    with pytest.raises(ValueError, match=r"cannot be read \(.*nothing was sent; check the path"):
         find([str(tmp_path / "a.jpg"), f"{tmp_path}/{name}"], None)
 
 
@@ -140,7 +139,7 @@ def test_read(tmp_path):
     photo = PhotoFile(str(tmp_path / "a.jpg"), 5)
     assert read(photo, 5) == b"a.jpg"
     for size in (5, 0):  # it has grown since it was found
-        with pytest.raises(ValueError, match=r"more than the 4 bytes.*--request_mb"):
+        with pytest.raises(ValueError, match=r"more than the 4 bytes.*request_mb"):
             read(PhotoFile(photo.path, size), 4)
     with pytest.raises(ValueError, match=r"^cannot be read: No such file"):
         read(PhotoFile(str(tmp_path / "gone.jpg"), 5), 5)

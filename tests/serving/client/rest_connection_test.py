@@ -7,7 +7,6 @@ import pytest
 import serving_answers
 from serving_answers import Reply, error, photo, predicted, raw_server, rest_server
 
-from data_prep.command_line import UserError
 from keras_alexnet.serving.client import rest_connection
 from keras_alexnet.serving.client.connection import UNREADABLE, Answer, CallFailed, ModelSpec
 from keras_alexnet.serving.client.rest_connection import Retries
@@ -175,10 +174,10 @@ NO_MODEL = "Servable not found for request: Latest(birds)"
 @pytest.mark.parametrize(
     ("reply", "message", "kind"),
     [
-        (error(404, NO_MODEL), r"answers 404: Servable.*\(birds\); check --model, --m", ""),
-        (Reply(404, HTML), r"answers 404: <HTML><HEAD> <TITLE>404 Not Found</TITLE>.*--server", ""),
+        (error(404, NO_MODEL), r"answers 404: Servable.*\(birds\); check model, m", ""),
+        (Reply(404, HTML), r"answers 404: <HTML><HEAD> <TITLE>404 Not Found</TITLE>.*server", ""),
         (Reply(404), r"answers 404: \(nothing\); check", ""),
-        (error(400, "Malformed request: POST /x"), "answers 400: Malformed.*export, and --sig", ""),
+        (error(400, "Malformed request: POST /x"), "answers 400: Malformed.*export, and sig", ""),
         (error(400, "a body of at most 9 bytes"), "400: a body.*raise the limit", "too_large"),
         (Reply(413, b"no"), "answers 413: no; raise the limit", "too_large"),
         (error(429, "full"), "answers 429: full; try again", "transient"),
@@ -302,9 +301,9 @@ def test_retry_after():
         (
             Reply(raw=b"\0\0\6\4\0\0\0\0\0\n"),
             1,
-            r"\(BadStatusLine\); check that --server is a REST",
+            r"\(BadStatusLine\); check that server is a REST",
         ),
-        (error(404, NO_MODEL), 1, "check --model"),
+        (error(404, NO_MODEL), 1, "check model"),
         (error(400, "wrong"), 1, "answers 400: wrong"),
     ],
 )
@@ -338,7 +337,7 @@ def test_a_connection_that_was_closed_while_idle_costs_no_retry():
 def test_a_server_that_never_answers():
     with (
         rest_server(lambda asked: None) as server,
-        pytest.raises(CallFailed, match=r"did not answer in 0\.2 s; raise --deadline$"),
+        pytest.raises(CallFailed, match=r"did not answer in 0\.2 s; raise deadline$"),
     ):
         ask(server.address, seconds=0.2)
 
@@ -404,7 +403,7 @@ def test_no_server():
     with pytest.raises(CallFailed, match=r"cannot be reached \(Connection refused\)") as failure:
         ask(server)
     assert failure.value.is_transient
-    with pytest.raises(CallFailed, match=r"cannot be found.*check --server") as failure:
+    with pytest.raises(CallFailed, match=r"cannot be found.*check server") as failure:
         ask("http://no.such.host.invalid:80")
     assert not failure.value.is_transient
 
@@ -437,15 +436,17 @@ def test_close_ends_the_request_under_way():
         assert len(server.asked) == 2
 
 
-def test_tls(tmp_path):
+def test_tls(tmp_path, monkeypatch):
     own, other = serving_answers.certificate(tmp_path), serving_answers.certificate(tmp_path, "x")
+    # What requests would trust by itself.
+    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", own[0])
     with rest_server(tls=own) as server:
         with connected(server.address, ca_file=own[0]) as connection:
             for _ in range(2):
                 assert connection.ask(connection.encode([photo("a")]), 30) == expected("a")
         assert len({asked.port for asked in server.asked}) == 1
         for ca_file in (None, other[0]):
-            with pytest.raises(CallFailed, match=r"cannot be trusted.*check --ca_file") as failure:
+            with pytest.raises(CallFailed, match=r"cannot be trusted.*check ca_file") as failure:
                 ask(server.address, ca_file=ca_file)
             assert not failure.value.is_transient
         with pytest.raises(CallFailed, match=r"cannot be trusted.*127\.0\.0\.1"):  # another name
@@ -468,12 +469,28 @@ def test_a_file_without_certificates(tmp_path, content):
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"PEM file of certificates is needed.*check --ca_file"):
+    with pytest.raises(ValueError, match=r"PEM file of certificates is needed.*check ca_file"):
         ask("https://localhost:1", ca_file=str(path))
 
 
-def test_proxies_are_not_asked(monkeypatch):
+def test_proxies_netrc_cookies_and_redirects_are_not_used(tmp_path, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{serving_answers.free_port()}")
-    with rest_server() as server:
-        assert ask(server.address) == expected("a")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    body = serving_answers.outputs([photo("a")])
+    good = Reply(body=json.dumps({"outputs": body}).encode(), headers={"Set-Cookie": "a=b"})
+    with rest_server() as other:
+        moved = Reply(307, b"", {"Location": f"{other.address}/x", "Set-Cookie": "a=b"})
+        with (
+            rest_server(in_turn(good, moved, good)) as server,
+            connected(server.address) as connection,
+        ):
+            assert connection.ask(connection.encode([photo("a")]), 30) == expected("a")
+            with pytest.raises(CallFailed, match="answers 307"):
+                connection.ask(connection.encode([photo("a")]), 30)
+            assert connection.ask(connection.encode([photo("a")]), 30) == expected("a")
+        assert not other.asked
+    assert len(server.asked) == 3
+    for asked in server.asked:
+        assert not {"Authorization", "Cookie"} & asked.headers.keys()
