@@ -1,12 +1,12 @@
 """A client for TF Serving's API: classes of photos by REST or gRPC."""
 
 import contextlib
+import os
 from collections.abc import Callable, Generator, Sequence
 
-from keras_alexnet.serving.client import batches, grpc_connection, rest_connection
+from keras_alexnet.serving.client import batches, rest_connection
 from keras_alexnet.serving.client.batches import BatchResult, Limits
 from keras_alexnet.serving.client.connection import Answer, Connection, ModelSpec
-from keras_alexnet.serving.client.photos import find
 from keras_alexnet.serving.client.rest_connection import Address, Retries
 
 
@@ -82,7 +82,7 @@ def classify_files(
             that it is of no use to go on (batches.ask_all).
     """
     address = rest_connection.parse(server)
-    files = find(paths, skip)
+    files = batches.find(paths, skip)
     return batches.ask_all(files, lambda: _connect(address, spec, ca_file), retries, limits)
 
 
@@ -98,5 +98,15 @@ def _connect(address: Address, spec: ModelSpec, ca_file: str | None) -> Connecti
         raise ValueError(
             f"the name of a model is text, received {spec.name!r}; check model"
         ) from error
-    protocol = grpc_connection if address.is_grpc else rest_connection
-    return protocol.Connection(address, spec, ca_file)
+    if not address.is_grpc:
+        return rest_connection.Connection(address, spec, ca_file)
+    # Read when gRPC is imported: it would write beside what the command says of a failure.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        from keras_alexnet.serving.client import grpc_connection
+    except ImportError as error:
+        raise ValueError(
+            f"grpcio is needed for {address.text} ({error}); "
+            f"pip install 'keras-alexnet[serving]', or ask by http://"
+        ) from error
+    return grpc_connection.Connection(address, spec, ca_file)

@@ -1,11 +1,20 @@
-"""The client's side of TF Serving's gRPC service. Imports gRPC when it is used, TensorFlow never.
+"""The client's side of TF Serving's gRPC service, without TensorFlow.
 
-The calls are those of tensorflow/serving: prediction_service.proto.
+The official modules (tensorflow_serving.apis) import all of TensorFlow: seconds before the first
+photo is sent, where this takes milliseconds. Here is what is needed of their wire format
+(tensorflow/serving: prediction_service, predict, classification, input, model.proto; tensorflow:
+tensor, tensor_shape, example.proto); the tests hold it against the official modules.
 """
 
-import os
+import itertools
+import math
+import struct
 import time
 from collections.abc import Sequence
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
 from keras_alexnet.serving.client import rest_connection
 from keras_alexnet.serving.client.connection import (
@@ -21,6 +30,172 @@ from keras_alexnet.serving.client.connection import (
     read_answers,
 )
 from keras_alexnet.serving.client.rest_connection import Address
+
+# message: {field: (number, type)}. A type that begins with a capital is a message. On the wire, a
+# map is a list of entries with key (1) and value (2), and so it is here.
+_MESSAGES = {
+    "Int64Value": {"value": (1, "int64")},
+    "ModelSpec": {
+        "name": (1, "string"),
+        "version": (2, "Int64Value"),
+        "signature_name": (3, "string"),
+    },
+    "Dim": {"size": (1, "int64")},
+    "TensorShapeProto": {"dim": (2, "repeated Dim"), "unknown_rank": (3, "bool")},
+    "TensorProto": {
+        "dtype": (1, "int32"),  # an enum: the same on the wire
+        "tensor_shape": (2, "TensorShapeProto"),
+        "tensor_content": (4, "bytes"),
+        "float_val": (5, "repeated float"),
+        "int_val": (7, "repeated int32"),
+        "string_val": (8, "repeated bytes"),
+        "int64_val": (10, "repeated int64"),
+        "bool_val": (11, "repeated bool"),
+    },
+    "TensorEntry": {"key": (1, "string"), "value": (2, "TensorProto")},
+    "PredictRequest": {"model_spec": (1, "ModelSpec"), "inputs": (2, "repeated TensorEntry")},
+    "PredictResponse": {"outputs": (1, "repeated TensorEntry")},
+    "BytesList": {"value": (1, "repeated bytes")},
+    "Feature": {"bytes_list": (1, "BytesList")},
+    "FeatureEntry": {"key": (1, "string"), "value": (2, "Feature")},
+    "Features": {"feature": (1, "repeated FeatureEntry")},
+    "Example": {"features": (1, "Features")},
+    "ExampleList": {"examples": (1, "repeated Example")},
+    "Input": {"example_list": (1, "ExampleList")},
+    "ClassificationRequest": {"model_spec": (1, "ModelSpec"), "input": (2, "Input")},
+    # A label is text in classification.proto; here, one that is not UTF-8 breaks nothing else.
+    "Class": {"label": (1, "bytes"), "score": (2, "float")},
+    "Classifications": {"classes": (1, "repeated Class")},
+    "ClassificationResult": {"classifications": (1, "repeated Classifications")},
+    "ClassificationResponse": {"result": (1, "ClassificationResult")},
+}
+_PACKAGE = "keras_alexnet.serving.client"
+
+
+def _field(name: str, number: int, kind: str) -> descriptor_pb2.FieldDescriptorProto:
+    field = descriptor_pb2.FieldDescriptorProto(name=name, number=number)
+    *repeated, base = kind.split()
+    field.label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
+    if base[0].isupper():
+        field.type = field.TYPE_MESSAGE
+        field.type_name = f".{_PACKAGE}.{base}"
+    else:
+        field.type = field.Type.Value(f"TYPE_{base.upper()}")
+    return field
+
+
+def _messages() -> dict[str, type]:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="keras_alexnet_serving_client.proto", package=_PACKAGE, syntax="proto3"
+    )
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        message.field.extend(_field(field, *facts) for field, facts in fields.items())
+    pool = descriptor_pool.DescriptorPool()  # of its own: no other module's names are in the way
+    pool.Add(file)
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+        for name in _MESSAGES
+    }
+
+
+_CLASSES = _messages()
+PredictRequest = _CLASSES["PredictRequest"]
+PredictResponse = _CLASSES["PredictResponse"]
+ClassificationRequest = _CLASSES["ClassificationRequest"]
+ClassificationResponse = _CLASSES["ClassificationResponse"]
+TensorProto = _CLASSES["TensorProto"]
+
+
+_DT_STRING = 7  # types.proto
+# By DataType: (field of the values, letter of `struct` for a value in tensor_content), for the
+# types that the signatures of an export put out.
+_KINDS = {
+    1: ("float_val", "f"),
+    3: ("int_val", "i"),
+    _DT_STRING: ("string_val", None),
+    9: ("int64_val", "q"),
+    10: ("bool_val", "?"),
+}
+# A tensor of a few bytes may claim to have any number of values, all alike.
+_MAX_VALUES = 1 << 20
+_MAX_RANK = 254  # tensor_shape.h
+_VARINT_BITS = 63
+
+
+def from_photos(photos: Sequence[bytes]) -> TensorProto:
+    """A tensor of strings, [N]."""
+    tensor = TensorProto(dtype=_DT_STRING, string_val=photos)
+    tensor.tensor_shape.dim.add(size=len(photos))
+    return tensor
+
+
+def to_lists(tensor: TensorProto) -> object:
+    """The values of a tensor, in nested lists of its shape; strings decoded.
+
+    The values may be in the field of their type or, if TF Serving runs with
+    --enable_serialization_as_tensor_content, in tensor_content.
+
+    Args:
+        tensor: as it came.
+
+    Raises:
+        ValueError: it is broken, or of a type that no signature of an export puts out.
+    """
+    sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
+    if tensor.dtype not in _KINDS:
+        raise ValueError(f"a tensor of DataType {tensor.dtype}")
+    if tensor.tensor_shape.unknown_rank or min(sizes, default=0) < 0:
+        raise ValueError("a tensor without a shape")
+    # Without its zeros, which would hide how many empty lists there are.
+    if len(sizes) > _MAX_RANK or math.prod(max(size, 1) for size in sizes) > _MAX_VALUES:
+        raise ValueError(f"a tensor of the shape {sizes[:_MAX_RANK]}")
+    count = math.prod(sizes)
+    values = _values(tensor, count)
+    if tensor.dtype == _DT_STRING:
+        values = [value.decode("utf-8", "replace") for value in values]
+    return _nested(values, sizes)
+
+
+def _values(tensor: TensorProto, count: int) -> list[object]:
+    field, letter = _KINDS[tensor.dtype]
+    content = tensor.tensor_content
+    if not content:
+        values = list(getattr(tensor, field))
+        if len(values) > count or (count and not values):
+            raise ValueError(f"a tensor of {count} values with {len(values)}")
+        # The last one stands for all that follow.
+        return values + values[-1:] * (count - len(values))
+    if letter is None:
+        return _strings(content, count)
+    if len(content) != count * struct.calcsize(f"<{letter}"):
+        raise ValueError(f"a tensor of {count} values in {len(content)} bytes")
+    return list(struct.unpack(f"<{count}{letter}", content))
+
+
+def _strings(content: bytes, count: int) -> list[bytes]:
+    """As EncodeStringList writes them: all lengths, as varints, then all bytes."""
+    lengths, length, shift, at = [], 0, 0, 0
+    while len(lengths) < count and at < len(content) and shift <= _VARINT_BITS:
+        length |= (content[at] & 0x7F) << shift
+        shift += 7
+        if content[at] < 0x80:  # the last byte of this number
+            lengths.append(length)
+            length, shift = 0, 0
+        at += 1
+    if len(lengths) < count or at + sum(lengths) != len(content):
+        raise ValueError(f"a tensor of {count} strings in {len(content)} bytes")
+    ends = [at, *(at + total for total in itertools.accumulate(lengths))]
+    return [content[begin:end] for begin, end in itertools.pairwise(ends)]
+
+
+def _nested(values: list[object], sizes: Sequence[int]) -> object:
+    """Lists in lists, the innermost of the last size; a value alone for a scalar."""
+    if not sizes:
+        return values[0]
+    length = math.prod(sizes[1:])
+    return [_nested(values[at * length : (at + 1) * length], sizes[1:]) for at in range(sizes[0])]
+
 
 _SERVICE = "/tensorflow.serving.PredictionService"
 _OPTIONS = [
@@ -52,21 +227,6 @@ class Connection:
     """A connection.Connection by gRPC; no proxy is used."""
 
     def __init__(self, address: Address, spec: ModelSpec, ca_file: str | None) -> None:
-        # Read when gRPC is imported: it would write beside what the command says of a failure.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        try:
-            import grpc
-            from google.protobuf import message
-
-            from keras_alexnet.serving.client import protos
-        except ImportError as error:
-            raise ValueError(
-                f"grpcio is needed for {address.text} ({error}); "
-                f"pip install 'keras-alexnet[serving]', or ask by http://"
-            ) from error
-        self._protos = protos
-        self._rpc_error = grpc.RpcError
-        self._decode_error = message.DecodeError
         self._server = address.text
         self._spec = spec
         host = f"[{address.host}]" if ":" in address.host else address.host
@@ -83,14 +243,14 @@ class Connection:
     def encode(self, photos: Sequence[bytes]) -> Request:
         """See connection.Connection."""
         if self._spec.signature == CLASSIFY:
-            message = self._protos.ClassificationRequest()
+            message = ClassificationRequest()
             for photo in photos:
                 features = message.input.example_list.examples.add().features
                 feature = features.feature.add(key=PHOTO_FEATURE)
                 feature.value.bytes_list.value.append(photo)
         else:
-            message = self._protos.PredictRequest()
-            message.inputs.add(key=PHOTO_INPUT, value=self._protos.from_photos(photos))
+            message = PredictRequest()
+            message.inputs.add(key=PHOTO_INPUT, value=from_photos(photos))
         message.model_spec.name = self._spec.name
         message.model_spec.signature_name = self._spec.signature
         if self._spec.version is not None:
@@ -102,7 +262,7 @@ class Connection:
         started = time.monotonic()
         try:
             content = self._call(request.content, timeout=seconds)
-        except self._rpc_error as error:
+        except grpc.RpcError as error:
             is_late = time.monotonic() - started >= seconds
             raise self._failure(error.code().name, error.details(), seconds, is_late) from error
         try:
@@ -110,7 +270,7 @@ class Connection:
                 outputs = self._classifications(content)
             else:
                 outputs = self._outputs(content)
-        except (ValueError, self._decode_error) as error:
+        except (ValueError, DecodeError) as error:
             raise CallFailed(
                 f"{self._server} sent a broken message ({error}); check model"
             ) from error
@@ -121,11 +281,11 @@ class Connection:
         self._channel.close()
 
     def _outputs(self, content: bytes) -> dict[str, object]:
-        response = self._protos.PredictResponse.FromString(content)
-        return {entry.key: self._protos.to_lists(entry.value) for entry in response.outputs}
+        response = PredictResponse.FromString(content)
+        return {entry.key: to_lists(entry.value) for entry in response.outputs}
 
     def _classifications(self, content: bytes) -> list[list[tuple[str, float]]]:
-        response = self._protos.ClassificationResponse.FromString(content)
+        response = ClassificationResponse.FromString(content)
         return [
             [(entry.label.decode("utf-8", "replace"), entry.score) for entry in photo.classes]
             for photo in response.result.classifications

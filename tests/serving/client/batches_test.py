@@ -3,8 +3,7 @@ import threading
 import pytest
 
 from keras_alexnet.serving.client import batches as client_batches
-from keras_alexnet.serving.client.batches import Limits
-from keras_alexnet.serving.client.photos import PhotoFile
+from keras_alexnet.serving.client.batches import Limits, PhotoFile
 
 
 def sizes_of_batches(sizes, **limits):

@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from keras_alexnet.serving.client.photos import PhotoFile, find, read
+from keras_alexnet.serving.client.batches import PhotoFile, find, read
 
 
 def found(*paths):

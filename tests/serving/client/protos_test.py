@@ -9,7 +9,7 @@ from tensorflow.core.example import example_pb2, feature_pb2
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2
 from tensorflow_serving.apis import classification_pb2, input_pb2, model_pb2, predict_pb2
 
-from keras_alexnet.serving.client import protos
+from keras_alexnet.serving.client import grpc_connection
 
 OFFICIAL = {
     message.DESCRIPTOR.name: message.DESCRIPTOR
@@ -37,9 +37,9 @@ def fields(descriptor):
     return {field.name: field for field in proto.field}
 
 
-@pytest.mark.parametrize("name", list(protos._MESSAGES))
+@pytest.mark.parametrize("name", list(grpc_connection._MESSAGES))
 def test_fields_are_the_official_ones(name):
-    ours = fields(protos._CLASSES[name].DESCRIPTOR)
+    ours = fields(grpc_connection._CLASSES[name].DESCRIPTOR)
     official = fields(OFFICIAL[name])
     assert ours
     for field in ours.values():
@@ -69,36 +69,36 @@ ARRAYS = [
 )
 def test_values(to_proto, array):
     official = to_proto(np.asarray(array))
-    tensor = protos.TensorProto.FromString(official.SerializeToString())
+    tensor = grpc_connection.TensorProto.FromString(official.SerializeToString())
     expected = np.asarray(array)
     if expected.dtype == object:
         expected = np.vectorize(lambda value: value.decode(), otypes="O")(expected)
-    assert protos.to_lists(tensor) == expected.tolist()
+    assert grpc_connection.to_lists(tensor) == expected.tolist()
 
 
 def test_the_last_value_stands_for_those_that_follow():
     official = tf.make_tensor_proto(2.5, shape=[2, 3])
     assert len(official.float_val) == 1
-    tensor = protos.TensorProto.FromString(official.SerializeToString())
-    assert protos.to_lists(tensor) == tf.make_ndarray(official).tolist()
+    tensor = grpc_connection.TensorProto.FromString(official.SerializeToString())
+    assert grpc_connection.to_lists(tensor) == tf.make_ndarray(official).tolist()
 
 
 def test_what_is_no_utf8_is_replaced():
     official = tf.make_tensor_proto([b"a\xff"])
-    tensor = protos.TensorProto.FromString(official.SerializeToString())
-    assert protos.to_lists(tensor) == ["a\ufffd"]
+    tensor = grpc_connection.TensorProto.FromString(official.SerializeToString())
+    assert grpc_connection.to_lists(tensor) == ["a\ufffd"]
 
 
 def test_photos():
     photos = [b"\xff\xd8", b"", b"x" * 1000]
-    content = protos.from_photos(photos).SerializeToString()
+    content = grpc_connection.from_photos(photos).SerializeToString()
     array = tf.make_ndarray(tensor_pb2.TensorProto.FromString(content))
     assert array.shape == (3,)
     assert array.tolist() == photos
 
 
 def broken(sizes, **fields):
-    tensor = protos.TensorProto(**fields)
+    tensor = grpc_connection.TensorProto(**fields)
     for size in sizes:
         tensor.tensor_shape.dim.add(size=size)
     return tensor
@@ -125,11 +125,11 @@ def broken(sizes, **fields):
 )
 def test_broken_tensors(tensor, message):
     with pytest.raises(ValueError, match=message):
-        protos.to_lists(tensor)
+        grpc_connection.to_lists(tensor)
 
 
 def test_unknown_rank():
     tensor = broken([], dtype=1, float_val=[1])
     tensor.tensor_shape.unknown_rank = True
     with pytest.raises(ValueError, match="without a shape"):
-        protos.to_lists(tensor)
+        grpc_connection.to_lists(tensor)
