@@ -4,10 +4,16 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Sequence
 
-from keras_alexnet.serving.client import batches, rest_connection
+from keras_alexnet.serving.client import batches
 from keras_alexnet.serving.client.batches import BatchResult, Limits
-from keras_alexnet.serving.client.connection import Answer, Connection, ModelSpec
-from keras_alexnet.serving.client.rest_connection import Address, Retries
+from keras_alexnet.serving.client.connection import (
+    Address,
+    Answer,
+    Connection,
+    ModelSpec,
+    Retries,
+    parse,
+)
 
 
 def classify(
@@ -21,7 +27,7 @@ def classify(
     retries: int = 4,
     ca_file: str | None = None,
 ) -> list[Answer]:
-    """Asks for the classes of some photos, in one request.
+    """Ask for the classes of some photos, in one request.
 
     Proxies that the environment names are not used.
 
@@ -45,7 +51,7 @@ def classify(
     """
     spec = ModelSpec(model, model_version, signature)
     rule = Retries(limit=retries, deadline=deadline)
-    with contextlib.closing(_connect(rest_connection.parse(server), spec, ca_file)) as connection:
+    with contextlib.closing(_connect(parse(server), spec, ca_file)) as connection:
         if not photos:
             return []
         request = connection.encode(photos)
@@ -63,7 +69,7 @@ def classify_files(
     retries: Retries,
     ca_file: str | None = None,
 ) -> Generator[BatchResult, None, None]:
-    """Asks for the classes of the photos in files and folders.
+    """Ask for the classes of the photos in files and folders.
 
     Args:
         server: "http://HOST:PORT", or the same with https, grpc or grpcs.
@@ -81,7 +87,7 @@ def classify_files(
         ValueError: one of `paths` is not there, or the address is none; and from the iterator,
             that it is of no use to go on (batches.ask_all).
     """
-    address = rest_connection.parse(server)
+    address = parse(server)
     files = batches.find(paths, skip)
     return batches.ask_all(files, lambda: _connect(address, spec, ca_file), retries, limits)
 
@@ -99,6 +105,9 @@ def _connect(address: Address, spec: ModelSpec, ca_file: str | None) -> Connecti
             f"the name of a model is text, received {spec.name!r}; check model"
         ) from error
     if not address.is_grpc:
+        # Here: `--help` and gRPC do not need requests.
+        from keras_alexnet.serving.client import rest_connection
+
         return rest_connection.Connection(address, spec, ca_file)
     # Read when gRPC is imported: it would write beside what the command says of a failure.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

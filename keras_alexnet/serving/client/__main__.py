@@ -33,9 +33,8 @@ from data_prep import command_line
 from data_prep.command_line import UserError
 from keras_alexnet.serving.client import classify_files, output
 from keras_alexnet.serving.client.batches import SUFFIXES, BatchResult, Limits
-from keras_alexnet.serving.client.connection import CallFailed, ModelSpec
+from keras_alexnet.serving.client.connection import CallFailed, ModelSpec, Retries
 from keras_alexnet.serving.client.output import Summary
-from keras_alexnet.serving.client.rest_connection import Retries
 
 FLAGS = flags.FlagValues()
 _SERVER = flags.DEFINE_string(

@@ -11,8 +11,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from keras_alexnet.serving.client.connection import Answer, CallFailed, Connection
-from keras_alexnet.serving.client.rest_connection import Retries
+from keras_alexnet.serving.client.connection import Answer, CallFailed, Connection, Result, Retries
 
 # What the name of a photo in a folder ends in, in small or capital letters. A file that was named
 # itself is sent whatever its name is.
@@ -35,7 +34,7 @@ class PhotoFile:
 
 
 def find(paths: Sequence[str], skip: Callable[[str], None]) -> Iterator[PhotoFile]:
-    """The files that are named, and the photos in the folders that are.
+    """Return an iterator over the named files, and the photos in the named folders.
 
     A folder is walked by name, with all folders in it; hidden files and folders are left out. A
     folder that links lead to again is walked once.
@@ -61,11 +60,7 @@ def find(paths: Sequence[str], skip: Callable[[str], None]) -> Iterator[PhotoFil
 
 
 def read(photo: PhotoFile, limit: int) -> bytes:
-    """The content of a file.
-
-    Args:
-        photo: the file.
-        limit: bytes; a larger one is not read to its end.
+    """Return the content of a file of at most `limit` bytes.
 
     Raises:
         ValueError: it cannot be read, or is larger; the text says which.
@@ -134,7 +129,6 @@ def _fault(error: OSError) -> str:
 
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 # So many requests may fail in a row; then it is not their photos that are at fault.
 _FAILURES = 3
@@ -204,7 +198,7 @@ def ask_all(
     retries: Retries,
     limits: Limits,
 ) -> Generator[BatchResult, None, None]:
-    """Asks for the classes of many photos.
+    """Ask for the classes of many photos and yield the results in their order.
 
     Args:
         photos: their files; read when their turn comes.
@@ -212,11 +206,8 @@ def ask_all(
         retries: the rule for a request that failed; its `sleep` is replaced.
         limits: how much at once.
 
-    Yields:
-        The results, in the order of `photos`.
-
     Raises:
-        ValueError: the first request failed, or several in a row; the results before it came.
+        CallFailed: the first request failed, or several in a row; the results before it came.
     """
     stop = threading.Event()
     retries = dataclasses.replace(retries, sleep=stop.wait)
@@ -225,7 +216,7 @@ def ask_all(
     def worker() -> Callable[[Sequence[PhotoFile]], BatchResult]:
         connection = connect()
         connections.append(connection)
-        return lambda batch: ask_batch(batch, connection, retries, limits.request_bytes)
+        return lambda batch: _ask_batch(batch, connection, retries, limits.request_bytes)
 
     workers = [worker() for _ in range(limits.requests)]
     try:
@@ -250,11 +241,9 @@ def _until_it_is_hopeless(results: Iterable[BatchResult]) -> Iterator[BatchResul
 
 
 def batches(photos: Iterable[PhotoFile], limits: Limits) -> Iterator[list[PhotoFile]]:
-    """Neighbours, as many as fit into a request; at least one.
+    """Yield neighbours, as many as fit into a request; at least one.
 
-    Args:
-        photos: the files.
-        limits: of a request. Base64, in which REST sends a photo, makes four bytes of three.
+    Base64, in which REST sends a photo, makes four bytes of three.
     """
     batch: list[PhotoFile] = []
     size = 0
@@ -269,17 +258,10 @@ def batches(photos: Iterable[PhotoFile], limits: Limits) -> Iterator[list[PhotoF
         yield batch
 
 
-def ask_batch(
+def _ask_batch(
     batch: Sequence[PhotoFile], connection: Connection, retries: Retries, request_bytes: int
 ) -> BatchResult:
-    """Reads and asks for the photos of a batch; what cannot be read does not hold up the others.
-
-    Args:
-        batch: the files.
-        connection: to ask by.
-        retries: the rule for a request that failed.
-        request_bytes: that a request may have.
-    """
+    """Read and ask for the photos of a batch; what cannot be read does not hold up the others."""
     contents: dict[int, bytes] = {}
     faults: dict[int, Outcome] = {}
     for number, photo in enumerate(batch):
@@ -303,7 +285,7 @@ def _ask(
     retries: Retries,
     request_bytes: int,
 ) -> BatchResult:
-    """One request; two, and so on, if it is too large."""
+    """Send one request; two, and so on, if it is too large."""
     if not photos:
         return BatchResult()
     started = retries.clock()
@@ -340,17 +322,10 @@ def _ask(
 def in_order(
     items: Iterable[Item], workers: Sequence[Callable[[Item], Result]]
 ) -> Iterator[Result]:
-    """The results of some workers, each in a thread of its own, in the order of the items.
+    """Yield the results of workers, each in a thread of its own, in the order of the items.
 
     Items are taken as they are needed, a few ahead. The threads do not outlive the process (those
     of concurrent.futures would, after Ctrl-C, until the last answer came).
-
-    Args:
-        items: for the workers.
-        workers: functions that do the same.
-
-    Raises:
-        Exception: whatever a worker raises.
     """
     todo: queue.SimpleQueue = queue.SimpleQueue()
     waiting: collections.deque[concurrent.futures.Future] = collections.deque()

@@ -1,23 +1,27 @@
-"""What the client says of a request, whatever the protocol: whom it asks, and why it failed.
-
-What a server says of a photo, read out of the outputs of a signature.
-"""
+"""What both protocols share: addresses, certificates, retries, failures, answers."""
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+import random
+import ssl
+import time
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What the server says of a photo.
+    """The server's answer for a photo.
 
     Attributes:
-        valid: whether it could read it; if not, the rest is empty.
+        valid: whether the server could read the photo; if not, the rest is empty.
         classes: names, the best first.
         class_ids: their indices; empty if the signature is `classify`, whose API has none.
-        scores: theirs, 0 to 1.
+        scores: probabilities of the classes, 0 to 1.
     """
 
     valid: bool
@@ -29,36 +33,18 @@ class Answer:
 UNREADABLE = Answer(valid=False, classes=(), class_ids=(), scores=())
 
 
-def from_outputs(outputs: Mapping[str, Sequence[object]], photos: int) -> list[Answer]:
-    """The answers in the outputs of serving_default or ten_crop.
-
-    Args:
-        outputs: nested lists by the name of the output: classes, class_ids, scores [N][K],
-            valid [N].
-        photos: how many were sent, N.
-
-    Raises:
-        ValueError, TypeError, KeyError: they are not of that form.
-    """
+def _from_outputs(outputs: Mapping[str, Sequence[object]], photos: int) -> list[Answer]:
+    """Return the answers in outputs of serving_default or ten_crop, nested lists by name."""
     names, ids, scores, valid = (
         _rows(outputs[name], photos) for name in ("classes", "class_ids", "scores", "valid")
     )
     return [_answer(*row) for row in zip(names, ids, scores, valid, strict=True)]
 
 
-def from_classifications(
+def _from_classifications(
     classifications: Sequence[Sequence[tuple[str, float]]], photos: int
 ) -> list[Answer]:
-    """The answers of the Classify API.
-
-    Args:
-        classifications: for each photo, its (name, score), the best first; names are blank where
-            the photo cannot be read.
-        photos: how many were sent.
-
-    Raises:
-        ValueError, TypeError: they are not of that form.
-    """
+    """Return the answers of the Classify API; names are blank for an unreadable photo."""
     answers = []
     for pairs in _rows(classifications, photos):
         names, scores = zip(*pairs, strict=True) if pairs else ((), ())
@@ -113,7 +99,7 @@ MAX_ANSWER_BYTES = 64 << 20
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """What is asked (tensorflow/serving: model.proto).
+    """The model to ask (tensorflow/serving: model.proto).
 
     Attributes:
         name: of the model on the server.
@@ -173,45 +159,164 @@ class CallFailed(ValueError):  # noqa: N818 (it reads as a sentence where it is 
         return f"{self.text} ({self.tries} tries in {self.seconds:.1f} s)"
 
 
+# HTTP's ports for an address without one (RFC 9110); gRPC has none.
+_DEFAULT_PORTS = {"http": 80, "https": 443, "grpc": None, "grpcs": None}
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """A server's address.
+
+    Attributes:
+        text: as the user wrote it, for messages.
+        host: name or IP address; IPv6 without brackets.
+        port: 1 to 65535.
+        is_grpc: gRPC; else REST.
+        is_tls: whether the connection is encrypted.
+    """
+
+    text: str
+    host: str
+    port: int
+    is_grpc: bool
+    is_tls: bool
+
+    @property
+    def target(self) -> str:
+        """HOST:PORT, with IPv6 in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse(server: str) -> Address:
+    """Return the address in "http://HOST:PORT", or the same with https, grpc or grpcs.
+
+    Raises:
+        ValueError: it is no such address.
+    """
+    try:
+        parts = urllib.parse.urlsplit(server)
+        port = _DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
+        # All that an address may have beside scheme, host and port.
+        rest = (parts.username, parts.password, parts.path.strip("/"), parts.query, parts.fragment)
+        is_address = parts.scheme in _DEFAULT_PORTS and bool(port) and not any(rest)
+        is_address = is_address and bool((parts.hostname or "").encode("idna"))
+    except (ValueError, KeyError):  # a malformed port or host, another scheme
+        is_address = False
+    if not is_address:
+        raise ValueError(
+            "a server is http://HOST:PORT, https://HOST:PORT, grpc://HOST:PORT or "
+            f"grpcs://HOST:PORT, received {server!r}; check server"
+        )
+    is_grpc, is_tls = parts.scheme.startswith("grpc"), parts.scheme.endswith("s")
+    return Address(server.rstrip("/"), parts.hostname, port, is_grpc, is_tls)
+
+
+_FIRST_DELAY = 0.5
+_LARGEST_DELAY = 10.0
+# The last try's time, when the waiting has left next to nothing.
+SHORTEST_TRY = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Retries:
+    """When a failed request is sent again: exponential back-off with jitter, within a deadline.
+
+    urllib3's Retry has no deadline, cannot be broken off, and does not know gRPC.
+
+    Attributes:
+        limit: how often a request is sent again, at most.
+        deadline: seconds for a request, all tries and the waiting in between together.
+        sleep: waits some seconds; true says to give up.
+        random: 0 to 1, so that clients that failed at once do not come back at once.
+        clock: seconds; only differences matter.
+    """
+
+    limit: int = 4
+    deadline: float = 60.0
+    sleep: Callable[[float], object] = time.sleep
+    random: Callable[[], float] = random.random
+    clock: Callable[[], float] = time.monotonic
+
+    def run(self, attempt: Callable[[float], Result]) -> tuple[Result, int]:
+        """Return (the result of `attempt`, how often it was repeated).
+
+        Args:
+            attempt: one try; gets the seconds that are left for it.
+
+        Raises:
+            CallFailed: of the last try, with the number of tries and their seconds.
+        """
+        started = self.clock()
+        for tries in itertools.count(1):
+            left = started + self.deadline - self.clock()
+            try:
+                return attempt(max(left, SHORTEST_TRY)), tries - 1
+            except CallFailed as failure:
+                failure.tries = tries
+                failure.seconds = self.clock() - started
+                longest = min(_FIRST_DELAY * 2 ** (tries - 1), _LARGEST_DELAY)
+                delay = max(longest * (0.5 + 0.5 * self.random()), failure.retry_after)
+                is_hopeless = not failure.is_transient or tries > self.limit
+                if is_hopeless or failure.seconds + delay >= self.deadline or self.sleep(delay):
+                    raise
+        raise AssertionError("unreachable: count does not end")
+
+
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """Return a context that checks the server's certificate and name.
+
+    Args:
+        ca_file: PEM file of the authorities to trust; None for the system's.
+
+    Raises:
+        ValueError: the file cannot be read, or holds no certificate.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(
+            f"a PEM file of certificates is needed, {ca_file!r} cannot be used ({reason}); check "
+            f"ca_file"
+        ) from error
+
+
 class Connection(Protocol):
     """A connection to a server, for one request at a time."""
 
     def encode(self, photos: Sequence[bytes]) -> Request:
-        """The request for some photos, contents of files."""
+        """Return the request for some photos, contents of files."""
 
     def ask(self, request: Request, seconds: float) -> list[Answer]:
-        """Sends a request once.
+        """Send a request once and return an answer for each photo.
 
         Args:
             request: of `encode`.
             seconds: within which the answer has to be there.
-
-        Returns:
-            An answer a photo.
 
         Raises:
             CallFailed: there is none, or `read_answers` cannot read it.
         """
 
     def close(self) -> None:
-        """Ends the connection; from another thread, also the request under way."""
+        """End the connection; from another thread, also the request under way."""
 
 
 def read_answers(outputs: object, request: Request, spec: ModelSpec, server: str) -> list[Answer]:
-    """The answers in what a server sent.
+    """Return the answers in what a server sent.
 
     Args:
-        outputs: for the signature `classify` as `from_classifications` takes them,
-            for others as from_outputs does.
+        outputs: for the signature `classify` a list of (name, score) pairs for each photo, for
+            others nested lists by the name of the output.
         request: what was asked.
-        spec: of the model that was asked.
+        spec: the model that was asked.
         server: its address, for the message.
 
     Raises:
         CallFailed: they are not what a model of this project puts out.
     """
     is_classify = spec.signature == CLASSIFY
-    read = from_classifications if is_classify else from_outputs
+    read = _from_classifications if is_classify else _from_outputs
     try:
         return read(outputs, request.photos)
     except (KeyError, TypeError, ValueError) as error:

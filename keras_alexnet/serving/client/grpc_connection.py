@@ -8,6 +8,7 @@ tensor, tensor_shape, example.proto); the tests hold it against the official mod
 
 import itertools
 import math
+import ssl
 import struct
 import time
 from collections.abc import Sequence
@@ -16,20 +17,20 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from keras_alexnet.serving.client import rest_connection
 from keras_alexnet.serving.client.connection import (
     CLASSIFY,
     MAX_ANSWER_BYTES,
     ONLY_TF_SERVING,
     PHOTO_FEATURE,
     PHOTO_INPUT,
+    Address,
     Answer,
     CallFailed,
     ModelSpec,
     Request,
     read_answers,
+    tls_context,
 )
-from keras_alexnet.serving.client.rest_connection import Address
 
 # message: {field: (number, type)}. A type that begins with a capital is a message. On the wire, a
 # map is a list of entries with key (1) and value (2), and so it is here.
@@ -124,20 +125,17 @@ _VARINT_BITS = 63
 
 
 def from_photos(photos: Sequence[bytes]) -> TensorProto:
-    """A tensor of strings, [N]."""
+    """Return a tensor of strings, [N]."""
     tensor = TensorProto(dtype=_DT_STRING, string_val=photos)
     tensor.tensor_shape.dim.add(size=len(photos))
     return tensor
 
 
 def to_lists(tensor: TensorProto) -> object:
-    """The values of a tensor, in nested lists of its shape; strings decoded.
+    """Return the values of a tensor, in nested lists of its shape; strings decoded.
 
     The values may be in the field of their type or, if TF Serving runs with
     --enable_serialization_as_tensor_content, in tensor_content.
-
-    Args:
-        tensor: as it came.
 
     Raises:
         ValueError: it is broken, or of a type that no signature of an export puts out.
@@ -229,13 +227,15 @@ class Connection:
     def __init__(self, address: Address, spec: ModelSpec, ca_file: str | None) -> None:
         self._server = address.text
         self._spec = spec
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        target = f"{host}:{address.port}"
         if address.is_tls:
-            credentials = grpc.ssl_channel_credentials(rest_connection.root_certificates(ca_file))
-            self._channel = grpc.secure_channel(target, credentials, _OPTIONS)
+            # gRPC knows nothing of the system's authorities. It uses its own where OpenSSL lists
+            # none.
+            trusted = tls_context(ca_file).get_ca_certs(binary_form=True)
+            pem = "".join(map(ssl.DER_cert_to_PEM_cert, trusted)).encode() or None
+            credentials = grpc.ssl_channel_credentials(pem)
+            self._channel = grpc.secure_channel(address.target, credentials, _OPTIONS)
         else:
-            self._channel = grpc.insecure_channel(target, _OPTIONS)
+            self._channel = grpc.insecure_channel(address.target, _OPTIONS)
         method = "Classify" if spec.signature == CLASSIFY else "Predict"
         # Without a serializer it takes and gives bytes.
         self._call = self._channel.unary_unary(f"{_SERVICE}/{method}")

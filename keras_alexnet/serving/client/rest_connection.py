@@ -1,4 +1,4 @@
-"""The client's side of TF Serving's REST API, by requests; addresses, retries and certificates.
+"""The client's side of TF Serving's REST API, by requests.
 
 The paths and the bodies are those of tensorflow/serving: http_rest_api_handler.cc and
 json_tensor.cc.
@@ -6,19 +6,15 @@ json_tensor.cc.
 
 import base64
 import contextlib
-import dataclasses
 import http.client
 import http.cookiejar
-import itertools
 import json
-import random
 import socket
 import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 import requests
 import urllib3
@@ -29,158 +25,15 @@ from keras_alexnet.serving.client.connection import (
     ONLY_TF_SERVING,
     PHOTO_FEATURE,
     PHOTO_INPUT,
+    SHORTEST_TRY,
+    Address,
     Answer,
     CallFailed,
     ModelSpec,
     Request,
     read_answers,
+    tls_context,
 )
-
-# Of HTTP without a port in the address (RFC 9110); gRPC has none.
-_DEFAULT_PORTS = {"http": 80, "https": 443, "grpc": None, "grpcs": None}
-
-
-@dataclasses.dataclass(frozen=True)
-class Address:
-    """A server's address.
-
-    Attributes:
-        text: as the user wrote it, for messages.
-        host: a name or an IP address, that of IPv6 without brackets.
-        port: 1 to 65535.
-        is_grpc: gRPC; else REST.
-        is_tls: whether the connection is encrypted.
-    """
-
-    text: str
-    host: str
-    port: int
-    is_grpc: bool
-    is_tls: bool
-
-
-def parse(server: str) -> Address:
-    """Reads "http://HOST:PORT" and its like.
-
-    Args:
-        server: with one of the schemes http, https, grpc and grpcs.
-
-    Raises:
-        ValueError: it is no such address.
-    """
-    try:
-        parts = urllib.parse.urlsplit(server)
-        port = _DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
-        # All that an address may have beside scheme, host and port.
-        rest = (parts.username, parts.password, parts.path.strip("/"), parts.query, parts.fragment)
-        is_address = parts.scheme in _DEFAULT_PORTS and bool(port) and not any(rest)
-        is_address = is_address and bool((parts.hostname or "").encode("idna"))
-    except (ValueError, KeyError):  # a port or a host that is none, another scheme
-        is_address = False
-    if not is_address:
-        raise ValueError(
-            "a server is http://HOST:PORT, https://HOST:PORT, grpc://HOST:PORT or "
-            f"grpcs://HOST:PORT, received {server!r}; check server"
-        )
-    return Address(
-        text=server.rstrip("/"),
-        host=parts.hostname,
-        port=port,
-        is_grpc=parts.scheme.startswith("grpc"),
-        is_tls=parts.scheme.endswith("s"),
-    )
-
-
-Result = TypeVar("Result")
-
-_FIRST_DELAY = 0.5
-_FACTOR = 2.0
-_LARGEST_DELAY = 10.0
-# Of a last try, for which the waiting has left next to nothing.
-_SHORTEST_TRY = 0.01
-
-
-@dataclasses.dataclass(frozen=True)
-class Retries:
-    """The rule.
-
-    Attributes:
-        limit: how often a request is sent again, at most.
-        deadline: seconds for a request, all tries and the waiting in between together.
-        sleep: waits some seconds; true says to give up.
-        random: 0 to 1, so that clients that failed at once do not come back at once.
-        clock: seconds; only differences matter.
-    """
-
-    limit: int = 4
-    deadline: float = 60.0
-    sleep: Callable[[float], object] = time.sleep
-    random: Callable[[], float] = random.random
-    clock: Callable[[], float] = time.monotonic
-
-    def run(self, attempt: Callable[[float], Result]) -> tuple[Result, int]:
-        """Tries until it goes well, or there is no point in it.
-
-        Args:
-            attempt: one try; gets the seconds that are left for it.
-
-        Returns:
-            (its result, how often it was repeated).
-
-        Raises:
-            CallFailed: of the last try; it knows of the others.
-        """
-        started = self.clock()
-        for tries in itertools.count(1):
-            left = started + self.deadline - self.clock()
-            try:
-                return attempt(max(left, _SHORTEST_TRY)), tries - 1
-            except CallFailed as failure:
-                failure.tries = tries
-                failure.seconds = self.clock() - started
-                delay = max(self._delay(tries), failure.retry_after)
-                is_hopeless = not failure.is_transient or tries > self.limit
-                if is_hopeless or failure.seconds + delay >= self.deadline or self.sleep(delay):
-                    raise
-        raise AssertionError("unreachable: count does not end")
-
-    def _delay(self, tries: int) -> float:
-        """Half of it is certain, half is chance."""
-        longest = min(_FIRST_DELAY * _FACTOR ** (tries - 1), _LARGEST_DELAY)
-        return longest * (0.5 + 0.5 * self.random())
-
-
-def context(ca_file: str | None) -> ssl.SSLContext:
-    """For HTTPS: checks the certificate and the host's name.
-
-    Args:
-        ca_file: PEM file of the authorities to trust; None for the system's.
-
-    Raises:
-        ValueError: the file cannot be read, or holds no certificate.
-    """
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(
-            f"a PEM file of certificates is needed, {ca_file!r} cannot be used ({reason}); check "
-            f"ca_file"
-        ) from error
-
-
-def root_certificates(ca_file: str | None) -> bytes | None:
-    """The same for gRPC, which knows nothing of the system's authorities: PEM.
-
-    None, which means those that gRPC brings along, if the system keeps its own where OpenSSL
-    does not list them.
-
-    Raises:
-        ValueError: as `context`.
-    """
-    certificates = context(ca_file).get_ca_certs(binary_form=True)
-    return "".join(map(ssl.DER_cert_to_PEM_cert, certificates)).encode() or None
-
 
 # Of an answer that is quoted in an error.
 _QUOTED_CHARACTERS = 200
@@ -240,11 +93,10 @@ class Connection:
         verb = "classify" if spec.signature == CLASSIFY else "predict"
         name = urllib.parse.quote(spec.name, safe="")
         scheme = "https" if address.is_tls else "http"
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        self._url = f"{scheme}://{host}:{address.port}/v1/models/{name}{version}:{verb}"
+        self._url = f"{scheme}://{address.target}/v1/models/{name}{version}:{verb}"
         self._server = address.text
         self._spec = spec
-        self._adapter = _Adapter(context(ca_file) if address.is_tls else None)
+        self._adapter = _Adapter(tls_context(ca_file) if address.is_tls else None)
         self._is_closed = False
         self._session = requests.Session()
         self._session.trust_env = False
@@ -320,7 +172,7 @@ class Connection:
             request,
             # No compression: an answer of a few bytes could become any size.
             headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
-            timeout=max(deadline - time.monotonic(), _SHORTEST_TRY),
+            timeout=max(deadline - time.monotonic(), SHORTEST_TRY),
             allow_redirects=False,
             stream=True,
         ) as response:
@@ -361,7 +213,7 @@ class Connection:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def _failure(self, error: Exception, seconds: float, is_late: bool) -> CallFailed:
-        """Of a request without an answer."""
+        """Return the failure of a request without an answer."""
         if is_late or isinstance(error, TimeoutError):
             return CallFailed(f"{self._server} did not answer in {seconds:.3g} s; raise deadline")
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -386,7 +238,7 @@ class Connection:
         )
 
     def _refusal(self, response: requests.Response, content: bytes) -> CallFailed:
-        """Of a request that was answered by an error."""
+        """Return the failure of a request that was answered by an error."""
         message, status = _message(content), response.status_code
         is_too_large = status == http.client.REQUEST_ENTITY_TOO_LARGE or _TOO_LARGE in message
         advice = _advice(status, is_too_large)
@@ -413,7 +265,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _message(content: bytes) -> str:
-    """The error that TF Serving wrote (MakeJsonFromStatus), or what else there is."""
+    """Return TF Serving's error (MakeJsonFromStatus), or the beginning of another body."""
     try:
         return str(json.loads(content.decode("utf-8", "replace"))["error"])
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -12,16 +12,22 @@ import tensorflow as tf
 from serving_answers import Service, as_content, grpc_server, photo, rest_server
 from tensorflow_serving.apis import predict_pb2
 
-from keras_alexnet.serving.client import grpc_connection, rest_connection
-from keras_alexnet.serving.client.connection import UNREADABLE, Answer, CallFailed, ModelSpec
-from keras_alexnet.serving.client.rest_connection import Retries
+from keras_alexnet.serving.client import grpc_connection
+from keras_alexnet.serving.client.connection import (
+    UNREADABLE,
+    Answer,
+    CallFailed,
+    ModelSpec,
+    Retries,
+    parse,
+)
 
 SPEC = ModelSpec("birds", None, "serving_default")
 
 
 @contextlib.contextmanager
 def connected(server, spec=SPEC, ca_file=None):
-    address = rest_connection.parse(server)
+    address = parse(server)
     with contextlib.closing(grpc_connection.Connection(address, spec, ca_file)) as connection:
         yield connection
 

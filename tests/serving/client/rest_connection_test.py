@@ -8,15 +8,21 @@ import serving_answers
 from serving_answers import Reply, error, photo, predicted, raw_server, rest_server
 
 from keras_alexnet.serving.client import rest_connection
-from keras_alexnet.serving.client.connection import UNREADABLE, Answer, CallFailed, ModelSpec
-from keras_alexnet.serving.client.rest_connection import Retries
+from keras_alexnet.serving.client.connection import (
+    UNREADABLE,
+    Answer,
+    CallFailed,
+    ModelSpec,
+    Retries,
+    parse,
+)
 
 SPEC = ModelSpec("birds", None, "serving_default")
 
 
 @contextlib.contextmanager
 def connected(server, spec=SPEC, ca_file=None):
-    address = rest_connection.parse(server)
+    address = parse(server)
     with contextlib.closing(rest_connection.Connection(address, spec, ca_file)) as connection:
         yield connection
 

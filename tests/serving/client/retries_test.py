@@ -1,7 +1,6 @@
 import pytest
 
-from keras_alexnet.serving.client.connection import CallFailed
-from keras_alexnet.serving.client.rest_connection import Retries
+from keras_alexnet.serving.client.connection import CallFailed, Retries
 
 
 class Clock:
