@@ -57,12 +57,11 @@ setuptools.setup(
         "protobuf",
         "psutil",
         "pybase64",  # photos in the local server's JSON
-        "requests",  # the client
         "scipy",  # reads meta.mat of the ILSVRC2012 devkit
         "tensorboard",
         _TENSORFLOW,
         "tqdm",
-        "urllib3>=2",
+        "urllib3>=2",  # the client
         "waitress>=3,<4",  # the local server extends its classes
     ],
     extras_require={

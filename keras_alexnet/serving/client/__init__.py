@@ -105,7 +105,7 @@ def _connect(address: Address, spec: ModelSpec, ca_file: str | None) -> Connecti
             f"the name of a model is text, received {spec.name!r}; check model"
         ) from error
     if not address.is_grpc:
-        # Here: `--help` and gRPC do not need requests.
+        # Here: `--help` and gRPC do not need urllib3.
         from keras_alexnet.serving.client import rest_connection
 
         return rest_connection.Connection(address, spec, ca_file)

@@ -1,4 +1,4 @@
-"""The client's side of TF Serving's REST API, by requests.
+"""The client's side of TF Serving's REST API, by urllib3.
 
 The paths and the bodies are those of tensorflow/serving: http_rest_api_handler.cc and
 json_tensor.cc.
@@ -7,7 +7,6 @@ json_tensor.cc.
 import base64
 import contextlib
 import http.client
-import http.cookiejar
 import json
 import socket
 import ssl
@@ -16,7 +15,6 @@ import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
 
-import requests
 import urllib3
 
 from keras_alexnet.serving.client.connection import (
@@ -44,64 +42,30 @@ _TRANSIENT = (
     http.client.BAD_GATEWAY,
     http.client.SERVICE_UNAVAILABLE,
 )
-# local_server's words beside 400; TF Serving has no limit, and a proxy says 413.
+# What local_server said beside 400 before 0.2.0. It says 413 since, as proxies do; TF Serving has
+# no limit.
 _TOO_LARGE = "a body of at most"
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Connect with a TLS context of our own, and remember the socket so that it can be cut.
-
-    requests would trust certifi's authorities beside the context's.
-    """
-
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
-        self._tls = tls
-        self.sockets: list[socket.socket] = []
-        super().__init__(pool_maxsize=1)
-
-    def init_poolmanager(self, *args: object, **options: object) -> None:
-        """Make pools whose connections leave their socket in `sockets`."""
-        super().init_poolmanager(*args, **options, ssl_context=self._tls)
-        self.poolmanager.pool_classes_by_scheme = {
-            "http": self._remembering(urllib3.HTTPConnectionPool),
-            "https": self._remembering(urllib3.HTTPSConnectionPool),
-        }
-
-    def cert_verify(self, *args: object) -> None:
-        """Leave the check to the context."""
-
-    def _remembering(self, pool: type) -> type:
-        sockets = self.sockets
-
-        class Remembering(pool.ConnectionCls):
-            def connect(self) -> None:
-                super().connect()
-                sockets[:] = [self.sock]
-
-        return type("Pool", (pool,), {"ConnectionCls": Remembering})
 
 
 class Connection:
     """A connection.Connection by HTTP/1.1, kept open from request to request.
 
-    A server that was named by its address is asked directly and as nobody: proxies and ~/.netrc
-    are not read, no redirect is followed, no cookie is kept.
+    A server that was named by its address is asked directly and as nobody: a pool of urllib3's
+    reads neither proxies nor ~/.netrc and keeps no cookie, and no redirect is followed.
     """
 
     def __init__(self, address: Address, spec: ModelSpec, ca_file: str | None) -> None:
         version = "" if spec.version is None else f"/versions/{spec.version}"
         verb = "classify" if spec.signature == CLASSIFY else "predict"
         name = urllib.parse.quote(spec.name, safe="")
-        scheme = "https" if address.is_tls else "http"
-        self._url = f"{scheme}://{address.target}/v1/models/{name}{version}:{verb}"
+        self._path = f"/v1/models/{name}{version}:{verb}"
+        self._address = address
         self._server = address.text
         self._spec = spec
-        self._adapter = _Adapter(tls_context(ca_file) if address.is_tls else None)
+        self._tls = tls_context(ca_file) if address.is_tls else None
+        self._sockets: list[socket.socket] = []  # of the connection, if one was made
         self._is_closed = False
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))
-        self._session.mount(f"{scheme}://", self._adapter)
+        self._pool = self._new_pool()
 
     def encode(self, photos: Sequence[bytes]) -> Request:
         """See connection.Connection."""
@@ -130,18 +94,34 @@ class Connection:
         """See connection.Connection."""
         self._is_closed = True
         self._cut()
-        self._session.close()
+        self._pool.close()
+
+    def _new_pool(self) -> urllib3.HTTPConnectionPool:
+        """Return a pool of one connection, which leaves its socket in `_sockets`."""
+        pool = urllib3.HTTPConnectionPool if self._tls is None else urllib3.HTTPSConnectionPool
+        sockets = self._sockets
+
+        class Connection(pool.ConnectionCls):
+            def connect(self) -> None:
+                super().connect()
+                sockets[:] = [self.sock]
+
+        host = self._address.host.encode("idna").decode()
+        options = {} if self._tls is None else {"ssl_context": self._tls}
+        made = pool(host, self._address.port, maxsize=1, **options)
+        made.ConnectionCls = Connection
+        return made
 
     def _exchange(self, request: bytes, seconds: float) -> bytes:
         """Send a request and return its answer's body."""
         deadline = time.monotonic() + seconds
         try:
             with self._cut_after(seconds):
-                open_before = list(self._adapter.sockets)
+                open_before = list(self._sockets)
                 try:
                     response, content = self._send(request, deadline)
                 except (OSError, urllib3.exceptions.HTTPError) as error:
-                    was_open = bool(open_before) and open_before == self._adapter.sockets
+                    was_open = bool(open_before) and open_before == self._sockets
                     is_over = self._is_closed or time.monotonic() >= deadline
                     if not was_open or is_over or not isinstance(_cause(error), ConnectionError):
                         raise
@@ -151,7 +131,7 @@ class Connection:
                 # To http.client, a header that was cut off is one that has ended.
                 if time.monotonic() >= deadline:
                     raise TimeoutError
-                if response.status_code == http.client.OK and not content:
+                if response.status == http.client.OK and not content:
                     raise http.client.IncompleteRead(content)
         except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
             is_late = time.monotonic() >= deadline
@@ -162,24 +142,28 @@ class Connection:
                 f"{self._server} sends more than {MAX_ANSWER_BYTES >> 20} MB for an answer; check "
                 f"server"
             )
-        if response.status_code != http.client.OK:
+        if response.status != http.client.OK:
             raise self._refusal(response, content)
         return content
 
-    def _send(self, request: bytes, deadline: float) -> tuple[requests.Response, bytes]:
-        with self._session.post(
-            self._url,
+    def _send(self, request: bytes, deadline: float) -> tuple[urllib3.BaseHTTPResponse, bytes]:
+        response = self._pool.urlopen(
+            "POST",
+            self._path,
             request,
             # No compression: an answer of a few bytes could become any size.
             headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
             timeout=max(deadline - time.monotonic(), SHORTEST_TRY),
-            allow_redirects=False,
-            stream=True,
-        ) as response:
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+        )
+        with contextlib.closing(response):
             content = bytearray()
             # The read after the last byte is the one that finds an answer incomplete.
             while len(content) <= MAX_ANSWER_BYTES:
-                piece = response.raw.read(MAX_ANSWER_BYTES + 1 - len(content))
+                piece = response.read(MAX_ANSWER_BYTES + 1 - len(content))
                 if not piece:
                     break
                 content += piece
@@ -187,8 +171,9 @@ class Connection:
 
     def _forget(self) -> None:
         """Close the connection; the next request makes another."""
-        self._session.close()
-        self._adapter.sockets.clear()
+        self._pool.close()
+        self._sockets.clear()
+        self._pool = self._new_pool()
 
     @contextlib.contextmanager
     def _cut_after(self, seconds: float) -> Iterator[None]:
@@ -207,7 +192,7 @@ class Connection:
 
     def _cut(self) -> None:
         """End the connection for the thread that reads or writes there."""
-        for sock in self._adapter.sockets:
+        for sock in self._sockets:
             with contextlib.suppress(OSError):  # it is closed already
                 # Not SSLSocket's own, which forgets its state while the other thread reads.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
@@ -237,9 +222,9 @@ class Connection:
             is_transient=True,
         )
 
-    def _refusal(self, response: requests.Response, content: bytes) -> CallFailed:
+    def _refusal(self, response: urllib3.BaseHTTPResponse, content: bytes) -> CallFailed:
         """Return the failure of a request that was answered by an error."""
-        message, status = _message(content), response.status_code
+        message, status = _message(content), response.status
         is_too_large = status == http.client.REQUEST_ENTITY_TOO_LARGE or _TOO_LARGE in message
         advice = _advice(status, is_too_large)
         if status == http.client.NOT_IMPLEMENTED and self._spec.signature == CLASSIFY:
@@ -255,7 +240,7 @@ class Connection:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the exception of the socket or of http.client that requests and urllib3 wrapped."""
+    """Return the exception of the socket or of http.client that urllib3 wrapped."""
     while True:
         inner = [getattr(error, "reason", None), *reversed(error.args), error.__cause__]
         inner = [candidate for candidate in inner if isinstance(candidate, Exception)]

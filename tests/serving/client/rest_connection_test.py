@@ -442,10 +442,8 @@ def test_close_ends_the_request_under_way():
         assert len(server.asked) == 2
 
 
-def test_tls(tmp_path, monkeypatch):
+def test_tls(tmp_path):
     own, other = serving_answers.certificate(tmp_path), serving_answers.certificate(tmp_path, "x")
-    # What requests would trust by itself.
-    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", own[0])
     with rest_server(tls=own) as server:
         with connected(server.address, ca_file=own[0]) as connection:
             for _ in range(2):
