@@ -22,6 +22,7 @@ MAX_BATCH = 256
 # the whole load.
 PATH = "assets.extra/tf_serving_warmup_requests"
 _BATCH_SIZES = (1, 4)
+_CLASSIFY_INPUT = "inputs"  # kClassifyInputs of signature_constants.h
 
 
 def write(
@@ -83,15 +84,16 @@ def _name(request: object, model_name: str, signature: str) -> None:
     request.model_spec.signature_name = signature
 
 
-def read(folder: str) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """The warm-up requests of a version.
+def read(folder: str, *, with_classify: bool = True) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """Return the warm-up requests of a version.
 
     Args:
         folder: of the SavedModel.
+        with_classify: whether to include requests of the Classify API.
 
     Returns:
-        Signature and, by input, values of each. Those of the Classify API, which TF Serving alone
-        answers, are left out. None where there is no such file, or without the package
+        Signature and, by input, values of each; those of the Classify API as the signature gets
+        them, serialized Examples. None where there is no such file, or without the package
         tensorflow-serving-api.
 
     Raises:
@@ -107,13 +109,20 @@ def read(folder: str) -> list[tuple[str, dict[str, np.ndarray]]]:
     try:
         with open(path, "rb") as file:
             logs = map(prediction_log_pb2.PredictionLog.FromString, tfrecord.read_records(file))
-            requests = [log.predict_log.request for log in logs if log.HasField("predict_log")]
+            return [
+                _request(log) for log in logs if with_classify or not log.HasField("classify_log")
+            ]
     except DecodeError as error:
         raise ValueError(f"{PATH}: {error}") from error
-    return [
-        (
-            request.model_spec.signature_name,
-            {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()},
-        )
-        for request in requests
-    ]
+
+
+def _request(log: object) -> tuple[str, dict[str, np.ndarray]]:
+    if log.HasField("classify_log"):
+        request = log.classify_log.request
+        sent = request.input.example_list.examples
+        examples = [example.SerializeToString(deterministic=True) for example in sent]
+        inputs = {_CLASSIFY_INPUT: np.array(examples, object)}
+    else:
+        request = log.predict_log.request
+        inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
+    return request.model_spec.signature_name, inputs

@@ -101,7 +101,8 @@ def test_warmup_requests_can_be_answered(exported, run):
     assert sorted(seen) == sorted((*kind, size) for kind in kinds for size in (1, 4))
     assert len(seen) == result["warmup_requests"]
     assert warmup.read(str(base / "1"))[0][0] == "classify"
-    assert len(warmup.read(str(base / "1"))) == len(seen) - 2  # those of the Classify API are not
+    assert len(warmup.read(str(base / "1"))) == len(seen)
+    assert len(warmup.read(str(base / "1"), with_classify=False)) == len(seen) - 2
 
 
 # Runs where the project cannot be imported, as in TF Serving: no layer of ours, no Keras.

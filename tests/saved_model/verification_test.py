@@ -49,7 +49,7 @@ def test_a_good_version(run, export_dir):
     assert result["path"] == str(export_dir / "1")
     assert result["files"] == 6
     assert result["loaders"] == ["tf.saved_model.load", "tf.compat.v1.saved_model.loader"]
-    assert result["requests"] == 6 + 12  # one a signature, and the warm-up requests of Predict
+    assert result["requests"] == 6 + 14  # one a signature, and the warm-up requests
     assert 0 <= result["max_difference"] < 1e-5
 
 

@@ -200,7 +200,7 @@ def _code_of(error: tf.errors.OpError) -> str:
 
 
 def replay(model: LoadedModel, path: str) -> None:
-    """Run each warm-up request of a version.
+    """Run each warm-up request of a version but those of the Classify API.
 
     Args:
         model: the version.
@@ -210,7 +210,7 @@ def replay(model: LoadedModel, path: str) -> None:
         ValueError: the file is broken, or holds a request that the model refuses. TF Serving
             would not load such a version.
     """
-    for signature, inputs in warmup.read(path):
+    for signature, inputs in warmup.read(path, with_classify=False):
         try:
             model.predict(signature or DEFAULT_SIGNATURE, inputs)
         except RequestError as error:
