@@ -3,8 +3,8 @@
 import json
 import os
 import subprocess
-import sys
 
+import commands
 import cv2
 import numpy as np
 import pytest
@@ -26,13 +26,7 @@ HAS_BOTH = all((ROOT / name / "bin" / "python").exists() for name in stacks.ENVI
 
 
 def run(name, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return commands.in_new_process(f"benchmarks.{name}", *arguments)
 
 
 @pytest.fixture

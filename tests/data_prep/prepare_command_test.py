@@ -4,11 +4,11 @@ import json
 import subprocess
 import sys
 
+import commands
 import numpy as np
 import photo_sample
 import pytest
 from photo_folders import flags_for, write_photos
-from repository import ROOT
 
 from data_prep import prepare, records, verify
 
@@ -19,13 +19,7 @@ def photos(tmp_path_factory):
 
 
 def command(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "data_prep.prepare", *flags],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    return commands.in_new_process("data_prep.prepare", *flags)
 
 
 @pytest.mark.slow

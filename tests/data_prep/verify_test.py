@@ -3,13 +3,11 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 
+import commands
 import numpy as np
 import pytest
 from PIL import Image
-from repository import ROOT
 
 from data_prep import prepare, records, tfrecord, verify
 from data_prep.command_line import UserError
@@ -384,13 +382,7 @@ def test_a_caffe_mean_that_is_another_is_noticed_when_asked_for(data):
 
 
 def command(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "data_prep.verify", *flags],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    return commands.in_new_process("data_prep.verify", *flags)
 
 
 @pytest.mark.slow

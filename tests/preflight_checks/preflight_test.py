@@ -3,12 +3,10 @@ import json
 import math
 import re
 import shutil
-import subprocess
-import sys
 
+import commands
 import pytest
 import train_runs
-from repository import ROOT
 
 from benchmarks import preflight_truth
 from data_prep import command_line, records
@@ -170,16 +168,10 @@ def test_data_that_cannot_be_used_is_named(data_dir, tmp_path):
 
 
 def test_the_command_prints_a_table_and_a_line_of_json(data_dir):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "keras_alexnet.preflight"),
-            *("--flagfile=configs/quickstart.flags", f"--data_dir={data_dir}", "--seconds=1"),
-            *("--width=0.0625", "--batch_size=16"),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
+    done = commands.in_new_process(
+        "keras_alexnet.preflight",
+        *("--flagfile=configs/quickstart.flags", f"--data_dir={data_dir}", "--seconds=1"),
+        *("--width=0.0625", "--batch_size=16"),
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

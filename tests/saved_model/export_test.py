@@ -317,12 +317,7 @@ def write_run(folder, run, data_dir):
 
 
 def command(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "keras_alexnet.export", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    return commands.in_new_process("keras_alexnet.export", *flags)
 
 
 def test_command(data_dir, tmp_path):

@@ -1,12 +1,15 @@
-"""A command of the project, run in this process: without the seconds that TensorFlow starts in."""
+"""Commands of the project, run in this process (TensorFlow has started already) or in another."""
 
 import contextlib
 import importlib
 import importlib.util
 import io
+import subprocess
 import sys
 from typing import NamedTuple
 from unittest import mock
+
+from repository import ROOT
 
 
 class Done(NamedTuple):
@@ -39,3 +42,14 @@ def in_process(module, *arguments):
         except SystemExit as end:
             return Done(end.code, *(file.buffer.getvalue().decode() for file in (out, err)))
     raise AssertionError(f"{module}.run() has to end with SystemExit")
+
+
+def in_new_process(module, *arguments):
+    """Run `python -m module arguments` from the root of the repository."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )

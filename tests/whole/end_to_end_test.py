@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import commands
 import photo_sample
 import pytest
 import train_runs
@@ -26,13 +27,7 @@ TRAINING = (
 
 
 def command(module, *arguments, check=True):
-    done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    done = commands.in_new_process(module, *arguments)
     if check:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])

@@ -10,6 +10,7 @@ import sys
 import tarfile
 from collections import Counter
 
+import commands
 import cv2
 import numpy as np
 import pytest
@@ -76,8 +77,7 @@ def _tree(folder):
 
 
 def _run(*arguments):
-    command = [sys.executable, "-m", "data_prep.rehearsal", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return commands.in_new_process("data_prep.rehearsal", *arguments)
 
 
 def test_same_seed_same_bytes_whatever_the_workers(tmp_path):
