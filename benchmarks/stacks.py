@@ -3,8 +3,8 @@
     make environment environment-addons
     python -m benchmarks.stacks
 
-Runs the training step of `train_contestants` (float32 and bfloat16) and a command that does nothing
-under the Python of each environment, in turns, round after round, on two cores; medians of the
+Runs the training step of `train_contestants` (float32 and bfloat16) and the imports of a training
+run under the Python of each environment, in turns, round after round, on two cores; medians of the
 rounds. Seconds depend on what else the machine does: compare the stacks of one run only.
 """
 
@@ -46,7 +46,7 @@ def measure(*, batch_size: int, steps: int, width: float, repeats: int) -> dict[
 
     Returns:
         by the name of a stack: images_per_second and peak_mib of each of `CONTESTANTS`,
-        start_seconds (of `keras_alexnet.train --help`), disk_mib (of the environment); machine.
+        start_seconds (to import what a training run needs), disk_mib (of the environment); machine.
 
     Raises:
         UserError: an environment is missing, or a run failed.
@@ -73,7 +73,7 @@ def measure(*, batch_size: int, steps: int, width: float, repeats: int) -> dict[
 
 
 def _round(name: str, arguments: Sequence[str], batch_size: int) -> dict[str, float]:
-    figures = {"start_seconds": _run(name, "keras_alexnet.train", "--help")[0]}
+    figures = {"start_seconds": _run(name, "keras_alexnet.training.run")[0]}
     for contestant in CONTESTANTS:
         _, peak, output = _run(name, "benchmarks.train_contestants", contestant, *arguments)
         seconds = statistics.median(json.loads(output.splitlines()[-1])["seconds"])
