@@ -2,9 +2,9 @@
 
 `pickle.Unpickler` builds lists, tuples, dictionaries, numbers and texts. A name in the file means
 one of the stand-ins below, which only keep what they are given; any other name is refused. NumPy's
-own functions are not called, although the names are theirs: `dtype.__setstate__` believes a
-pickle that declares raw bytes to be object pointers, `ndarray.__setstate__` clears as much memory
-as a shape asks for, and `_reconstruct` allocates it.
+functions of these names are not called, because they trust a pickle: `dtype.__setstate__` accepts
+raw bytes as object pointers, `_reconstruct` and `ndarray.__setstate__` allocate as much memory as
+a shape asks for.
 
 The names and states are those of `__reduce__` of arrays and dtypes in NumPy 1 and 2, pickled by
 Python 2 and 3 with protocols 0 to 5.

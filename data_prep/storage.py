@@ -277,7 +277,7 @@ def remove_folder(path: str) -> None:
 
 
 class _RangeReader(io.RawIOBase):
-    """The bytes of a remote file, each read a request of its own; see io.RawIOBase."""
+    """A remote file whose every read is one request; see io.RawIOBase."""
 
     def __init__(self, path: str, length: int) -> None:
         self._path, self._length, self._position = path, length, 0

@@ -40,9 +40,9 @@ _GRACE_SECONDS = 20  # for a stopped command to clean up
 
 
 class MeasuredProcess:
-    """A command in a session of its own; leaving the `with` block stops it if it still runs.
+    """A command in a new session; leaving the `with` block stops it if it still runs.
 
-    In its own session, Ctrl-C does not reach it: it is passed on, once, to all its processes.
+    Ctrl-C does not reach a new session: it is passed on, once, to all its processes.
 
     Attributes:
         peak_bytes: the largest resident memory of the command and its descendants together,

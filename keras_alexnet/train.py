@@ -28,10 +28,10 @@ training_flags.define_run(FLAGS)
 def main(arguments: Sequence[str]) -> Mapping[str, object]:
     """Read the flags and train."""
     del arguments
-    from keras_alexnet.training import run as training_run
-    from keras_alexnet.training import stopping  # here: --help needs no TensorFlow
-
     profile = options.profile_from_flags(FLAGS)
+    from keras_alexnet.training import run as training_run  # here: flags need no TensorFlow
+    from keras_alexnet.training import stopping
+
     try:
         return training_run.train(
             data_dir=_DATA_DIR.value,

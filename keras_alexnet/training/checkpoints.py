@@ -36,7 +36,7 @@ _STATE = "state.json"
 
 
 class Place(NamedTuple):
-    """How far a run is: whole epochs, and steps of the one after them."""
+    """The next epoch of a run, and the next step in it."""
 
     epoch: int
     step: int = 0
@@ -47,7 +47,7 @@ _START = Place(0)
 
 @dataclasses.dataclass
 class RunState:
-    """How far a run is, and its figures so far.
+    """The place where a run goes on, and its figures so far.
 
     Attributes:
         place: the next epoch and step.

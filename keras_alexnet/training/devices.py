@@ -1,7 +1,7 @@
-"""Where a run computes, and in which number format.
+"""Choose the devices and the precision of a run.
 
-Several processes can train one model together. Each gets the same command, the same paths and a
-TF_CONFIG of its own, such as `_EXAMPLE`. The first worker is the chief, which alone writes into the
+Several processes can train one model together. Each gets the same command, the same paths and
+another TF_CONFIG, such as `_EXAMPLE`. The first worker is the chief, which alone writes into the
 workdir.
 """
 
@@ -49,7 +49,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     Args:
         name: "mirrored" (one replica a device), "one_device", "multi_worker" (the processes that
             TF_CONFIG names; call it before TensorFlow looks for devices), or "column_parallel":
-            none, since each layer has a device of its own (see columns.place_columns).
+            none, since each layer is placed on a device by itself (see columns.place_columns).
 
     Raises:
         ValueError: there is no usable TF_CONFIG for "multi_worker", or TensorFlow was used before.

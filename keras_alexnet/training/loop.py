@@ -46,7 +46,7 @@ class Extent:
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
-    """What a run does besides training.
+    """Callbacks, checkpoints and reports of a run.
 
     Attributes:
         callbacks: Keras' callbacks.

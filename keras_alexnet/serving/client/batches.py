@@ -1,4 +1,4 @@
-"""Which files the client sends, in batches, some requests at a time; answers in their order."""
+"""Finds files, sends them in batches over parallel connections, and keeps the results in order."""
 
 import collections
 import concurrent.futures
@@ -322,7 +322,7 @@ def _ask(
 def in_order(
     items: Iterable[Item], workers: Sequence[Callable[[Item], Result]]
 ) -> Iterator[Result]:
-    """Yield the results of workers, each in a thread of its own, in the order of the items.
+    """Run each worker in a thread and yield the results in the order of the items.
 
     Items are taken as they are needed, a few ahead. The threads do not outlive the process (those
     of concurrent.futures would, after Ctrl-C, until the last answer came).

@@ -1,4 +1,4 @@
-"""What both protocols share: addresses, certificates, retries, failures, answers."""
+"""Addresses, certificates, retries, failures and answers, for REST and gRPC alike."""
 
 import dataclasses
 import itertools

@@ -92,7 +92,7 @@ def _messages() -> dict[str, type]:
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
         message.field.extend(_field(field, *facts) for field, facts in fields.items())
-    pool = descriptor_pool.DescriptorPool()  # of its own: no other module's names are in the way
+    pool = descriptor_pool.DescriptorPool()  # separate: no name can collide
     pool.Add(file)
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))

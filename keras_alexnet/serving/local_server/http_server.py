@@ -62,7 +62,7 @@ class _Adjustments(Adjustments):
             ident="keras-alexnet",
             backlog=128,
             recv_bytes=_RECEIVE_BYTES,
-            # A Body has limits of its own, and Server.handle_accept refuses connections.
+            # Body and Server.handle_accept have the limits.
             max_request_body_size=1 << 62,
             connection_limit=1 << 62,
             max_request_header_size=_HEADER_BYTES,
