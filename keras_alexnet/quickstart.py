@@ -35,7 +35,8 @@ SERVER_LOG = "server.log"
 _READY = re.compile(r"^ready: .* at (http://\S+)", re.MULTILINE)
 _READY_SECONDS = 120
 _TAIL_LINES = 15
-_SAMPLE_SECONDS = 0.2
+# Between two samples of memory, at first (a command may be short) and later.
+_FIRST_SAMPLE_SECONDS, _SAMPLE_SECONDS = 0.01, 0.2
 _GRACE_SECONDS = 20  # for a stopped command to clean up
 
 
@@ -46,8 +47,8 @@ class MeasuredProcess:
 
     Attributes:
         peak_bytes: the largest resident memory of the command and its descendants together,
-            sampled five times a second. Memory that processes share counts once for each, so this
-            is an upper bound.
+            sampled every 10 ms at first and five times a second later. Memory that processes
+            share counts once for each.
         process: the running command.
     """
 
@@ -103,11 +104,13 @@ class MeasuredProcess:
 
     def _sample(self) -> None:
         family: dict[int, psutil.Process] = {}
+        pause = _FIRST_SAMPLE_SECONDS
         while True:
             _add_descendants(family, self.process.pid)
             self.peak_bytes = max(self.peak_bytes, sum(map(_resident_bytes, family.values())))
-            if self._ended.wait(_SAMPLE_SECONDS):
+            if self._ended.wait(pause):
                 return
+            pause = min(1.5 * pause, _SAMPLE_SECONDS)
 
 
 def _add_descendants(family: dict[int, psutil.Process], ancestor: int) -> None:
