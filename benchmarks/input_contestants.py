@@ -40,12 +40,10 @@ class Contestant:
     Attributes:
         batches: (contestant, folder, batch size) -> batches without an end.
         storage: which of the folder's copies of the photos it reads.
-        cache: where ours keeps the records.
     """
 
     batches: Callable[["Contestant", str, int], Iterable]
     storage: str
-    cache: str = "none"
 
 
 def _torch_loader(contestant: Contestant, folder: str, batch_size: int) -> Iterable:
@@ -149,12 +147,8 @@ def _ours(contestant: Contestant, folder: str, batch_size: int) -> Iterable:
     return pipeline.train_dataset(
         data_dir,
         records.read_manifest(data_dir),
-        profile=PROFILES[PROFILE],
-        batch_size=batch_size,
-        seed=0,
-        epochs=_ENDLESS,
-        shuffle_block=SHUFFLE_BLOCK,
-        cache=contestant.cache,
+        PROFILES[PROFILE],
+        pipeline.Feed(batch_size, seed=0, epochs=_ENDLESS, shuffle_block=SHUFFLE_BLOCK),
     )
 
 
@@ -162,7 +156,6 @@ CONTESTANTS: Mapping[str, Contestant] = {
     "torch_loader": Contestant(_torch_loader, PHOTOS),
     "bare": Contestant(_bare, "jpeg"),
     "ours": Contestant(_ours, "jpeg"),
-    "ours_memory": Contestant(_ours, "jpeg", cache="memory"),
     "bare_raw": Contestant(_bare, "raw"),
     "ours_raw": Contestant(_ours, "raw"),
 }

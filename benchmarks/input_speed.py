@@ -11,7 +11,6 @@ photos are rendered that have the commonest size of ImageNet's, 500 x 375.
   bare           JPEG records: parse two features, decode one fixed window, batch; nothing is random
   ours           the same records through `inputs.pipeline.train_dataset`, profile paper: shuffled,
                  random crops, flips and noise drawn, each in the order that the seed decides
-  ours_memory    the same, with the records kept in memory
   bare_raw, ours_raw    the same two on records of raw pixels
 
 Each contestant runs in a process of its own, on two cores, and all of them in turns, round after
@@ -66,7 +65,6 @@ _SHARDS = 16
 RATIOS: Mapping[str, tuple[str, str, float]] = {
     "ours / PyTorch's loader": ("ours", "torch_loader", 5.0),
     "ours / bare": ("ours", "bare", 0.85),
-    "ours in memory / bare": ("ours_memory", "bare", 0.85),
     "ours, raw / bare, raw": ("ours_raw", "bare_raw", 0.85),
 }
 

@@ -209,10 +209,8 @@ def train(setting: Setting, data_dir: str, seed: int) -> dict[str, object]:
     dataset = pipeline.train_dataset(
         data_dir,
         manifest,
-        profile=setting.profile,
-        batch_size=options.batch_size,
-        seed=seed,
-        epochs=-(-STEPS // epoch),
+        setting.profile,
+        pipeline.Feed(options.batch_size, seed, epochs=-(-STEPS // epoch)),
     )
     batches = iter(dataset)
     stored = pipeline.eval_dataset(data_dir, manifest, batch_size=100)

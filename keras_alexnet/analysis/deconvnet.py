@@ -324,7 +324,7 @@ def most_excited(
         flat = tf.reshape(found, [tf.shape(found)[0], -1, len(maps)])
         return tf.reduce_max(flat, axis=1), tf.argmax(flat, axis=1)
 
-    with pipeline.broken_data_is_a_user_error(data_dir, manifest, "validation"):
+    with pipeline.broken_data_is_one_line(data_dir, manifest, "validation"):
         for images, _, weights in tqdm.tqdm(dataset, unit=" batches", file=sys.stderr):
             values, places = (found.numpy() for found in strongest_of(images))
             values = np.where(weights.numpy()[:, None] > 0, values, 0)  # no padding

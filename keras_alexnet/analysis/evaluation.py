@@ -47,7 +47,7 @@ def evaluate(
     expected = manifest.splits[split].records if split in manifest.splits else 0
     dataset = pipeline.eval_dataset(data_dir, manifest, batch_size=batch_size, split=split)
     with (
-        pipeline.broken_data_is_a_user_error(data_dir, manifest, split),
+        pipeline.broken_data_is_one_line(data_dir, manifest, split),
         tqdm.tqdm(total=expected, unit=" images", file=sys.stderr) as bar,
     ):
         for images, labels, weights in dataset:

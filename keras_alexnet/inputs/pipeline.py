@@ -8,13 +8,13 @@ whatever the number of threads and of processes, and from whichever step a run i
 """
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
 from data_prep import broken_records, records
-from data_prep.command_line import UserError
 from keras_alexnet.inputs import augmentations, record_order, stored_photos, views
 from keras_alexnet.inputs.record_order import Share
 from keras_alexnet.network.profile import Profile
@@ -28,24 +28,42 @@ _NOWHERE_ELSE: Mapping[str, str] = {}
 _ORDER, _VIEWS = 1, 2
 
 
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """Settings of the training photos' order, extent and random draws.
+
+    Attributes:
+        batch_size: global, over all replicas.
+        seed: of order and augmentation.
+        epochs: number of the last epoch, exclusive; `first_epoch` counts from the same 0.
+        first_epoch: number of epochs that are done already.
+        first_step: steps of the first epoch that are done already. Their records are read, but not
+            decoded.
+        shuffle_block: size of the shuffle buffer, records: about 40 kB each, or 197 kB if raw.
+        quiet_steps: ranges (from, to) of steps without colour noise, counted from the first step of
+            epoch 0; `to` is exclusive, None for no end.
+        augment: augmentations that the device applies; their random numbers are drawn here.
+    """
+
+    batch_size: int
+    seed: int
+    epochs: int = 1
+    first_epoch: int = 0
+    first_step: int = 0
+    shuffle_block: int = SHUFFLE_BLOCK
+    quiet_steps: Sequence[tuple[int, int | None]] = ()
+    augment: Sequence[augmentations.Augmentation] = ()
+
+
 def train_dataset(
     data_dir: str,
     manifest: records.Manifest,
-    *,
     profile: Profile,
-    batch_size: int,
-    seed: int,
-    first_epoch: int = 0,
-    first_step: int = 0,
-    epochs: int = 1,
-    shuffle_block: int = SHUFFLE_BLOCK,
+    feed: Feed,
     share: Share = _WHOLE,
-    cache: str = "none",
-    quiet_steps: Sequence[tuple[int, int | None]] = (),
     shard_paths: Mapping[str, str] = _NOWHERE_ELSE,
-    augment: Sequence[augmentations.Augmentation] = (),
 ) -> tf.data.Dataset:
-    """Crops of the train split as the profile draws them, epoch after epoch.
+    """Return crops of the train split as the profile draws them, epoch after epoch.
 
     Shards are permuted anew each epoch, 16 of them read in turn, and the next photo is drawn from a
     buffer of `shuffle_block` records. (A shard was filled in random order by data_prep.prepare.) A
@@ -66,108 +84,101 @@ def train_dataset(
         data_dir: folder that data_prep.prepare wrote.
         manifest: of that folder.
         profile: decides the size of the crop, and what is random (see `views.random_views`).
-        batch_size: global, over all replicas.
-        seed: of order and augmentation.
-        first_epoch: 0, or the number of epochs that were done before.
-        first_step: steps of the first epoch that were done before. Their records are read, but
-            not decoded.
-        epochs: the number of the last epoch, exclusive; `first_epoch` counts from the same 0.
-        shuffle_block: how many records the buffer holds, of about 40 kB each, or 197 kB if raw.
-        share: which part of each global batch is wanted, and in how many batches.
-        cache: "none", or "memory": all records are read at once, here, and kept.
-        quiet_steps: ranges (from, to) of steps without colour noise; counted from the first step
-            of epoch 0; `to` is exclusive, None for no end.
-        shard_paths: where shards are that are not to be read from `data_dir`, by their names.
-        augment: K augmentations that the photos are to have on the device; their draws are here.
+        feed: order, extent and random draws.
+        share: part of each global batch to return, and in how many batches.
+        shard_paths: paths of shards that are not to be read from `data_dir`, by name.
 
     Yields:
         ({"image": uint8 [B, S, S, 3], "offset": int32 [B, 2], "flip": uint8 [B],
         "noise": float32 [B, 3]}, label int64 [B], from 0), `share.batches` times a step,
-        `train_steps(...)` steps an epoch. B is `share.of_replica(batch_size)`. With augmentations
-        the features also have "augment": float32 [B, K, 4].
+        `train_steps(...)` steps an epoch. B is `share.of_replica(batch_size)`. With K
+        augmentations the features also have "augment": float32 [B, K, 4].
 
     Raises:
-        UserError: the split has fewer records than a batch, the batch does not divide among the
-            replicas, the manifest lacks what is needed, or, in memory, is not that of the shards.
-        tf.errors.OpError: in memory, a shard cannot be read; else that comes with the batches.
+        ValueError: the split has fewer records than a batch, the batch does not divide among the
+            replicas, or the manifest lacks what is needed.
     """
-    split, photo_format = manifest.splits["train"], manifest.photo_format
+    photo_format, batch_size, seed = manifest.photo_format, feed.batch_size, feed.seed
     steps = train_steps(manifest, batch_size)
     own, of_replica = share.of_worker(batch_size), share.of_replica(batch_size)
     paths = _paths(data_dir, manifest, "train", shard_paths)
-    source = record_order.SOURCES[cache](paths, split)
+    names = tf.constant(paths)
+
+    def read(shard: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.TFRecordDataset(tf.gather(names, shard))
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         view_seed = tf.stack([tf.constant(seed * 4 + _VIEWS, tf.int64), epoch])
 
         def add_draws(
-            step: tf.Tensor, tickets: tf.Tensor
+            step: tf.Tensor, serialized: tf.Tensor
         ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
             first = step * batch_size + share.worker * own
             offsets, flips, noise = views.random_views(
                 view_seed, first, own, profile, photo_format.short_side
             )
-            if quiet_steps:
-                is_quiet = _is_within(epoch * steps + step, quiet_steps)
+            if feed.quiet_steps:
+                is_quiet = _is_within(epoch * steps + step, feed.quiet_steps)
                 noise = tf.where(is_quiet, tf.zeros_like(noise), noise)
             drawn = {"offset": offsets, "flip": tf.cast(flips, tf.uint8), "noise": noise}
-            if augment:
-                drawn["augment"] = augmentations.draws(view_seed, first, own, augment)
-            return tickets, drawn
+            if feed.augment:
+                drawn["augment"] = augmentations.draws(view_seed, first, own, feed.augment)
+            return serialized, drawn
 
         def to_example(
-            ticket: tf.Tensor, drawn: dict[str, tf.Tensor]
+            serialized: tf.Tensor, drawn: dict[str, tf.Tensor]
         ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-            features = stored_photos.parse(source.fetch(ticket), photo_format)
+            features = stored_photos.parse(serialized, photo_format)
             image = stored_photos.decode_part(
                 features, photo_format, drawn["offset"], profile.input_size
             )
             label = features["image/class/label"] - manifest.label_offset
             return {"image": image, **drawn}, label
 
-        tickets = record_order.epoch_of_tickets(source, seed * 4 + _ORDER, epoch, shuffle_block)
-        tickets = tickets.take(steps * batch_size)
+        serialized = record_order.epoch_of_records(
+            len(paths), read, seed * 4 + _ORDER, epoch, feed.shuffle_block
+        ).take(steps * batch_size)
         return (
-            record_order.slices_of_worker(tickets, batch_size, share)
+            record_order.slices_of_worker(serialized, batch_size, share)
             .enumerate()
-            .skip(tf.where(epoch == first_epoch, tf.constant(first_step, tf.int64), 0))
+            .skip(tf.where(epoch == feed.first_epoch, tf.constant(feed.first_step, tf.int64), 0))
             .map(add_draws)
             .unbatch()
             .map(to_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             .batch(of_replica, drop_remainder=True)
         )
 
-    dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
-    return _finish(dataset, (steps * (epochs - first_epoch) - first_step) * share.batches)
+    dataset = tf.data.Dataset.range(feed.first_epoch, feed.epochs).flat_map(one_epoch)
+    left = steps * (feed.epochs - feed.first_epoch) - feed.first_step
+    return _finish(dataset, left * share.batches)
 
 
 def train_steps(manifest: records.Manifest, batch_size: int) -> int:
-    """Whole batches in an epoch.
+    """Return the number of whole batches in an epoch.
 
     Raises:
-        UserError: there is none.
+        ValueError: there is none.
     """
     photos = manifest.splits["train"].records
     if photos < batch_size:
-        raise UserError(
-            f"a train split of at least one batch is needed: --batch_size={batch_size}, but the "
-            f"data set has {photos} photos; lower --batch_size or prepare more"
+        raise ValueError(
+            f"batch_size {batch_size} is more than the {photos} photos of the train split; lower "
+            "it, or prepare more photos"
         )
     return photos // batch_size
 
 
 def check_stored_size(manifest: records.Manifest, profile: Profile) -> None:
-    """Refuses a data set whose photos are smaller than the network's input.
+    """Check that stored photos are at least as large as the network's input.
 
     Raises:
-        UserError: they are, or the manifest does not tell.
+        ValueError: they are smaller.
     """
     side = manifest.photo_format.short_side
     if side < profile.input_size:
-        raise UserError(
-            f"photos of at least {profile.input_size} pixels are needed by the profile "
-            f"{profile.name}, but the data set stores {side}; "
-            f"prepare it with a larger --short_side"
+        raise ValueError(
+            f"the profile {profile.name} needs photos of at least {profile.input_size} pixels, but "
+            f"the data set stores {side}; prepare it with a larger short_side"
         )
 
 
@@ -179,7 +190,7 @@ def eval_dataset(
     split: str = "validation",
     share: Share = _WHOLE,
 ) -> tf.data.Dataset:
-    """Every photo of a split once, whole, in the order of the files.
+    """Return every photo of a split once, whole, in the order of the files.
 
     The last global batch is filled up with black photos of weight 0, so that every batch divides
     among the replicas and the weights of all shares sum to the number of records.
@@ -196,12 +207,12 @@ def eval_dataset(
         `share.batches` times a global batch. B is `share.of_replica(batch_size)`.
 
     Raises:
-        UserError: the split is empty or absent, the batch does not divide among the replicas, or
+        ValueError: the split is empty or absent, the batch does not divide among the replicas, or
             the manifest lacks what is needed.
     """
     photos = manifest.splits[split].records if split in manifest.splits else 0
     if not photos:
-        raise UserError(f"photos in the split {split!r} are needed, but {data_dir} has none there")
+        raise ValueError(f"{data_dir} has no photos in the split {split!r}; choose another split")
     photo_format = manifest.photo_format
 
     def to_example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -238,12 +249,12 @@ def central_views(
     profile: Profile,
     augment: Sequence[augmentations.Augmentation] = (),
 ) -> tf.data.Dataset:
-    """The central crop of each photo of an `eval_dataset`, in the form of a `train_dataset`.
+    """Return the central crop of each photo of an `eval_dataset`, as a `train_dataset` has it.
 
     Args:
         dataset: of `eval_dataset`.
         profile: its `input_size` is the side of the crop.
-        augment: that of `train_dataset`.
+        augment: that of `Feed`.
 
     Yields:
         ({"image", "offset", "flip", "noise"}, label, weight), with no flip. The noise, and the
@@ -268,13 +279,13 @@ def central_views(
 
 
 @contextlib.contextmanager
-def broken_data_is_a_user_error(
+def broken_data_is_one_line(
     data_dir: str,
     manifest: records.Manifest,
     split: str | None = None,
     shard_paths: Mapping[str, str] = _NOWHERE_ELSE,
 ) -> Iterator[None]:
-    """Turns what TensorFlow raises over a broken or missing record into one line that names it.
+    """Turn what TensorFlow raises over a broken or missing record into one line that names it.
 
     TensorFlow says neither shard nor record, so the split is then looked through, up to the first
     record that is broken.
@@ -286,7 +297,7 @@ def broken_data_is_a_user_error(
         shard_paths: the same.
 
     Raises:
-        UserError: in place of TensorFlow's error.
+        ValueError: in place of TensorFlow's error.
     """
     try:
         yield
@@ -302,7 +313,7 @@ def broken_data_is_a_user_error(
             if broken := broken_records.find(data_dir, manifest, name, 0, shard_paths):
                 where = f"{data_dir} has a broken record: {broken[0]}"
                 break
-        raise UserError(
+        raise ValueError(
             f"{where}; run data_prep.verify, which names all that is broken, and prepare again"
         ) from error
 

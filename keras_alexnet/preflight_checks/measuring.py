@@ -73,7 +73,7 @@ def measure(
     classes = len(manifest.classes)
     pipeline.check_stored_size(manifest, profile)
     steps = pipeline.train_steps(manifest, options.batch_size)
-    with pipeline.broken_data_is_a_user_error(data_dir, manifest):
+    with pipeline.broken_data_is_one_line(data_dir, manifest):
         figures = _label_figures(data_dir, manifest)
         if figures["labels_out_of_range"]:
             return Measured(figures, {}, [], [])  # no loss can be computed
@@ -171,12 +171,14 @@ def _batches(
     return pipeline.train_dataset(
         data_dir,
         manifest,
-        profile=profile,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        epochs=_GAUGE_PHOTOS + FIRST_STEPS,  # however few batches an epoch has
-        shuffle_block=max(options.batch_size, 512),
-        augment=augmentations.parse(options.augment),
+        profile,
+        pipeline.Feed(
+            batch_size=options.batch_size,
+            seed=options.seed,
+            epochs=_GAUGE_PHOTOS + FIRST_STEPS,  # however few batches an epoch has
+            shuffle_block=max(options.batch_size, 512),
+            augment=augmentations.parse(options.augment),
+        ),
     )
 
 

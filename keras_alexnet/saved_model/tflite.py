@@ -400,7 +400,7 @@ def _read(
     dataset = pipeline.eval_dataset(data_dir, manifest, batch_size=_BATCH_SIZE, split=split)
     left = min(limit, manifest.splits[split].records)
     with (
-        pipeline.broken_data_is_a_user_error(data_dir, manifest, split),
+        pipeline.broken_data_is_one_line(data_dir, manifest, split),
         tqdm.tqdm(total=left, unit=" images", file=sys.stderr) as bar,
     ):
         for images, labels, _ in dataset:

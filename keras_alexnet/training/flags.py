@@ -192,12 +192,9 @@ def define_run(values: flags.FlagValues) -> None:
     """Define how a run is fed, kept and shown, which may differ each time it is resumed."""
     number = functools.partial(flags.DEFINE_float, flag_values=values)
     count = functools.partial(flags.DEFINE_integer, flag_values=values)
+    # In flags.txt of earlier runs, which are resumed by it.
     flags.DEFINE_enum(
-        "cache",
-        "none",
-        ["none", "memory"],
-        "memory: the train split's records are read once, when the run starts, and kept",
-        flag_values=values,
+        "cache", "none", ["none"], "no effect; accepted for older flag files", flag_values=values
     )
     count(
         "skip_bad_records",

@@ -60,7 +60,6 @@ class RunOptions:
     The fields mean what the flags of their names mean.
     """
 
-    cache: str = "none"
     skip_bad_records: int = 0
     keep: int = 2
     checkpoint_seconds: float = 600.0

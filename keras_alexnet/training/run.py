@@ -279,7 +279,7 @@ def run(
             strategy.distribute_datasets_from_function(lambda context, make=make: make(share))
             for make in datasets
         )
-    with pipeline.broken_data_is_a_user_error(
+    with pipeline.broken_data_is_one_line(
         data.data_dir, data.found.manifest, shard_paths=data.found.shard_paths
     ):
         loop = TrainingLoop(
@@ -353,17 +353,18 @@ def _datasets(
         return pipeline.train_dataset(
             data.data_dir,
             data.found.manifest,
-            profile=profile,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            first_epoch=place.epoch,
-            first_step=place.step,
-            epochs=1 if run_options.dry_run else recipe.epochs,
-            share=share,
-            cache=run_options.cache,
-            quiet_steps=schedules.quiet_steps(recipe.schedule, data.steps * recipe.epochs),
-            shard_paths=data.found.shard_paths,
-            augment=augment,
+            profile,
+            pipeline.Feed(
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                first_epoch=place.epoch,
+                first_step=place.step,
+                epochs=1 if run_options.dry_run else recipe.epochs,
+                quiet_steps=schedules.quiet_steps(recipe.schedule, data.steps * recipe.epochs),
+                augment=augment,
+            ),
+            share,
+            data.found.shard_paths,
         )
 
     def validation_batches(share: record_order.Share) -> tf.data.Dataset:

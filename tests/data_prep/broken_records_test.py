@@ -148,9 +148,8 @@ def test_training_without_the_broken_records_sees_all_others_once(damaged, tmp_p
     dataset = pipeline.train_dataset(
         str(damaged),
         skipped.manifest,
-        profile=dataclasses.replace(PROFILES["seed"], training_crop="centre"),
-        batch_size=6,
-        seed=1,
+        dataclasses.replace(PROFILES["seed"], training_crop="centre"),
+        pipeline.Feed(batch_size=6, seed=1),
         shard_paths=skipped.shard_paths,
     )
     photos = np.concatenate([features["image"] for features, _ in dataset])

@@ -204,15 +204,13 @@ def test_draws_depend_on_seed_and_place_alone():
         assert abs(np.corrcoef(whole[:, stream, 0], noise[:, 0])[0, 1]) < 0.4
 
 
-def take(data_dir, first_step=0, **options):
+def take(data_dir, first_step=0, augment=(), share=record_order.Share()):  # noqa: B008
     dataset = pipeline.train_dataset(
         str(data_dir),
         records.read_manifest(data_dir),
-        profile=PROFILE,
-        batch_size=8,
-        seed=3,
-        first_step=first_step,
-        **options,
+        PROFILE,
+        pipeline.Feed(batch_size=8, seed=3, first_step=first_step, augment=augment),
+        share,
     )
     return [features for features, _ in dataset]
 

@@ -42,7 +42,7 @@ RUNS = {
     "program": (
         PROGRAM,
         {"schedule": "krizhevsky2012", "clip_norm": 5.0, "label_smoothing": 0.1, **ALONE},
-        {"cache": "memory"},
+        {},
     ),
     "float16": (
         PROFILE,

@@ -88,7 +88,7 @@ def test_a_data_set_is_verified(data, monkeypatch):
 def test_the_same_photos_come_in_the_same_order(data):
     manifest = records.read_manifest(data)
     dataset = pipeline.train_dataset(
-        data, manifest, profile=PROFILES["paper"], batch_size=8, seed=3
+        data, manifest, PROFILES["paper"], pipeline.Feed(batch_size=8, seed=3)
     )
     features, labels = next(iter(dataset))
     assert features["image"].shape == (8, 224, 224, 3)

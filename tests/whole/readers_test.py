@@ -241,7 +241,7 @@ def evaluation_batch(data):
 
 def training_batch(data):
     dataset = pipeline.train_dataset(
-        str(data.folder), data.manifest, profile=PROFILE, batch_size=18, seed=5
+        str(data.folder), data.manifest, PROFILE, pipeline.Feed(batch_size=18, seed=5)
     )
     return next(iter(dataset))
 
