@@ -1,4 +1,4 @@
-"""The layers of a profile's network, or what the profiles differ in, as a Markdown table.
+"""Print the layers of a profile's network, or what the profiles differ in, as Markdown tables.
 
     python -m keras_alexnet.describe --profile=paper
     python -m keras_alexnet.describe --all
@@ -9,18 +9,11 @@ normalization and pooling are not counted. Activations are the outputs of all la
 what a training step holds where no two of them share memory.
 """
 
-import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-import keras
-import tensorflow as tf
 from absl import flags
 
 from data_prep import command_line
-from keras_alexnet.network.differences import ABSENT, differences, summaries
-from keras_alexnet.network.model import AlexNet
-from keras_alexnet.network.profile import Profile
 from keras_alexnet.network.profiles import PROFILES
 
 FLAGS = flags.FlagValues()
@@ -29,11 +22,11 @@ _PROFILE = flags.DEFINE_enum(
 )
 _ALL = flags.DEFINE_boolean("all", False, "list what the profiles differ in", flag_values=FLAGS)
 _WIDTH = flags.DEFINE_float(
-    "width", 1.0, "units of each layer, in parts of the profile's", 0.01, 4.0, flag_values=FLAGS
+    "width", 1.0, "width multiplier for every layer", 0.01, 4.0, flag_values=FLAGS
 )
 _CLASSES = flags.DEFINE_integer("classes", 1000, "units of fc8", 1, flag_values=FLAGS)
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "images of a training step; default: the profile's", 1, flag_values=FLAGS
+    "batch_size", None, "images per training step (default: the profile's)", 1, flag_values=FLAGS
 )
 flags.register_multi_flags_validator(
     ["profile", "all"],
@@ -53,199 +46,26 @@ flags.register_multi_flags_validator(
     flag_values=FLAGS,
 )
 
-_FLOAT32_BYTES = 4
-
-
-class LayerFigures(NamedTuple):
-    """A layer of a built network, for one image.
-
-    Attributes:
-        name: such as "conv1".
-        kind: its class.
-        output_shape: without the batch.
-        kernel_shape: [height, width, inputs / groups, outputs] or [inputs, outputs]; None for a
-            layer without a kernel.
-        parameters: numbers in its trainable weights.
-        multiply_adds: one for each kernel tap and output unit.
-        activation_bytes: of its output in float32.
-    """
-
-    name: str
-    kind: str
-    output_shape: tuple[int, ...]
-    kernel_shape: tuple[int, ...] | None
-    parameters: int
-    multiply_adds: int
-    activation_bytes: int
-
-
-def layer_figures(model: keras.Model) -> list[LayerFigures]:
-    """The figures of each layer, in the order of the model's layers.
-
-    Args:
-        model: built; each layer has one output, [batch, ...], its channels last.
-    """
-    return [_figures(layer) for layer in model.layers]
-
-
-def _figures(layer: keras.layers.Layer) -> LayerFigures:
-    output_shape = tuple(layer.output.shape)[1:]
-    kernel = getattr(layer, "kernel", None)
-    kernel_shape = None if kernel is None else tuple(kernel.shape)
-    # Each number of a kernel is multiplied once at every place of the output, if it has places:
-    # an output channel sees only its group's share of the inputs, and so does the kernel's shape.
-    places = math.prod(output_shape[:-1])
-    return LayerFigures(
-        name=layer.name,
-        kind=type(layer).__name__,
-        output_shape=output_shape,
-        kernel_shape=kernel_shape,
-        parameters=sum(math.prod(weight.shape) for weight in layer.trainable_weights),
-        multiply_adds=places * math.prod(kernel_shape) if kernel_shape else 0,
-        activation_bytes=math.prod(output_shape) * _FLOAT32_BYTES,
-    )
-
-
-def totals(layers: Iterable[LayerFigures]) -> dict[str, int]:
-    """The sums of parameters, multiply_adds and activation_bytes over the layers."""
-    layers = list(layers)
-    columns = ("parameters", "multiply_adds", "activation_bytes")
-    return {column: sum(getattr(layer, column) for layer in layers) for column in columns}
-
-
-def profile_figures(profile: str | Profile, *, classes: int = 1000) -> list[LayerFigures]:
-    """The figures of each layer of a profile's network.
-
-    Args:
-        profile: a name in `PROFILES`, or a `Profile`.
-        classes: units of fc8, at least 1.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    # In a graph that never runs, weights have shapes but no numbers: nothing draws 60 million.
-    with tf.Graph().as_default():
-        return layer_figures(AlexNet(profile, classes=classes))
-
-
-def layer_table(layers: Sequence[LayerFigures]) -> str:
-    """A Markdown table, a row a layer, and their totals."""
-    header = ["layer", "kind", "output", "kernel"]
-    numbers = ["parameters", "multiply-adds", "activations, bytes"]
-    rows = [
-        [
-            layer.name,
-            layer.kind,
-            _shape(layer.output_shape),
-            ABSENT if layer.kernel_shape is None else _shape(layer.kernel_shape),
-            *map(_count, (layer.parameters, layer.multiply_adds, layer.activation_bytes)),
-        ]
-        for layer in layers
-    ]
-    rows.append(["total", "", "", "", *map(_count, totals(layers).values())])
-    return markdown_table([*header, *numbers], rows, right_aligned=len(numbers))
-
-
-def markdown_table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], *, right_aligned: int = 0
-) -> str:
-    """A table for GitHub, with columns padded so that it is one in a terminal, too.
-
-    Args:
-        header: the titles of the columns.
-        rows: of as many cells each; no cell has a "|" or a line break.
-        right_aligned: how many of the columns, the last ones, hold numbers.
-    """
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    left = len(header) - right_aligned
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [
-        "-" * width if index < left else f"{'-' * (width - 1)}:"
-        for index, width in enumerate(widths)
-    ]
-    return "\n".join(map(line, (header, rule, *rows)))
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
-
-
-def _count(count: int) -> str:
-    return f"{count:,}"
-
-
-def describe(
-    *, profile: Profile, classes: int = 1000, batch_size: int | None = None
-) -> tuple[str, dict[str, object]]:
-    """The layers of a profile's network.
-
-    Args:
-        profile: what to build.
-        classes: units of fc8, at least 1.
-        batch_size: images of a training step; None for the profile's.
-
-    Returns:
-        The text to show; and profile, parameters, multiply_adds and activation_bytes (of an
-        image), batch_size and activation_mib (of a training step).
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
-    layers = profile_figures(profile, classes=classes)
-    sums = totals(layers)
-    batch_size = batch_size or profile.batch_size
-    mebibytes = round(sums["activation_bytes"] * batch_size / 2**20, 1)
-    text = f"""\
-{layer_table(layers)}
-
-Multiply-adds and activations are those of one image. A multiply-add is a kernel tap of an output
-unit; biases, normalization and pooling are not counted. Activations are the outputs in float32.
-A training step of {batch_size} images has {mebibytes:,} MiB of them, if none is shared."""
-    figures = {"profile": profile.name, **sums, "batch_size": batch_size}
-    return text, {**figures, "activation_mib": mebibytes}
-
-
-def compare(profiles: Sequence[Profile]) -> tuple[str, dict[str, dict[str, int]]]:
-    """What each profile is, and what they differ in, a column a profile.
-
-    Returns:
-        The text to show; and by profile parameters, multiply_adds and activation_bytes (of an
-        image).
-    """
-    figures = {profile.name: totals(profile_figures(profile)) for profile in profiles}
-    rows = [
-        *differences(profiles),
-        ["parameters", *(_count(sums["parameters"]) for sums in figures.values())],
-        ["multiply-adds an image", *(_count(sums["multiply_adds"]) for sums in figures.values())],
-    ]
-    return f"{summaries(profiles)}\n\n{markdown_table(['item', *figures], rows)}", figures
-
 
 def main(arguments: Sequence[str]) -> dict[str, object]:
-    """Reads the flags and prints the table."""
+    """Read the flags and print the table."""
+    from keras_alexnet.network import figures  # here: it loads TensorFlow
+
     del arguments
     if _ALL.value:
-        text, figures = compare(list(PROFILES.values()))
+        text, result = figures.compare(list(PROFILES.values()))
     else:
-        text, figures = describe(
+        text, result = figures.describe(
             profile=PROFILES[_PROFILE.value].scaled(_WIDTH.value),
             classes=_CLASSES.value,
             batch_size=_BATCH_SIZE.value,
         )
     print(text)
-    return figures
+    return result
 
 
 def run() -> None:
-    """The console script."""
+    """Run the console script."""
     command_line.run(main, FLAGS, __doc__)
 
 

@@ -9,6 +9,7 @@ from repository import ROOT
 
 from keras_alexnet import PROFILES, AlexNet, describe
 from keras_alexnet.network import differences
+from keras_alexnet.network import figures as network_figures
 from keras_alexnet.network.profile import Profile
 
 # Worked out by hand from the shapes in the systems' own descriptions.
@@ -67,7 +68,7 @@ PAPER_UNITS = (
 
 @pytest.fixture(scope="module")
 def comparison():
-    return describe.compare(list(PROFILES.values()))
+    return network_figures.compare(list(PROFILES.values()))
 
 
 def command(monkeypatch, capsys, *arguments):
@@ -84,25 +85,25 @@ def command(monkeypatch, capsys, *arguments):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROFILES)
 def test_parameters_by_layer_and_totals_are_those_of_the_systems(name):
-    layers = describe.profile_figures(name)
+    layers = network_figures.profile_figures(name)
     assert {layer.name: layer.parameters for layer in layers if layer.parameters} == PARAMETERS[
         name
     ]
-    sums = describe.totals(layers)
+    sums = network_figures.totals(layers)
     assert (sums["parameters"], sums["multiply_adds"]) == TOTALS[name]
     sides = {layer.name: layer.output_shape[:2] for layer in layers}
     assert {key: sides[key] for key in SIDES} == {key: (side, side) for key, side in SIDES.items()}
 
 
 def test_work_and_memory_of_the_paper_by_layer():
-    layers = describe.profile_figures("paper")
+    layers = network_figures.profile_figures("paper")
     assert {layer.name: layer.multiply_adds for layer in layers if layer.multiply_adds} == (
         PAPER_WORK
     )
     assert {layer.name for layer in layers if layer.kernel_shape} == set(PAPER_WORK)
-    assert describe.totals(layers)["activation_bytes"] == 4 * PAPER_UNITS
+    assert network_figures.totals(layers)["activation_bytes"] == 4 * PAPER_UNITS
     (lrn1,) = (layer for layer in layers if layer.name == "lrn1")
-    assert lrn1 == describe.LayerFigures(
+    assert lrn1 == network_figures.LayerFigures(
         name="lrn1",
         kind="LocalResponseNormalization",
         output_shape=(55, 55, 96),
@@ -117,7 +118,7 @@ def test_work_and_memory_of_the_paper_by_layer():
 @pytest.mark.parametrize("name", PROFILES)
 def test_figures_without_weights_are_those_of_the_network_that_has_them(name):
     profile = PROFILES[name].scaled(0.1)
-    figures = {layer.name: layer for layer in describe.profile_figures(profile, classes=7)}
+    figures = {layer.name: layer for layer in network_figures.profile_figures(profile, classes=7)}
     model = AlexNet(profile, classes=7)
     assert list(figures) == [layer.name for layer in model.layers]
     x = np.zeros((1, profile.input_size, profile.input_size, 3), np.float32)
@@ -133,13 +134,13 @@ def test_figures_without_weights_are_those_of_the_network_that_has_them(name):
 
 def test_no_weight_takes_memory_and_tensorflow_stays_eager():
     huge = dataclasses.replace(PROFILES["paper"], fc_units=(2_000_000, 2_000_000))  # 16 TB
-    figures = {layer.name: layer for layer in describe.profile_figures(huge)}
+    figures = {layer.name: layer for layer in network_figures.profile_figures(huge)}
     assert figures["fc7"].parameters == 4_000_002_000_000
     assert tf.executing_eagerly()
 
 
 def test_the_layer_table_reads_well_and_adds_up():
-    text, figures = describe.describe(profile=PROFILES["paper"])
+    text, figures = network_figures.describe(profile=PROFILES["paper"])
     lines = text.splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len({len(line) for line in table}) == 1
