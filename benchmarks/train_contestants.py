@@ -186,9 +186,10 @@ def flop_of_a_step(contestant: Contestant, batch_size: int, width: float) -> flo
     """
     if contestant.profile is None:
         return 2.0 * max(64, int(_MATRIX * width)) ** 3
-    from keras_alexnet import PROFILES, describe
+    from keras_alexnet import PROFILES
+    from keras_alexnet.network import figures
 
-    layers = describe.profile_figures(PROFILES[contestant.profile].scaled(width), classes=CLASSES)
+    layers = figures.profile_figures(PROFILES[contestant.profile].scaled(width), classes=CLASSES)
     work = {layer.name: layer.multiply_adds for layer in layers}
     return 2.0 * batch_size * (3 * sum(work.values()) - work["conv1"])
 

@@ -21,7 +21,6 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from data_prep.command_line import UserError
 from keras_alexnet.columns.on_device import Maps, OnDevice, Share
 from keras_alexnet.columns.weights import COLUMNS, assign_weights, name_in, read_weights
 from keras_alexnet.network import layers
@@ -34,32 +33,31 @@ _NEED_ALL_MAPS = (keras.layers.Flatten, keras.layers.Dense, layers.SeededDropout
 
 
 def column_devices(profile: Profile) -> tuple[str, str]:
-    """Where the columns of a network go: the first two GPUs, or without any GPU the first two CPUs.
+    """Return the devices of the columns: the first two GPUs, or without a GPU two CPU devices.
 
     Args:
         profile: of the network.
 
     Raises:
-        UserError: the profile has not two columns, or the machine not two such devices.
+        ValueError: the profile has not two columns, or the machine not two such devices.
     """
     if profile.columns != len(COLUMNS):
         names = (name for name, known in PROFILES.items() if known.columns == len(COLUMNS))
-        raise UserError(
-            "--column_parallel needs a profile of two columns, but "
-            f"{profile.name} has {profile.columns}; take one of {', '.join(names)}, "
-            "without --ablate=columns"
+        raise ValueError(
+            f"column_parallel needs a profile of two columns, but {profile.name} has "
+            f"{profile.columns}; take one of {', '.join(names)}, with both columns"
         )
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) < len(COLUMNS):
-        raise UserError(
-            "--column_parallel needs two GPUs, or two CPU devices where there is no GPU, but "
-            f"there is one device, {devices[0].name}; train without it"
+        raise ValueError(
+            "column_parallel needs two GPUs, or two CPU devices where there is no GPU, but there "
+            f"is one device, {devices[0].name}; train without it"
         )
     return devices[0].name, devices[1].name
 
 
 def place_columns(network: keras.Model, devices: Sequence[str]) -> keras.Model:
-    """The same network with its two columns on two devices.
+    """Return the same network with its two columns on two devices.
 
     It computes what the other one does, to the rounding of sums taken in another order, and starts
     from the same weights. So it does with dropout: a mask is drawn whole, from the same seed, on

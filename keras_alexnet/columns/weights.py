@@ -18,12 +18,12 @@ _PART = re.compile(r"(?P<layer>.+)_(?P<column>[ab])/(?P<variable>[^/]+)")
 
 
 def name_in(column: str, name: str) -> str:
-    """What a column's part of a layer is called: "conv1_a" of "conv1"."""
+    """Return the name of a column's part of a layer: "conv1_a" of "conv1"."""
     return f"{name}_{column}"
 
 
 def read_weights(model: keras.Model) -> dict[str, np.ndarray]:
-    """What `checkpoints` keeps of a network, by "layer/variable", whole whether in columns or not.
+    """Return a network's weights and state by "layer/variable", whole even if in columns.
 
     Args:
         model: what `place_columns` returned, or an `AlexNet`.
@@ -35,7 +35,7 @@ def read_weights(model: keras.Model) -> dict[str, np.ndarray]:
 def named_values(
     model: keras.Model, variables: Sequence[object], values: Sequence[object]
 ) -> dict[str, np.ndarray]:
-    """What belongs to some variables of a network, by "layer/variable", whole as `read_weights` is.
+    """Return the values of some variables by "layer/variable", whole as of `read_weights`.
 
     Args:
         model: what `place_columns` returned, or an `AlexNet`.
@@ -48,20 +48,20 @@ def named_values(
 
 
 def assign_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
-    """Sets the variables of a network, in columns or not.
+    """Set the variables of a network, in columns or not.
 
     Args:
         model: what `place_columns` returned, or an `AlexNet`.
         weights: of the network on one device, as `read_weights` gives them.
 
     Raises:
-        UserError: a name or a shape differs; the first one is named.
+        ValueError: a name or a shape differs; the first one is named.
     """
     assign(model, split(weights, named_variables(model)))
 
 
 def merge(parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The variables of a network on one device from those of its two columns.
+    """Join the variables of two columns to those of a network on one device.
 
     Args:
         parts: by "layer/variable". The two of "conv1_a/kernel" and "conv1_b/kernel" become
@@ -82,7 +82,7 @@ def merge(parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def split(weights: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The inverse of `merge`.
+    """Cut the variables of a network on one device in two: the inverse of `merge`.
 
     Args:
         weights: of the network on one device, by "layer/variable".

@@ -1,4 +1,4 @@
-"""The paper's own experiments without a part of the network: what `--ablate=NAME` leaves out.
+"""The paper's own experiments without a part of the network: `--ablate=NAME`.
 
 Each is a change of a profile, so that a run without a part differs from one with it in nothing
 else: layers that stay start from the same weights, by the same seed. The effects are those that
@@ -10,7 +10,6 @@ import functools
 import types
 from collections.abc import Callable, Iterable, Mapping
 
-from data_prep.command_line import UserError
 from keras_alexnet.network.profile import REMOVABLE_LAYERS, Profile
 
 _NORMALIZATIONS = ("lrn", "map_norm")
@@ -19,7 +18,7 @@ _ONE_COLUMN = (1,) * 5
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """A part that a network can do without.
+    """A part that can be removed from a network.
 
     Attributes:
         change: the same network without the part; a profile that has no such part comes back as it
@@ -50,7 +49,7 @@ def _without_layer(name: str, profile: Profile) -> Profile:
 
 
 def _one_column(profile: Profile) -> Profile:
-    """One of the columns alone, but with all maps of conv5 and all units of fc6 and fc7.
+    """Return one column alone, with all maps of conv5 and all units of fc6 and fc7.
 
     So has the paper's net on one GPU (footnote of section 3.2): fc6 has most of the weights, and
     the two nets are then of about the same size.
@@ -98,7 +97,7 @@ ABLATIONS: Mapping[str, Ablation] = types.MappingProxyType(
 
 
 def apply(profile: Profile, names: Iterable[str]) -> Profile:
-    """A profile without some of its parts.
+    """Return a profile without some of its parts.
 
     Args:
         profile: whose network it is.
@@ -108,8 +107,8 @@ def apply(profile: Profile, names: Iterable[str]) -> Profile:
         The profile without them. It has no published accuracy: its makers' is of the whole.
 
     Raises:
-        ValueError: there is no ablation of that name.
-        UserError: the profile has no such part, or the parts do not go without each other.
+        ValueError: there is no such ablation, the profile has no such part, or the parts do not go
+            without each other.
     """
     ablated = functools.reduce(_without, names, profile)
     return profile if ablated == profile else dataclasses.replace(ablated, published="none")
@@ -124,10 +123,10 @@ def _without(profile: Profile, name: str) -> Profile:
     try:
         changed = ABLATIONS[name].change(profile)
     except ValueError as error:
-        raise UserError(f"--ablate={name}: {error}") from error
+        raise ValueError(f"ablate {name}: {error}") from error
     if changed == profile:
-        raise UserError(
-            f"--ablate={name} needs a network with that part, but {profile.name} is without it "
-            "already; leave the flag out"
+        raise ValueError(
+            f"ablate {name} needs a network with that part, but {profile.name} is without it "
+            "already; leave it out"
         )
     return changed

@@ -1,14 +1,11 @@
 """What a published AlexNet is, as data: the fields that the systems called AlexNet differ in.
 
-The systems themselves are in profiles.py. Nothing here imports TensorFlow, so a command line can
-offer the names at once.
-
-What each field of a `profile.Profile` may hold, taken alone.
-
-What fields must be to each other is checked in `Profile` itself.
+The systems themselves are in profiles.py. `RULES` says what each field may hold, taken alone;
+`Profile` checks the rest. Nothing here imports TensorFlow, so a command line offers names at once.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -63,8 +60,7 @@ class Profile:
         map_norm_alpha: the weight of the sum of squares is alpha / size^2 (2012 program, cnorm2).
         map_norm_beta: the exponent of the denominator.
         kernel_init: a layer, the standard deviation of a zero-mean normal distribution, or one of
-            `INITIALIZERS`, or "fan_in_uniform": uniform in +-1/sqrt(inputs of a
-            unit), what torch.nn.Conv2d and Linear start with.
+            `INITIALIZERS`, or "fan_in_uniform": uniform in +-1/sqrt(inputs of a unit), as in torch.
         bias_init: a layer, the constant that its biases start with, or "fan_in_uniform".
         dropout_rate: the share of units set to zero in training. Paper, section 4.2.
         dropout_at: "outputs" of fc6 and fc7 (after their ReLU), or their "inputs".
@@ -180,12 +176,8 @@ class Profile:
         self._require("channel_mean", of_channels == (self.channel_mean is not None), text)
         text = f"{'None' if of_channels else 'a position'} with the mean {self.mean!r}"
         self._require("mean_position", of_channels == (self.mean_position is None), text)
-        falling = all(
-            before < after
-            for before, after in zip(
-                (0, *self.drop_epochs), (*self.drop_epochs, self.epochs), strict=True
-            )
-        )
+        falls = (0, *self.drop_epochs, self.epochs)
+        falling = all(before < after for before, after in itertools.pairwise(falls))
         self._require("drop_epochs", falling, f"in order, of 1 ... {self.epochs - 1} (epochs - 1)")
 
     @property
@@ -259,10 +251,7 @@ class Profile:
                 "Read it with the version of keras-alexnet that wrote it, or correct it."
             )
         return Profile(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in fields.items()
-            }
+            **{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
         )
 
 

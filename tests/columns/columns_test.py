@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context  # the only way to the graphs that are run
 
-from data_prep.command_line import UserError
 from keras_alexnet import PROFILES, AlexNet
 from keras_alexnet.columns import (
     assign_weights,
@@ -342,13 +341,13 @@ def test_weights_pass_between_one_device_and_two(tmp_path, float64):
 def test_weights_of_another_network_are_refused():
     columns = place_columns(alexnet(NARROW["caffe"]), DEVICES)
     weights = read_weights(columns)
-    with pytest.raises(UserError, match=r"fc8/kernel: the network has .*, the checkpoint nothing"):
+    with pytest.raises(ValueError, match=r"fc8/kernel: the network has .*, the checkpoint nothing"):
         assign_weights(columns, {k: v for k, v in weights.items() if k != "fc8/kernel"})
-    with pytest.raises(UserError, match=r"conv1_a/bias: the network has .*, the checkpoint noth"):
+    with pytest.raises(ValueError, match=r"conv1_a/bias: the network has .*, the checkpoint noth"):
         assign_weights(columns, {k: v for k, v in weights.items() if k != "conv1/bias"})
-    with pytest.raises(UserError, match=r"fc9/bias: the network has nothing"):
+    with pytest.raises(ValueError, match=r"fc9/bias: the network has nothing"):
         assign_weights(columns, {**weights, "fc9/bias": np.zeros(3)})
-    with pytest.raises(UserError, match=r"conv1_b/bias: the network has \(4,\), .* \(5,\)"):
+    with pytest.raises(ValueError, match=r"conv1_b/bias: the network has \(4,\), .* \(5,\)"):
         assign_weights(columns, {**weights, "conv1/bias": np.zeros(9)})
 
 
@@ -372,7 +371,7 @@ def test_a_model_is_made_again_from_its_config():
 
 
 def test_one_column_is_refused():
-    with pytest.raises(UserError, match=r"two columns, but owt has 1; take one of paper, krizh"):
+    with pytest.raises(ValueError, match=r"two columns, but owt has 1; take one of paper, krizh"):
         column_devices(PROFILES["owt"])
     network = AlexNet(PROFILES["owt"].scaled(0.05), CLASSES)
     with pytest.raises(ValueError, match=r"two columns, .*groups=2\. Received: 1\."):
@@ -385,7 +384,7 @@ def test_the_devices_are_the_first_two(monkeypatch):
     monkeypatch.setattr(
         tf.config, "list_logical_devices", lambda kind: [device] if kind == "CPU" else []
     )
-    with pytest.raises(UserError, match=r"needs two GPUs, .* there is one device, /device:CPU:0"):
+    with pytest.raises(ValueError, match=r"needs two GPUs, .* there is one device, /device:CPU:0"):
         column_devices(PROFILES["paper"])
 
 
