@@ -8,6 +8,7 @@ before it is mirrored and the mean is subtracted.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -48,9 +49,8 @@ def parse(texts: Sequence[str] | None) -> tuple[Augmentation, ...]:
     """
     chosen = tuple(map(_parse_one, texts or ()))
     names = [entry.name for entry in chosen]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"augment has {name} twice; leave one out")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"augment has {twice[0]} twice; leave one out")
     return chosen
 
 
@@ -83,8 +83,9 @@ def draws(
         count: number of photos.
         chosen: K augmentations.
     """
-    streams = [AUGMENTATIONS[entry.name].stream for entry in chosen]
-    return views.uniform_draws(seed, first, count, streams)
+    return views.uniform_draws(
+        seed, first, count, [AUGMENTATIONS[entry.name].stream for entry in chosen]
+    )
 
 
 def no_draws(count: tf.Tensor, chosen: Sequence[Augmentation]) -> tf.Tensor:
@@ -136,19 +137,11 @@ def _translate(images: tf.Tensor, drawn: tf.Tensor, strength: float) -> tf.Tenso
     return _transform(images, tf.stack(rows, axis=1))
 
 
-def _shear_x(images: tf.Tensor, drawn: tf.Tensor, strength: float) -> tf.Tensor:
-    return _shear(images, [[0, 1], [0, 0]], _either_way(drawn[:, 0], strength))
-
-
-def _shear_y(images: tf.Tensor, drawn: tf.Tensor, strength: float) -> tf.Tensor:
-    return _shear(images, [[0, 0], [1, 0]], _either_way(drawn[:, 0], strength))
-
-
-def _shear(images: tf.Tensor, place: list[list[int]], level: tf.Tensor) -> tf.Tensor:
-    """Shear about the middle by levels [B]; `place` [2, 2] marks their entry of the matrix."""
-    return _about_the_middle(
-        images, tf.eye(2) + level[:, None, None] * tf.constant(place, tf.float32)
-    )
+def _shear(
+    direction: np.ndarray, images: tf.Tensor, drawn: tf.Tensor, strength: float
+) -> tf.Tensor:
+    levels = _either_way(drawn[:, 0], strength)
+    return _about_the_middle(images, tf.eye(2) + levels[:, None, None] * direction)
 
 
 def _cutout(images: tf.Tensor, drawn: tf.Tensor, strength: float) -> tf.Tensor:
@@ -196,8 +189,8 @@ def _transform(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
 KINDS: Mapping[str, Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]] = {
     "rotate": _rotate,
     "translate": _translate,
-    "shear_x": _shear_x,
-    "shear_y": _shear_y,
+    "shear_x": functools.partial(_shear, np.eye(2, k=1, dtype=np.float32)),
+    "shear_y": functools.partial(_shear, np.eye(2, k=-1, dtype=np.float32)),
     "cutout": _cutout,
     "hsv_in_yiq": _hsv_in_yiq,
 }
