@@ -152,7 +152,7 @@ def test_the_same_seed_gives_the_same_figures(learning, data_dir):
 
 
 def test_data_that_cannot_be_used_is_named(data_dir, tmp_path):
-    with pytest.raises((ValueError, command_line.UserError), match="at least one batch"):
+    with pytest.raises(ValueError, match="batch_size 1000 is more than the 38 photos"):
         check(data_dir, options=dataclasses.replace(OPTIONS, batch_size=1000))
     copy = tmp_path / "data"
     shutil.copytree(data_dir, copy)
@@ -160,7 +160,7 @@ def test_data_that_cannot_be_used_is_named(data_dir, tmp_path):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with pytest.raises((ValueError, command_line.UserError), match=r"train-.*, record \d+ at byte"):
+    with pytest.raises(ValueError, match=r"train-.*, record \d+ at byte"):
         check(copy)
     (copy / records.LABELS).unlink()
     with pytest.raises(ValueError, match=records.LABELS):
