@@ -9,7 +9,7 @@ import pytest
 import train_runs
 
 from benchmarks import preflight_truth
-from data_prep import command_line, records
+from data_prep import records
 from keras_alexnet import AlexNet
 from keras_alexnet.network import ablations
 from keras_alexnet.network.profiles import PROFILES
