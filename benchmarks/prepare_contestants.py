@@ -3,11 +3,12 @@
     python -m benchmarks.prepare_contestants CONTESTANT LIST OUTPUT_DIR SHARDS
 
 CONTESTANT is bare, bare_stored, slim or slim_resized. LIST is a file with the path of a photo a
-line. The last line of stdout is the number of bytes that were stored (by bare: would have been).
+line. It prints one line of JSON: stored_bytes (by bare: what would have been stored).
 """
 
 import functools
 import io
+import json
 import multiprocessing
 import os
 import sys
@@ -23,7 +24,7 @@ WORKERS = 2  # processes of `bare`, threads of slim
 
 
 def bare(paths: Sequence[str], *, decodes_stored: bool) -> int:
-    """Decodes, resizes and encodes the photos by prepare's own library calls, and nothing else.
+    """Decode, resize and encode the photos by prepare's own library calls, and nothing else.
 
     Args:
         paths: of the photos.
@@ -61,7 +62,7 @@ def _decode(data: np.ndarray) -> np.ndarray | None:
 
 
 def slim(paths: Sequence[str], output_dir: str, shards: int, *, resized: bool) -> int:
-    """The converter of TensorFlow's slim: build_imagenet_data.py of tensorflow/models.
+    """Run the converter of TensorFlow's slim: build_imagenet_data.py of tensorflow/models.
 
     As there: threads with a range of shards each, one session for all, each photo decoded to check
     it and to get its size, PNG and CMYK made RGB JPEGs of quality 100, every other photo's own
@@ -97,7 +98,7 @@ def slim(paths: Sequence[str], output_dir: str, shards: int, *, resized: bool) -
 
 
 def _slim_coder(resized: bool) -> Callable[[bytes], tuple[bytes, int, int]]:
-    """A function from a photo's bytes to what is stored: JPEG bytes, height, width."""
+    """Return a function from a photo's bytes to what is stored: JPEG bytes, height, width."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
@@ -126,7 +127,7 @@ def _slim_coder(resized: bool) -> Callable[[bytes], tuple[bytes, int, int]]:
 
 
 def _square(pixels):
-    """The rule of prepare in TensorFlow: [height, width, 3] uint8 -> [SIZE, SIZE, 3] uint8."""
+    """Apply prepare's rule in TensorFlow: [height, width, 3] uint8 -> [SIZE, SIZE, 3] uint8."""
     import tensorflow as tf
 
     sides = tf.shape(pixels)[:2]
@@ -169,14 +170,16 @@ def _slim_example(path: str, encoded: bytes, height: int, width: int) -> bytes:
     return example.SerializeToString()
 
 
-def main(contestant: str, list_path: str, output_dir: str, shards: str) -> int:
-    """Runs the contestant; returns the bytes that it stored."""
+def main(contestant: str, list_path: str, output_dir: str, shards: str) -> dict[str, int]:
+    """Run the contestant; return how many bytes it stored."""
     with open(list_path) as file:
         paths = file.read().splitlines()
     if contestant.startswith("bare"):
-        return bare(paths, decodes_stored=contestant == "bare_stored")
-    return slim(paths, output_dir, int(shards), resized=contestant == "slim_resized")
+        stored = bare(paths, decodes_stored=contestant == "bare_stored")
+    else:
+        stored = slim(paths, output_dir, int(shards), resized=contestant == "slim_resized")
+    return {"stored_bytes": stored}
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]))
+    print(json.dumps(main(*sys.argv[1:])))

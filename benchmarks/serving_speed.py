@@ -16,41 +16,31 @@ in a process of its own, on two cores (the server and the clients share them), a
 round after round. Seconds depend on what else the machine does; ratios are of runs of one round.
 """
 
+import functools
 import os
-import statistics
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import tqdm
 from absl import flags
 
-from benchmarks import machine, prepare_runs, runs, serving_contestants
+from benchmarks import contest, serving_contestants
+from benchmarks import photos as photo_folders
 from benchmarks.serving_contestants import CONTESTANTS
 from data_prep import command_line, files, records
-from data_prep.command_line import UserError
 
 FLAGS = flags.FlagValues()
-PHOTOS_DIR = flags.DEFINE_string(
-    "photos_dir",
-    None,
-    "Folder of photos, or of folders of photos, or a tar of them; without it, photos are rendered.",
-    flag_values=FLAGS,
-)
+PHOTOS_DIR = photo_folders.photos_dir_flag(FLAGS)
 PROFILE = flags.DEFINE_string("profile", "paper", "of the network", flag_values=FLAGS)
 WIDTH = flags.DEFINE_float("width", 1.0, "share of its maps", 0.01, 1.0, flag_values=FLAGS)
 CLIENTS = flags.DEFINE_integer("clients", 16, "that ask at once", 1, flag_values=FLAGS)
 SECONDS = flags.DEFINE_float(
     "seconds", 10.0, "how long each part of a run is timed", 0.01, flag_values=FLAGS
 )
-REPEATS = flags.DEFINE_integer("repeats", 5, "rounds; medians count", 1, flag_values=FLAGS)
-ONLY = flags.DEFINE_list(
-    "only", list(CONTESTANTS), "what to measure, separated by commas", flag_values=FLAGS
-)
+REPEATS = contest.repeats_flag(FLAGS, 5)
+ONLY = contest.only_flag(FLAGS, CONTESTANTS)
 
 _CLASSES = 1000
-_FIGURES = ("p50_ms", "p99_ms", "photos_per_second")
 _PEERS = ("in_process", "in_process_16")
 # What is hoped for: a share of the better of the peers' rates, and milliseconds over in_process.
 HOPED_SHARE, HOPED_OVERHEAD_MS = 0.9, 3.0
@@ -60,57 +50,35 @@ def main(arguments: Sequence[str]) -> dict[str, object]:
     """Export a network and run the contestants on two cores, in turns.
 
     Returns:
-        contestants: by name p50_ms, p99_ms and photos_per_second, medians of the rounds; shares: by
-        name of those over the net, photos a second over the better of the peers in that round, the
-        median and the rounds; overhead_ms: their p50 less that of in_process, the same way; photos
-        and machine.
+        contestants: by name p50_ms, p99_ms and photos_per_second, medians of the rounds; ratios:
+        see `comparisons`; photos, clients, network and machine.
 
     Raises:
-        UserError: no such contestant, no photos, no two cores, or a contestant failed.
+        UserError: no photos, no two cores, or a contestant failed.
     """
     del arguments
-    only, repeats, clients = ONLY.value, REPEATS.value, CLIENTS.value
-    if unknown := sorted(set(only) - set(CONTESTANTS)):
-        known = ", ".join(CONTESTANTS)
-        raise UserError(f"--only must be some of {known}; {unknown[0]} is none of them")
-    machine.use_two_cores()
-    rounds = []
+    contest.use_two_cores()
     with tempfile.TemporaryDirectory(prefix="serving_speed.") as folder:
-        originals = prepare_runs.originals(folder, PHOTOS_DIR.value)
-        photos = os.path.join(folder, serving_contestants.PHOTOS)
-        prepare_runs.link(photos, originals, len(originals))
+        originals = photo_folders.originals(folder, PHOTOS_DIR.value)
+        input_dir = os.path.join(folder, serving_contestants.PHOTOS)
+        photo_folders.link(input_dir, originals, len(originals))
         _export(os.path.join(folder, serving_contestants.MODEL), PROFILE.value, WIDTH.value)
-        arguments = (f"--seconds={SECONDS.value}", f"--clients={clients}")
-        with tqdm.tqdm(total=repeats * len(only), unit="run", desc="measure") as bar:
-            for _ in range(repeats):
-                figures = {}
-                for name in only:
-                    bar.set_postfix_str(name)
-                    figures[name] = runs.call(
-                        f"the contestant {name}",
-                        "benchmarks.serving_contestants",
-                        name,
-                        folder,
-                        *arguments,
-                    )
-                    bar.update()
-                rounds.append(figures)
-    result = {
-        "contestants": {
-            name: {
-                figure: round(statistics.median(each[name][figure] for each in rounds), 2)
-                for figure in _FIGURES
-            }
-            for name in only
-        },
-        **_compare(rounds, only),
-        "photos": len(originals),
-        "clients": clients,
-        "network": f"{PROFILE.value}, width {WIDTH.value:g}",
-        "machine": machine.describe(),
-    }
-    print(table(result), file=sys.stderr)
-    return result
+        rounds = contest.rounds(REPEATS.value, ONLY.value, functools.partial(_run, folder))
+    return contest.report(
+        contest.medians(rounds),
+        comparisons(rounds),
+        photos=len(originals),
+        clients=CLIENTS.value,
+        network=f"{PROFILE.value}, width {WIDTH.value:g}",
+    )
+
+
+def _run(folder: str, name: str) -> dict[str, float]:
+    """Return the figures of one run of a contestant."""
+    return contest.run(
+        *(f"the contestant {name}", "benchmarks.serving_contestants", name, folder),
+        *(f"--seconds={SECONDS.value}", f"--clients={CLIENTS.value}"),
+    ).answer
 
 
 def _export(model_dir: str, profile_name: str, width: float) -> None:
@@ -145,51 +113,27 @@ def _export(model_dir: str, profile_name: str, width: float) -> None:
 Round = Mapping[str, Mapping[str, float]]
 
 
-def _compare(rounds: Sequence[Round], only: Sequence[str]) -> dict[str, object]:
-    """Return `shares` and `overhead_ms`, see `main`."""
-    judged = [name for name in only if CONTESTANTS[name].protocol]
-    peers = [name for name in _PEERS if name in only]
-    shares, overheads = {}, {}
-    for name in judged if peers else ():
-        each = [
+def comparisons(rounds: Sequence[Round]) -> dict[str, dict[str, object]]:
+    """Return each server's rate and p50 beside those of the loaded model in the same round.
+
+    `NAME / best peer` is of photos a second, `NAME - in_process, ms` of p50.
+    """
+    names = rounds[0]
+    peers = [name for name in _PEERS if name in names]
+    found = {}
+    for name in names if peers else ():
+        if not CONTESTANTS[name].protocol:
+            continue
+        shares = (
             run[name]["photos_per_second"] / max(run[peer]["photos_per_second"] for peer in peers)
             for run in rounds
-        ]
-        shares[name] = _median(each)
+        )
+        found[f"{name} / best peer"] = contest.compared(shares, HOPED_SHARE)
         if "in_process" in peers:
-            overheads[name] = _median(
-                [run[name]["p50_ms"] - run["in_process"]["p50_ms"] for run in rounds]
-            )
-    return {"shares": shares, "overhead_ms": overheads}
-
-
-def _median(values: Sequence[float]) -> dict[str, object]:
-    return {
-        "median": round(statistics.median(values), 3),
-        "rounds": [round(value, 3) for value in values],
-    }
-
-
-def table(result: Mapping[str, object]) -> str:
-    """Return the result of `main` as a table for a person."""
-    lines = [" ".join([f"{'':14}", *(f"{figure:>18}" for figure in _FIGURES)])]
-    for name, figures in result["contestants"].items():
-        lines.append(" ".join([f"{name:14}", *(f"{value:>18,}" for value in figures.values())]))
-    for name, share in result["shares"].items():
-        lines.append(
-            f"{name}, share of the best peer's rate: {share['median']} "
-            f"({', '.join(map(str, share['rounds']))}), hoped for {HOPED_SHARE}"
-        )
-    for name, overhead in result["overhead_ms"].items():
-        lines.append(
-            f"{name}, p50 over in_process: {overhead['median']} ms "
-            f"({', '.join(map(str, overhead['rounds']))}), hoped for {HOPED_OVERHEAD_MS}"
-        )
-    about = machine.text(result["machine"])
-    lines.append(
-        f"{result['network']}; {result['photos']} photos; {result['clients']} clients; {about}"
-    )
-    return "\n".join(lines)
+            overheads = (run[name]["p50_ms"] - run["in_process"]["p50_ms"] for run in rounds)
+            title = f"{name} - in_process, ms"
+            found[title] = contest.compared(overheads, HOPED_OVERHEAD_MS)
+    return found
 
 
 if __name__ == "__main__":

@@ -18,28 +18,24 @@ it what its data loader does.
 product of two 4096 x 4096 matrices in the same precision, which TensorFlow makes in the same run.
 """
 
+import functools
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 
-import tqdm
 from absl import flags
 
-from benchmarks import machine, runs, train_contestants
+from benchmarks import contest, train_contestants
 from benchmarks.train_contestants import CONTESTANTS
 from data_prep import command_line
-from data_prep.command_line import UserError
 
 FLAGS = flags.FlagValues()
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images a step", 1, flag_values=FLAGS)
 STEPS = flags.DEFINE_integer("steps", 8, "timed steps of a run", 1, flag_values=FLAGS)
-REPEATS = flags.DEFINE_integer("repeats", 3, "rounds; medians count", 1, flag_values=FLAGS)
+REPEATS = contest.repeats_flag(FLAGS, 3)
 WIDTH = flags.DEFINE_float(
     "width", 1.0, "units, in parts of the full network's", 0.01, 1.0, flag_values=FLAGS
 )
-ONLY = flags.DEFINE_list(
-    "only", list(CONTESTANTS), "what to measure, separated by commas", flag_values=FLAGS
-)
+ONLY = contest.only_flag(FLAGS, CONTESTANTS)
 
 # title: (what is judged, what it is compared with, the ratio that is hoped for)
 RATIOS: Mapping[str, tuple[str, str, float]] = {
@@ -50,124 +46,54 @@ RATIOS: Mapping[str, tuple[str, str, float]] = {
 }
 
 
-def measure(
-    *, batch_size: int, steps: int, repeats: int, width: float, only: Sequence[str]
-) -> dict[str, object]:
-    """Runs the contestants on two cores, in turns.
-
-    Args:
-        batch_size: images a step.
-        steps: timed steps of a run.
-        repeats: rounds.
-        width: units, in parts of the full network's.
-        only: of `CONTESTANTS`.
+def main(arguments: Sequence[str]) -> dict[str, object]:
+    """Run the contestants on two cores, in turns.
 
     Returns:
         contestants: by name images_per_second (None for a matrix product), gflops, share (of the
-        best product of its precision), milliseconds (median step); ratios: by title, the median of
-        the rounds, the rounds, and what is hoped for; machine.
+        best product of its precision), milliseconds (median step); ratios of image rates in one
+        round; batch_size and machine.
 
     Raises:
-        UserError: no such contestant, no two cores, PyTorch is missing, or a contestant failed.
+        UserError: no two cores, PyTorch is missing, or a contestant failed.
     """
-    if unknown := sorted(set(only) - set(CONTESTANTS)):
-        known = ", ".join(CONTESTANTS)
-        raise UserError(f"--only must be some of {known}; {unknown[0]} is none of them")
-    machine.use_two_cores()
-    rounds = []
-    with tqdm.tqdm(total=repeats * len(only), unit="run", desc="measure") as bar:
-        for _ in range(repeats):
-            milliseconds = {}
-            for name in only:
-                bar.set_postfix_str(name)
-                milliseconds[name] = 1000 * _run(name, batch_size, steps, width)
-                bar.update()
-            rounds.append(milliseconds)
-    return {
-        "contestants": _figures(rounds, only, batch_size, width),
-        "ratios": _ratios(rounds, only),
-        "batch_size": batch_size,
-        "machine": machine.describe(),
+    del arguments
+    only, batch_size = ONLY.value, BATCH_SIZE.value
+    contest.use_two_cores()
+    sizes = (f"--batch_size={batch_size}", f"--steps={STEPS.value}", f"--width={WIDTH.value}")
+    rounds = contest.rounds(REPEATS.value, only, functools.partial(_milliseconds, sizes))
+    medians = {name: statistics.median(each[name] for each in rounds) for name in only}
+    ratios = {
+        title: contest.compared((each[other] / each[name] for each in rounds), hoped_for)
+        for title, (name, other, hoped_for) in RATIOS.items()
+        if {name, other} <= set(only)
     }
+    return contest.report(_figures(medians), ratios, batch_size=batch_size)
 
 
-def _run(name: str, batch_size: int, steps: int, width: float) -> float:
-    """The median seconds of a step."""
-    arguments = (f"--batch_size={batch_size}", f"--steps={steps}", f"--width={width}")
-    timed = runs.call(
-        f"the contestant {name}",
-        "benchmarks.train_contestants",
-        name,
-        *arguments,
-        environment={"OMP_NUM_THREADS": str(machine.CORES)},
-    )
-    return statistics.median(timed["seconds"])
+def _milliseconds(sizes: Sequence[str], name: str) -> float:
+    """Return the median of a run's steps."""
+    run = contest.run(f"the contestant {name}", "benchmarks.train_contestants", name, *sizes)
+    return 1000 * statistics.median(run.answer["seconds"])
 
 
-Round = dict[str, float]  # milliseconds a step, by contestant
-
-
-def _figures(
-    rounds: list[Round], only: Sequence[str], batch_size: int, width: float
-) -> dict[str, dict[str, float | None]]:
-    medians = {name: statistics.median(run[name] for run in rounds) for name in only}
-    gflops = {
-        name: train_contestants.flop_of_a_step(CONTESTANTS[name], batch_size, width) / ms / 1e6
-        for name, ms in medians.items()
+def _figures(medians: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
+    work = {
+        name: train_contestants.flop_of_a_step(CONTESTANTS[name], BATCH_SIZE.value, WIDTH.value)
+        for name in medians
     }
+    gflops = {name: work[name] / ms / 1e6 for name, ms in medians.items()}
     figures = {}
     for name, ms in medians.items():
         best = gflops.get(f"matmul_{CONTESTANTS[name].precision}")
         is_network = CONTESTANTS[name].profile is not None
         figures[name] = {
-            "images_per_second": round(1000 * batch_size / ms, 1) if is_network else None,
+            "images_per_second": round(1000 * BATCH_SIZE.value / ms, 1) if is_network else None,
             "gflops": round(gflops[name], 1),
             "share": round(gflops[name] / best, 3) if best else None,
             "milliseconds": round(ms, 1),
         }
     return figures
-
-
-def _ratios(rounds: list[Round], only: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Image rates over one another, of runs of one round."""
-    ratios = {}
-    for title, (name, other, hoped) in RATIOS.items():
-        if name in only and other in only:
-            each = [round(run[other] / run[name], 2) for run in rounds]
-            ratios[title] = {
-                "median": statistics.median(each),
-                "rounds": each,
-                "hoped_for": hoped,
-            }
-    return ratios
-
-
-def table(result: Mapping[str, object]) -> str:
-    """What `measure` returned, for a person."""
-    columns = ("images/s", "GFLOP/s", "share", "ms a step")
-    lines = [" ".join([f"{'':16}", *(f"{column:>10}" for column in columns)])]
-    for name, figures in result["contestants"].items():
-        cells = ("-" if value is None else f"{value:,}" for value in figures.values())
-        lines.append(" ".join([f"{name:16}", *(f"{cell:>10}" for cell in cells)]))
-    for title, ratio in result["ratios"].items():
-        each = ", ".join(map(str, ratio["rounds"]))
-        lines.append(f"{title}: {ratio['median']} ({each}), hoped for {ratio['hoped_for']}")
-    about = machine.text(result["machine"])
-    return "\n".join([*lines, f"batch {result['batch_size']}; {about}"])
-
-
-def main(arguments: Sequence[str]) -> dict[str, object]:
-    """Reads the flags and measures."""
-    del arguments
-    result = measure(
-        batch_size=BATCH_SIZE.value,
-        steps=STEPS.value,
-        repeats=REPEATS.value,
-        width=WIDTH.value,
-        only=ONLY.value,
-    )
-    print(table(result), file=sys.stderr)
-    return result
 
 
 if __name__ == "__main__":

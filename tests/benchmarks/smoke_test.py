@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 
 import commands
 import cv2
@@ -10,8 +9,7 @@ import numpy as np
 import pytest
 from repository import ROOT
 
-from benchmarks import preflight_truth, runs, serving_speed, stacks, train_contestants
-from benchmarks import train_speed as training
+from benchmarks import contest, preflight_truth, serving_speed, stacks, train_contestants
 from data_prep import tfrecord
 from data_prep.command_line import UserError
 from data_prep.conversion_rule import Rule
@@ -67,10 +65,7 @@ def measured(name, contestants, sizes, tmp_path):
     work = tmp_path / "work"
     work.mkdir()
     places = {"photos": tmp_path / "photos", "work": work}
-    chosen = f"--only={contestants}"
-    if name == "prepare_speed":  # prepare always takes part
-        chosen = f"--against={contestants.removeprefix('prepare,')}"
-    done = run(name, chosen, *(size.format(**places) for size in sizes))
+    done = run(name, f"--only={contestants}", *(size.format(**places) for size in sizes))
     assert done.returncode == 0, done.stderr
     assert list(work.iterdir()) == []
     result = json.loads(done.stdout.splitlines()[-1])
@@ -92,11 +87,11 @@ def test_a_benchmark_gives_its_figures(name, photos, tmp_path):
         assert ratio == pytest.approx(rates["ours"] / rates["bare"], rel=0.01)
     if name == "serving_speed":
         best = max(rates["in_process"], rates["in_process_16"])
-        share = result["shares"]["rest"]["median"]
+        share = result["ratios"]["rest / best peer"]["median"]
         assert share == pytest.approx(rates["rest"] / best, rel=0.01)
     if name == "prepare_speed":
         # The same calls give the same JPEGs; those of prepare are in records with other features.
-        stored = {name: of["stored_bytes_per_photo"] for name, of in result["contestants"].items()}
+        stored = {name: of["stored_bytes"] for name, of in result["contestants"].items()}
         assert 100 < stored["prepare"] - stored["bare"] < 600
 
 
@@ -117,8 +112,9 @@ def test_figures_of_both_stacks():
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     for name in stacks.ENVIRONMENTS:
-        assert result[name]["start_seconds"] > 0.1
-        assert result[name]["paper_images_per_second"] > 0
+        figures = result["contestants"][name]
+        assert figures["start_seconds"] > 0.1
+        assert figures["paper_photos_s"] > 0
 
 
 @pytest.mark.parametrize(
@@ -127,8 +123,8 @@ def test_figures_of_both_stacks():
         ("train_speed", ["--only=paper,perpetuum"], "perpetuum is none of them"),
         ("input_speed", [f"--photos_dir={__file__}"], "--photos_dir must be a folder or a tar"),
         ("serving_speed", ["--only=rest,carrier_pigeon"], "carrier_pigeon is none of them"),
-        ("prepare_speed", ["--against=bare,slimmer"], "slimmer is none of them"),
-        ("prepare_speed", ["--photos_dir=/nowhere/at/all"], "--photos_dir must be a folder of"),
+        ("prepare_speed", ["--only=bare,slimmer"], "slimmer is none of them"),
+        ("prepare_speed", ["--photos_dir=/nowhere/at/all"], "--photos_dir must be a folder or"),
     ],
 )
 def test_a_mistake_is_one_line(name, flags, message):
@@ -138,14 +134,9 @@ def test_a_mistake_is_one_line(name, flags, message):
     assert "Traceback" not in done.stderr
 
 
-@needs_two_cores
-def test_a_contestant_that_fails_is_one_line(monkeypatch):
-    def failing(command, **_):
-        return subprocess.CompletedProcess(command, 1, "", "first\nno torch here\n")
-
-    monkeypatch.setattr(runs.subprocess, "run", failing)
-    with pytest.raises(UserError, match="the contestant paper failed: no torch here"):
-        training.measure(batch_size=2, steps=1, repeats=1, width=0.03, only=["paper"])
+def test_a_contestant_that_fails_is_one_line():
+    with pytest.raises(UserError, match="the contestant nobody failed: KeyError: 'nobody'"):
+        contest.run("the contestant nobody", "benchmarks.train_contestants", "nobody")
 
 
 def test_slim_resized_stores_what_prepare_does(photos, tmp_path):
@@ -178,8 +169,8 @@ def test_shares_are_of_one_round():
         }
 
     rounds = [round_of(100, 90), round_of(10, 20), round_of(50, 25)]
-    compared = serving_speed._compare(rounds, ["in_process", "rest"])
-    assert compared["shares"]["rest"] == {"median": 0.9, "rounds": [0.9, 2.0, 0.5]}
+    share = serving_speed.comparisons(rounds)["rest / best peer"]
+    assert (share["median"], share["rounds"]) == (0.9, [0.9, 2.0, 0.5])
 
 
 def test_work_of_a_step_is_that_of_the_products():
