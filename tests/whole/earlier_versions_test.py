@@ -127,7 +127,7 @@ def test_a_run_is_evaluated(name, workdirs, data):
 
 
 def kept_values(arrays):
-    """As made_at_e3892f8/python_parts.py keeps them: up to 100 values of each variable."""
+    """Return what expected.npz has of arrays: up to 100 values of each variable."""
     return {
         name: value.ravel()[:: max(1, value.size // 100)].astype(np.float32)
         for name, value in arrays.items()
