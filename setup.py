@@ -40,6 +40,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=("data_prep*", "keras_alexnet*")),
     package_data={
         "data_prep.audit": ["page.html"],
+        "keras_alexnet.saved_model": ["templates/*"],
         "keras_alexnet.serving.local_server": ["page/*"],
     },
     install_requires=[
