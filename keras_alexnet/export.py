@@ -9,7 +9,7 @@ trained network does. Try it with keras_alexnet.serving.local_server.
 Beside the versions, in MODELS/alexnet/serving, lie files to start TF Serving with.
 
 With --format=tflite, files for phones are written instead, MODELS/alexnet/tflite/alexnet-*.tflite,
-and measured on the validation photos, beside the network and the newest version.
+and their accuracy is measured on validation photos, beside the network's.
 
 With --verify nothing is written: the newest version, or the one of --version, is compared with its
 checksums.json, loaded in a process without this project by both of TensorFlow's loaders, TF
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
     if _FORMAT.value == "tflite":
         from keras_alexnet.saved_model import tflite
 
-        return tflite.export_all(
+        return tflite.export(
             trained=trained,
             data_dir=data_dir,
             export_dir=_EXPORT_DIR.value,

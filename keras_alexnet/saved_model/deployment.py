@@ -97,6 +97,36 @@ def _indented(lines: list[str]) -> str:
     return "\n".join(f"    {line}" for line in lines)
 
 
+# What the numbers in a TensorFlow Lite file are, by its kind.
+_TFLITE_NUMBERS = {
+    "float32": "32-bit numbers: the network as it is",
+    "float16": "weights of 16 bits, half the size",
+    "int8": "weights and values of 8 bits, a quarter of the size; normalizations of 32 bits",
+}
+
+
+def tflite_readme(trained: workdirs.TrainedRun, model_name: str, kind: str) -> str:
+    """Return the text of the README.txt beside a TensorFlow Lite file, MODEL_NAME-KIND.tflite."""
+    profile = trained.profile.name
+    facts = {**trained.description, "profile": profile, "tensorflow": tf.__version__}
+    return _fill(
+        "tflite.txt",
+        profile=profile,
+        classes=len(trained.classes),
+        name=f"{model_name}-{kind}",
+        summary=_TFLITE_NUMBERS[kind],
+        size=trained.statistics.mean_image.shape[0],
+        facts="\n".join(f"    {key}: {value}" for key, value in facts.items()),
+    )
+
+
+def _fill(file_name: str, **values: object) -> str:
+    """Return a file of templates/ with each $name replaced by its value."""
+    path = os.path.join(os.path.dirname(__file__), "templates", file_name)
+    with open(path, encoding="utf-8") as file:
+        return string.Template(file.read()).substitute(values)
+
+
 FOLDER = "serving"
 README = "README.md"
 

@@ -371,12 +371,11 @@ def test_tflite(data_dir, tmp_path):
     for kind in ("float32", "float16"):
         file = tmp_path / "birds" / "tflite" / f"birds-{kind}.tflite"
         assert result["files"][kind]["path"] == str(file)
-        assert result["accuracy"][kind]["bytes"] == file.stat().st_size
+        assert result["files"][kind]["bytes"] == file.stat().st_size
         assert result["accuracy"][kind]["agreement"] == 1.0
-    assert result["accuracy"]["saved_model"]["top1"] == result["accuracy"]["network"]["top1"]
     assert list(versions.published(str(tmp_path / "birds"))) == [1]
     process = commands.in_process(
         "keras_alexnet.export", *flags, "--format=tflite", "--tflite_kinds=float8"
     )
     assert process.returncode == 1
-    assert "float8 was asked for" in process.stderr.splitlines()[-1]
+    assert "Received: float8" in process.stderr.splitlines()[-1]
