@@ -59,8 +59,8 @@ def export(
             model_name=model_name,
             classify=[signatures.CLASSIFY],
         )
-        text = deployment.text(trained, inputs=served.inputs, model_name=model_name, fit=fit)
-        files.write_file(os.path.join(folder, deployment.FILE_NAME), text)
+        readme = deployment.version_readme(trained, served.inputs, model_name, fit)
+        files.write_file(os.path.join(folder, "README.txt"), readme)
         difference = _compare(folder, known)
         versions.write(folder)
     deployment.write(export_dir, model_name)

@@ -22,60 +22,27 @@ from keras_alexnet.saved_model.warmup import MAX_BATCH
 
 # Flags of tensorflow_model_server (tensorflow/serving, model_servers/main.cc, of 2022; since then
 # some were added).
-FLAGS = (
-    "port",
-    "grpc_socket_path",
-    "rest_api_port",
-    "rest_api_num_threads",
-    "rest_api_timeout_in_ms",
-    "rest_api_enable_cors_support",
-    "enable_batching",
-    "allow_version_labels_for_unavailable_models",
-    "batching_parameters_file",
-    "enable_per_model_batching_parameters",
-    "model_config_file",
-    "model_config_file_poll_wait_seconds",
-    "model_name",
-    "model_base_path",
-    "num_load_threads",
-    "num_unload_threads",
-    "max_num_load_retries",
-    "load_retry_interval_micros",
-    "file_system_poll_wait_seconds",
-    "flush_filesystem_caches",
-    "tensorflow_session_parallelism",
-    "tensorflow_session_config_file",
-    "tensorflow_intra_op_parallelism",
-    "tensorflow_inter_op_parallelism",
-    "use_alts_credentials",
-    "ssl_config_file",
-    "platform_config_file",
-    "per_process_gpu_memory_fraction",
-    "saved_model_tags",
-    "grpc_channel_arguments",
-    "grpc_max_threads",
-    "enable_model_warmup",
-    "num_request_iterations_for_warmup",
-    "version",
-    "monitoring_config_file",
-    "remove_unused_fields_from_bundle_metagraph",
-    "prefer_tflite_model",
-    "num_tflite_pools",
-    "num_tflite_interpreters_per_pool",
-    "enable_signature_method_name_check",
-    "xla_cpu_compilation_enabled",
-    "enable_profiler",
-    "thread_pool_factory_config_file",
+FLAGS = re.findall(
+    r"\w+",
+    """
+    port grpc_socket_path rest_api_port rest_api_num_threads rest_api_timeout_in_ms
+    rest_api_enable_cors_support enable_batching allow_version_labels_for_unavailable_models
+    batching_parameters_file enable_per_model_batching_parameters model_config_file
+    model_config_file_poll_wait_seconds model_name model_base_path num_load_threads
+    num_unload_threads max_num_load_retries load_retry_interval_micros
+    file_system_poll_wait_seconds flush_filesystem_caches tensorflow_session_parallelism
+    tensorflow_session_config_file tensorflow_intra_op_parallelism tensorflow_inter_op_parallelism
+    use_alts_credentials ssl_config_file platform_config_file per_process_gpu_memory_fraction
+    saved_model_tags grpc_channel_arguments grpc_max_threads enable_model_warmup
+    num_request_iterations_for_warmup version monitoring_config_file
+    remove_unused_fields_from_bundle_metagraph prefer_tflite_model num_tflite_pools
+    num_tflite_interpreters_per_pool enable_signature_method_name_check xla_cpu_compilation_enabled
+    enable_profiler thread_pool_factory_config_file
+    """,
 )
 NAMES = ["birds", "birds!", "Birds_v2.1", 'ünder "quotes" & $HOME\'s', "7" * 70]
-FILES = [
-    "models.config",
-    "batching.config",
-    "monitoring.config",
-    "ssl.config",
-    "kubernetes.yaml",
-    "README.md",
-]
+CONFIGS = ["models.config", "batching.config", "monitoring.config", "ssl.config"]
+FILES = [*CONFIGS, "kubernetes.yaml", "README.md"]
 
 
 def written(tmp_path, name="birds"):
@@ -94,33 +61,26 @@ def test_where_they_lie(tmp_path):
     assert paths == [str(folder / name) for name in FILES]
     assert sorted(os.listdir(folder)) == sorted(FILES)  # and nothing that was written aside
     assert versions.published(str(tmp_path / "birds")) == {}
-
-
-def test_what_is_there_is_left_as_it_is(tmp_path):
-    first = written(tmp_path)
-    folder = tmp_path / "model" / "serving"
+    # What is there is left as it is.
+    first = (folder / "ssl.config").read_text()
     (folder / "batching.config").write_text("# mine\n")
     (folder / "ssl.config").unlink()
-    assert written(tmp_path) == {"ssl.config": first["ssl.config"]}
+    assert write(str(tmp_path / "birds"), "birds") == [str(folder / "ssl.config")]
+    assert (folder / "ssl.config").read_text() == first
     assert (folder / "batching.config").read_text() == "# mine\n"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_models_config(tmp_path, name):
-    config = parsed(
-        written(tmp_path, name)["models.config"], model_server_config_pb2.ModelServerConfig
-    )
+    text = written(tmp_path, name)["models.config"]
+    config = parsed(text, model_server_config_pb2.ModelServerConfig)
     (model,) = config.model_config_list.config
     assert (model.name, model.base_path) == (name, f"/models/{name}")
     assert model.model_platform == "tensorflow"
     assert model.model_version_policy.latest.num_versions == 1
-
-
-def test_models_config_says_how_to_stay_at_a_version(tmp_path):
-    text = written(tmp_path)["models.config"]
-    (other,) = re.findall(r"specific \{.*\}", text)
-    changed = text.replace("latest { num_versions: 1 }", other)
-    config = parsed(changed, model_server_config_pb2.ModelServerConfig)
+    (other,) = re.findall(r"specific \{.*\}", text)  # to stay at a version
+    text = text.replace("latest { num_versions: 1 }", other)
+    config = parsed(text, model_server_config_pb2.ModelServerConfig)
     assert config.model_config_list.config[0].model_version_policy.specific.versions == [1]
 
 
@@ -157,14 +117,12 @@ def test_warmup_requests_have_allowed_sizes(tmp_path):
     assert seen <= set(batch_sizes())
 
 
-def test_monitoring_config(tmp_path):
-    config = parsed(written(tmp_path)["monitoring.config"], tf_serving_protos.MonitoringConfig)
+def test_monitoring_and_ssl_config(tmp_path):
+    texts = written(tmp_path)
+    config = parsed(texts["monitoring.config"], tf_serving_protos.MonitoringConfig)
     assert config.prometheus_config.enable
     assert config.prometheus_config.path == "/monitoring/prometheus/metrics"
-
-
-def test_ssl_config_is_an_example_of_text_not_of_paths(tmp_path):
-    config = parsed(written(tmp_path)["ssl.config"], tf_serving_protos.SSLConfig)
+    config = parsed(texts["ssl.config"], tf_serving_protos.SSLConfig)  # an example, text not paths
     assert config.server_key.startswith("-----BEGIN PRIVATE KEY-----\n")
     assert config.server_cert.endswith("\n-----END CERTIFICATE-----\n")
     assert not config.custom_ca
@@ -250,17 +208,3 @@ def test_docker_commands(tmp_path, name):
     assert with_tls[1] == [*with_files[1], "--ssl_config_file=/tls/ssl.config"]
     assert "8501:8501" in with_files[0]
     assert "8501:8501" not in with_tls[0]
-
-
-def test_readme_says_what_is_untested(tmp_path):
-    readme = written(tmp_path)["README.md"]
-    assert "nor is any of this tested with TF Serving itself" in readme
-    assert "REST port knows no TLS" in readme
-
-
-@pytest.mark.slow
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "serving").write_text("a file")
-    with pytest.raises(OSError, match="serving"):
-        written(tmp_path)
