@@ -27,7 +27,7 @@ from absl import flags
 from benchmarks import contest, serving_contestants
 from benchmarks import photos as photo_folders
 from benchmarks.serving_contestants import CONTESTANTS
-from data_prep import command_line, files, records
+from data_prep import command_line, records
 
 FLAGS = flags.FlagValues()
 PHOTOS_DIR = photo_folders.photos_dir_flag(FLAGS)
@@ -85,6 +85,7 @@ def _export(model_dir: str, profile_name: str, width: float) -> None:
     """Write version 1 of a network with random weights."""
     import keras_alexnet
     from keras_alexnet.saved_model import signatures
+    from keras_alexnet.training import workdir
 
     profile = keras_alexnet.PROFILES[profile_name].scaled(width)
     classes = [records.ClassName(f"n{i:08d}", f"class {i}") for i in range(_CLASSES)]
@@ -97,17 +98,10 @@ def _export(model_dir: str, profile_name: str, width: float) -> None:
         pca_eigenvalues=np.ones(3),
         pca_eigenvectors=np.eye(3),
     )
+    model = keras_alexnet.AlexNet(profile, classes=_CLASSES, seed=0)
+    trained = workdir.TrainedRun(model, profile, tuple(classes), statistics_, {})
     os.makedirs(model_dir)
-    labels_file = os.path.join(model_dir, records.LABELS)
-    files.write_file(labels_file, records.labels_text(classes))
-    served = signatures.ServedModel(
-        model=keras_alexnet.AlexNet(profile, classes=_CLASSES, seed=0),
-        profile=profile,
-        classes=classes,
-        statistics=statistics_,
-        labels_file=labels_file,
-    )
-    signatures.save(served, os.path.join(model_dir, "1"))
+    signatures.save(trained, os.path.join(model_dir, "1"))
 
 
 Round = Mapping[str, Mapping[str, float]]

@@ -124,8 +124,7 @@ def requests_for(known: Reference, folder: str) -> list[Request]:
         ValueError: the version's warm-up requests are broken.
     """
     with_junk = [*known.photos[:1], _NO_PHOTO, *known.photos[1:]]
-    values = signatures.inputs_of(with_junk, known.images)
-    own = [(name, {signatures.INPUT_NAMES[name]: value}) for name, value in values.items()]
+    own = signatures.inputs_of(with_junk, known.images).items()
     return [Request(*asked) for asked in [*own, *warmup.read(folder)]]
 
 

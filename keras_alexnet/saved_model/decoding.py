@@ -62,27 +62,28 @@ def stored_image(
     fit: str = "short_side",
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What the data job would store of one photo: see `stored_images`, without the N.
-
-    A graph has no try. A dataset of one element has: an element that fails can be ignored, and
-    the first of "what is left of it, then the fallback" is the answer.
-    """
+    """Return what the data job would store of one photo: see `stored_images`, without the N."""
 
     def convert(photo: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = exif.upright(_decode(photo), exif.orientation(photo))
         return _FITS[fit].square(image, size), tf.constant(True)
 
-    fallback = (tf.zeros([1, size, size, 3], tf.uint8), tf.constant([False]))
-    return (
+    converted = (
         tf.data.Dataset.from_tensors(photo)
         .filter(lambda photo: _is_jpeg(photo) | _is_png(photo))
         .filter(lambda photo: _is_affordable(_header_shape(photo), size, fit, max_pixels))
         .map(convert)
-        .ignore_errors()
-        .concatenate(tf.data.Dataset.from_tensor_slices(fallback))
-        .take(1)
-        .get_single_element()
     )
+    return first_or(converted, (tf.zeros([size, size, 3], tf.uint8), tf.constant(False)))
+
+
+def first_or(dataset: tf.data.Dataset, fallback: object) -> object:
+    """Return the element of a dataset of one element; the fallback if it fails or is left out.
+
+    A graph has no try. A dataset of one element has: an element that fails can be ignored.
+    """
+    one = dataset.ignore_errors().concatenate(tf.data.Dataset.from_tensors(fallback)).take(1)
+    return one.get_single_element()
 
 
 def _is_jpeg(photo: tf.Tensor) -> tf.Tensor:

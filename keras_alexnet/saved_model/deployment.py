@@ -20,12 +20,12 @@ import re
 import shlex
 import string
 import urllib.parse
-from collections.abc import Mapping
 
 import tensorflow as tf
 from google.protobuf import text_encoding
 
 from data_prep import files
+from keras_alexnet.saved_model import signatures
 from keras_alexnet.saved_model.warmup import MAX_BATCH
 from keras_alexnet.training import workdir as workdirs
 
@@ -47,30 +47,25 @@ _TFLITE_NUMBERS = {
 }
 
 
-def version_readme(
-    trained: workdirs.TrainedRun,
-    inputs: Mapping[str, tf.TensorSpec],
-    model_name: str,
-    fit: str,
-) -> str:
+def version_readme(trained: workdirs.TrainedRun, model_name: str, fit: str) -> str:
     """Return the text of a version's README.txt.
 
     Args:
         trained: the network and what it was trained with.
-        inputs: of each signature, as `ServedModel.inputs`.
         model_name: name that the model is to be served under.
         fit: how photos are made square, see `data_prep.conversion_rule.Rule`.
     """
-    signatures = [
+    facts = _facts(trained)
+    inputs = [
         f"    {name}: {spec.name}, {spec.dtype.name} {list(spec.shape)}"
-        for name, spec in sorted(inputs.items())
+        for name, spec in sorted(signatures.input_specs(facts["size"]).items())
     ]
     return _fill(
         "README.txt",
-        **_facts(trained),
+        **facts,
         model_name=model_name,
         fit=fit,
-        signatures="\n".join(signatures),
+        signatures="\n".join(inputs),
         profile_json=json.dumps(trained.profile.to_dict()),
     )
 
@@ -141,7 +136,7 @@ def _values(model_name: str) -> dict[str, object]:
         "batch_sizes": "\n".join(f"allowed_batch_sizes: {size}" for size in batch_sizes()),
         "proto_name": _proto_string(model_name),
         "proto_path": _proto_string(path),
-        "label": _dns_label(model_name),
+        "label": json.dumps(_dns_label(model_name)),
         # Strings of JSON are strings of YAML.
         "json_name": json.dumps(model_name),
         "json_arguments": json.dumps(arguments),

@@ -1,11 +1,10 @@
 """Publishes a trained network as the next version of a served model."""
 
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 
-from data_prep import files, records
+from data_prep import files
 from keras_alexnet.saved_model import (
     agreement,
     deployment,
@@ -51,15 +50,14 @@ def export(
     known = agreement.reference(trained, photos, images)
     model_name = os.path.basename(os.path.abspath(export_dir))
     with files.new_folder(path) as folder:
-        served = _save(trained, fit, folder)
-        values = signatures.inputs_of(photos, images)
+        signatures.save(trained, folder, fit)
         warmup_requests = warmup.write(
             folder,
-            inputs={name: {signatures.INPUT_NAMES[name]: value} for name, value in values.items()},
+            inputs=signatures.inputs_of(photos, images),
             model_name=model_name,
             classify=[signatures.CLASSIFY],
         )
-        readme = deployment.version_readme(trained, served.inputs, model_name, fit)
+        readme = deployment.version_readme(trained, model_name, fit)
         files.write_file(os.path.join(folder, "README.txt"), readme)
         difference = _compare(folder, known)
         versions.write(folder)
@@ -96,23 +94,6 @@ def base_folder(export_dir: str) -> str:
     if os.path.exists(export_dir) and not os.path.isdir(export_dir):
         raise ValueError(f"export_dir must be a folder, but {export_dir} is a file; name another")
     return export_dir
-
-
-def _save(trained: workdirs.TrainedRun, fit: str, folder: str) -> signatures.ServedModel:
-    # Under this name the label file becomes assets/labels.txt.
-    with tempfile.TemporaryDirectory() as aside:
-        labels_file = os.path.join(aside, records.LABELS)
-        files.write_file(labels_file, records.labels_text(trained.classes))
-        served = signatures.ServedModel(
-            model=trained.model,
-            profile=trained.profile,
-            classes=trained.classes,
-            statistics=trained.statistics,
-            labels_file=labels_file,
-            fit=fit,
-        )
-        signatures.save(served, folder)
-    return served
 
 
 def _compare(folder: str, known: agreement.Reference) -> float:

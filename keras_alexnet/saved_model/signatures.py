@@ -7,8 +7,8 @@
     ten_crop         the same                               the same, from the paper's ten views
     features         the same                               features float32 [N, units of fc7],
                                                             valid bool [N]
-    explain          the same                               those of serving_default, and what
-                                                            see `explanation`
+    explain          the same                               those of serving_default, a heat map and
+                                                            the ten views: see `_Answers._explained`
     pixels           images uint8 [N, size, size, 3], RGB   classes, class_ids, scores
     classify         inputs string [N], tf.train.Examples   classes, scores; for the Classify API,
                      with the photo in image/encoded        which wants no other output
@@ -16,30 +16,25 @@
 What is no photo gets valid=false, empty class names, class_ids of -1 and scores (features, heat
 map) of 0. Every output has the batch as its first dimension and no name ends in "_bytes": TF
 Serving's REST API asks for both. The class names are read from the asset labels.txt when the model
-is loaded.
-
-Photos in tf.train.Examples, which is how TF Serving's Classify API takes them.
-
-The photo is in the feature that has it in a data set's records too, so that a record of one with
---storage=jpeg can be sent as it is.
-
-Why a network answers as it does: a heat map, and what it says of each of the ten views.
+is loaded. `classify` takes a record of a data set that was prepared with --storage=jpeg as it is.
 """
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from data_prep import records, tfrecord
+from data_prep import files, records, tfrecord
 from keras_alexnet.analysis.grad_cam import with_heat_maps
 from keras_alexnet.inputs import preprocessing
 from keras_alexnet.inputs.views import View, central_view, ten_views
 from keras_alexnet.network.keras_compat import tf_variable
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.saved_model import decoding
+from keras_alexnet.training import workdir as workdirs
 
 TOP = 5
 CLASSIFY = "classify"
@@ -54,170 +49,201 @@ INPUT_NAMES: Mapping[str, str] = {
     CLASSIFY: "inputs",
 }
 _FEATURES = "fc7"  # behind its activation: what Caffe and DeCAF call the features fc7
+_PHOTO = "image/encoded"  # of data_prep.records.FEATURES
+_NO_CLASS = -1
+_STRINGS = tf.TensorSpec([None], tf.string)
 
 Outputs = dict[str, tf.Tensor]
+
+
+def save(trained: workdirs.TrainedRun, path: str, fit: str = "short_side") -> None:
+    """Write the SavedModel of a network.
+
+    Args:
+        trained: the network and what it was trained with.
+        path: an empty or absent folder.
+        fit: how the data set's squares were made of photos, see `data_prep.conversion_rule.Rule`.
+    """
+    # Whoever serves it does not train it; and TensorFlow never forgets the custom gradients that a
+    # SavedModel brings, nor the graphs that they hold.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    # Under this name the label file becomes assets/labels.txt.
+    with tempfile.TemporaryDirectory() as aside:
+        labels_file = os.path.join(aside, records.LABELS)
+        files.write_file(labels_file, records.labels_text(trained.classes))
+        served = ServedModel(trained, labels_file, fit)
+        tf.saved_model.save(served, path, signatures=served.functions, options=options)
+    # TF Serving's Classify API refuses a signature whose method_name is another than its own
+    # (classifier.cc), and `tf.saved_model.save` gives all that of Predict.
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(path)
+    updater.replace_method_name(CLASSIFY, tf.compat.v1.saved_model.CLASSIFY_METHOD_NAME)
+    updater.save()
+    # It holds hashes of what was just changed. Loaders do without.
+    os.unlink(os.path.join(path, "fingerprint.pb"))
+
+
+def input_specs(size: int) -> dict[str, tf.TensorSpec]:
+    """Return the specification of each signature's one input; photos are stored with this side."""
+    images = tf.TensorSpec([None, size, size, 3], tf.uint8)
+    return {
+        signature: tf.TensorSpec.from_spec(images if name == "images" else _STRINGS, name)
+        for signature, name in INPUT_NAMES.items()
+    }
 
 
 class ServedModel(tf.Module):
     """A network, its preprocessing and its class names, ready for `tf.saved_model.save`.
 
     Attributes:
-        inputs: the specification of each signature's one input.
         functions: the signatures, concrete functions by name; see the module's docstring.
     """
 
     def __init__(
-        self,
-        *,
-        model: keras.Model,
-        profile: Profile,
-        classes: Sequence[records.ClassName],
-        statistics: records.Statistics,
-        labels_file: str,
-        fit: str = "short_side",
+        self, trained: workdirs.TrainedRun, labels_file: str, fit: str = "short_side"
     ) -> None:
-        """Traces the signatures.
+        """Trace the signatures.
 
         Args:
-            model: network input float32 [N, S, S, 3] -> softmax [N, classes], of any precision.
-            profile: the model's.
-            classes: in the order of their labels.
-            statistics: of the data set that the model was trained on.
-            labels_file: path of a labels.txt of these classes (see `records.labels_text`). It is
+            trained: the network, of any precision, and what it was trained with.
+            labels_file: path of a labels.txt of its classes (see `records.labels_text`). It is
                 copied when the module is saved.
-            fit: how the data set's squares were made of photos: "short_side" or "warp", see
-                `data_prep.conversion_rule.Rule`.
+            fit: see `save`.
 
         Raises:
-            ValueError: the model has another number of outputs than there are classes.
+            ValueError: the network has another number of outputs than there are classes.
         """
         super().__init__(name="alexnet")
-        if model.output_shape[-1] != len(classes):
+        outputs, classes = trained.model.output_shape[-1], len(trained.classes)
+        if outputs != classes:
             raise ValueError(
-                f"model must have an output a class. Received: {model.output_shape[-1]} outputs, "
-                f"{len(classes)} classes. Give the classes that the model was trained on."
+                f"model must have an output a class. Received: {outputs} outputs, {classes} "
+                f"classes. Give the classes that the model was trained on."
             )
-        stored_size = statistics.mean_image.shape[0]
-        photo_files = tf.TensorSpec([None], tf.string)
-        images = tf.TensorSpec([None, stored_size, stored_size, 3], tf.uint8)
-        self.inputs: Mapping[str, tf.TensorSpec] = {
-            signature: tf.TensorSpec.from_spec(images if name == "images" else photo_files, name)
-            for signature, name in INPUT_NAMES.items()
-        }
-        self._top = min(TOP, len(classes))
         # What a module holds on to is restored when it is loaded: the weights and the table. Of
         # the weights it has to be TensorFlow's own variables: with Keras 3's around them, the
         # loader of TensorFlow 1, which TF Serving has, finds none of the weights.
-        self._weights = [tf_variable(variable) for variable in model.variables]
+        self._weights = [tf_variable(variable) for variable in trained.model.variables]
         self._class_names = _class_name_table(labels_file)
-        features = features_of(model, profile)
-
-        def on_view(network: Callable, view: View) -> Callable[[tf.Tensor], tf.Tensor]:
-            def outputs(images: tf.Tensor) -> tf.Tensor:
-                return preprocessing.mean_over_views(network, images, [view], profile, statistics)
-
-            # A function of its own: the signatures that call it share its constants.
-            return tf.function(outputs)
-
-        centre = central_view(profile, stored=stored_size)
-        views = ten_views(profile, stored=stored_size)
-        network = tf.function(model)  # traced once for all views
-        view_scores = [on_view(network, view) for view in views]
-        scores_and_maps = with_heat_maps(model, profile)
-
-        def centre_heat(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return scores_and_maps(preprocessing.view_input(images, centre, profile, statistics))
-
-        def explain(images: tf.Tensor) -> Outputs:
-            return explanation(
-                images,
-                views=views,
-                centre=views.index(centre),
-                view_scores=view_scores,
-                centre_heat=centre_heat,
-                name_top=self._name_top,
-                top=self._top,
-                input_size=profile.input_size,
-            )
-
-        functions = _functions(
-            # A function of its own, as above: it is long, and traced once for all signatures.
-            stored=tf.function(
-                lambda files: decoding.stored_images(files, size=stored_size, fit=fit),
-                input_signature=[photo_files],
-            ),
-            score=view_scores[views.index(centre)],
-            score_ten=lambda images: (
-                tf.add_n([score(images) for score in view_scores]) / len(views)
-            ),
-            describe=on_view(features, centre),
-            explain=explain,
-            name_top=lambda scores: self._name_top(scores, self._top),
-        )
+        answers = _Answers(trained, self._class_names, fit)
+        specs = input_specs(trained.statistics.mean_image.shape[0])
         self.functions: Mapping[str, tf.types.experimental.ConcreteFunction] = {
-            name: tf.function(functions[name], input_signature=[spec]).get_concrete_function()
-            for name, spec in self.inputs.items()
+            name: tf.function(getattr(answers, name), [spec]).get_concrete_function()
+            for name, spec in specs.items()
+        }
+
+
+class _Answers:
+    """The signatures as methods. No tf.Module, or all that it holds would be saved."""
+
+    def __init__(
+        self, trained: workdirs.TrainedRun, class_names: tf.lookup.StaticHashTable, fit: str
+    ) -> None:
+        self._profile, self._statistics = trained.profile, trained.statistics
+        self._class_names = class_names
+        self._top = min(TOP, len(trained.classes))
+        size = trained.statistics.mean_image.shape[0]
+        # Functions of their own: traced once, and the signatures that call them share constants.
+        self._stored = tf.function(
+            lambda photos: decoding.stored_images(photos, size=size, fit=fit), [_STRINGS]
+        )
+        network = tf.function(trained.model)
+        self._views = ten_views(trained.profile, stored=size)
+        self._scores = [self._on_view(network, view) for view in self._views]
+        self._central = central_view(trained.profile, stored=size)
+        self._centre = self._views.index(self._central)
+        features = features_of(trained.model, trained.profile)
+        self._features = self._on_view(features, self._central)
+        self._scores_and_maps = with_heat_maps(trained.model, trained.profile)
+
+    def serving_default(self, image_bytes: tf.Tensor) -> Outputs:
+        """Return the best classes of the central view."""
+        return self._of_photos(self._of_central_view, image_bytes)
+
+    def ten_crop(self, image_bytes: tf.Tensor) -> Outputs:
+        """Return the best classes of the mean over the ten views."""
+        return self._of_photos(self._of_ten_views, image_bytes)
+
+    def features(self, image_bytes: tf.Tensor) -> Outputs:
+        """Return the features of the central view."""
+        return self._of_photos(lambda images: {"features": self._features(images)}, image_bytes)
+
+    def explain(self, image_bytes: tf.Tensor) -> Outputs:
+        """Return the best classes, and what speaks for them."""
+        return self._of_photos(self._explained, image_bytes)
+
+    def pixels(self, images: tf.Tensor) -> Outputs:
+        """Return the best classes of the central view of stored photos."""
+        return _answer_none_too(self._of_central_view, images)
+
+    def classify(self, inputs: tf.Tensor) -> Outputs:
+        """Return the best classes of the photos in Examples."""
+        photos = tf.map_fn(_photo, inputs, fn_output_signature=tf.TensorSpec([], tf.string))
+        answer = self.serving_default(photos)
+        return {name: answer[name] for name in ("classes", "scores")}
+
+    def _on_view(self, network: Callable, view: View) -> Callable[[tf.Tensor], tf.Tensor]:
+        profile, statistics = self._profile, self._statistics
+        return tf.function(
+            lambda images: preprocessing.mean_over_views(
+                network, images, [view], profile, statistics
+            )
+        )
+
+    def _of_photos(self, answer: Callable[[tf.Tensor], Outputs], image_bytes: tf.Tensor) -> Outputs:
+        images, valid = self._stored(image_bytes)
+        return _blank_invalid(_answer_none_too(answer, images), valid)
+
+    def _of_central_view(self, images: tf.Tensor) -> Outputs:
+        return self._name_top(self._scores[self._centre](images), self._top)
+
+    def _of_ten_views(self, images: tf.Tensor) -> Outputs:
+        scores = tf.add_n([scores(images) for scores in self._scores]) / len(self._scores)
+        return self._name_top(scores, self._top)
+
+    def _explained(self, images: tf.Tensor) -> Outputs:
+        """Return the outputs of `explain` but for `valid`.
+
+        Returns:
+            classes, class_ids and scores [N, K] of the central view; heat_map float32 [N, h, w];
+            heat_box int64 [N, 4], top, left, height, width of that view in the stored square;
+            view_classes and view_scores [N, V], the best class of each view; view_boxes int64
+            [N, V, 5], top, left, height, width, and 1 if mirrored; stored_size int64 [N]. The
+            boxes and the size are the same for all photos.
+        """
+        scores, heat_map = self._scores_and_maps(
+            preprocessing.view_input(images, self._central, self._profile, self._statistics)
+        )
+        best = [
+            self._name_top(scores if place == self._centre else view_scores(images), 1)
+            for place, view_scores in enumerate(self._scores)
+        ]
+        side, count = self._profile.input_size, tf.shape(images)[0]
+        boxes = [[view.y, view.x, side, side, int(view.flip)] for view in self._views]
+        return {
+            **self._name_top(scores, self._top),
+            "heat_map": heat_map,
+            "heat_box": _for_each(boxes[self._centre][:4], count),
+            "view_classes": tf.concat([view["classes"] for view in best], axis=1),
+            "view_scores": tf.concat([view["scores"] for view in best], axis=1),
+            "view_boxes": _for_each(boxes, count),
+            "stored_size": _for_each(images.shape[1], count),
         }
 
     def _name_top(self, scores: tf.Tensor, count: int) -> Outputs:
-        """The best `count` classes of softmax scores [N, classes], the best first."""
+        """Return the best `count` classes of softmax scores [N, classes], the best first."""
         scores, class_ids = tf.math.top_k(scores, count)
         class_ids = tf.cast(class_ids, tf.int64)
-        return {
-            "classes": self._class_names.lookup(class_ids),
-            "class_ids": class_ids,
-            "scores": scores,
-        }
+        names = self._class_names.lookup(class_ids)
+        return {"classes": names, "class_ids": class_ids, "scores": scores}
 
 
-def _functions(
-    *,
-    stored: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
-    score: Callable[[tf.Tensor], tf.Tensor],
-    score_ten: Callable[[tf.Tensor], tf.Tensor],
-    describe: Callable[[tf.Tensor], tf.Tensor],
-    explain: Callable[[tf.Tensor], Outputs],
-    name_top: Callable[[tf.Tensor], Outputs],
-) -> dict[str, Callable[[tf.Tensor], Outputs]]:
-    """The signatures by name.
-
-    Args:
-        stored: files -> images uint8 [N, size, size, 3] and which of them are valid, [N].
-        score: images -> scores of the central view.
-        score_ten: images -> scores of the ten views.
-        describe: images -> features.
-        explain: images -> what `explanation` returns.
-        name_top: scores -> classes, class_ids, scores of the best.
-    """
-
-    def of_photos(answer: Callable[[tf.Tensor], Outputs]) -> Callable[[tf.Tensor], Outputs]:
-        def signature(image_bytes: tf.Tensor) -> Outputs:
-            images, valid = stored(image_bytes)
-            return _blank_invalid(_answer_none_too(answer, images), valid)
-
-        return signature
-
-    serving_default = of_photos(lambda images: name_top(score(images)))
-
-    def pixels(images: tf.Tensor) -> Outputs:
-        return _answer_none_too(lambda images: name_top(score(images)), images)
-
-    def classify(inputs: tf.Tensor) -> Outputs:
-        answer = serving_default(photos(inputs))
-        return {name: answer[name] for name in ("classes", "scores")}
-
-    return {
-        "serving_default": serving_default,
-        "ten_crop": of_photos(lambda images: name_top(score_ten(images))),
-        "features": of_photos(lambda images: {"features": describe(images)}),
-        "explain": of_photos(explain),
-        "pixels": pixels,
-        CLASSIFY: classify,
-    }
+def _for_each(constant: object, count: tf.Tensor) -> tf.Tensor:
+    """Return a constant once for each photo, int64 [N, ...]."""
+    return tf.repeat(tf.constant(constant, tf.int64)[tf.newaxis], count, axis=0)
 
 
 def _answer_none_too(answer: Callable[[tf.Tensor], Outputs], images: tf.Tensor) -> Outputs:
-    """`answer(images)`, also of no images: [0, size, size, 3].
+    """Return `answer(images)`, also of no images: [0, size, size, 3].
 
     TensorFlow's convolution on the CPU (oneDNN's) gives an empty batch a wrong number of maps, at
     which the next layer fails. So the network sees a blank image then, whose answer is dropped.
@@ -229,30 +255,21 @@ def _answer_none_too(answer: Callable[[tf.Tensor], Outputs], images: tf.Tensor) 
     return {name: output[:count] for name, output in outputs.items()}
 
 
-# An answer where there was no photo, by type. Whole numbers but for class_ids are places of views,
-# which are the same of every photo.
-_NOTHING = {tf.string: "", tf.float32: 0.0}
-_NO_CLASS = -1
-
-
 def _blank_invalid(outputs: Outputs, valid: tf.Tensor) -> Outputs:
-    """The same outputs, without an answer where there was no photo; and `valid` itself."""
-
-    def blank(name: str, output: tf.Tensor) -> tf.Tensor:
-        if name == "class_ids":
-            nothing = _NO_CLASS
-        elif output.dtype in _NOTHING:
-            nothing = _NOTHING[output.dtype]
-        else:
-            return output
-        of_row = tf.reshape(valid, [-1] + [1] * (output.shape.rank - 1))
-        return tf.where(of_row, output, tf.constant(nothing, output.dtype))
-
-    return {**{name: blank(name, output) for name, output in outputs.items()}, "valid": valid}
+    """Return the outputs, without an answer where there was no photo; and `valid` itself."""
+    blanked = {"valid": valid}
+    for name, output in outputs.items():
+        # Other integer outputs are view positions, identical for every photo.
+        if name == "class_ids" or output.dtype in (tf.string, tf.float32):
+            nothing = _NO_CLASS if name == "class_ids" else "" if output.dtype == tf.string else 0
+            of_row = tf.reshape(valid, [-1] + [1] * (output.shape.rank - 1))
+            output = tf.where(of_row, output, tf.constant(nothing, output.dtype))
+        blanked[name] = output
+    return blanked
 
 
 def _class_name_table(labels_file: str) -> tf.lookup.StaticHashTable:
-    """Class index (int64) -> name, from a labels.txt: wnid, tab, name; line 0 is class 0."""
+    """Return class index (int64) -> name, of a labels.txt: wnid, tab, name; line 0 is class 0."""
     initializer = tf.lookup.TextFileInitializer(
         labels_file,
         key_dtype=tf.int64,
@@ -264,135 +281,38 @@ def _class_name_table(labels_file: str) -> tf.lookup.StaticHashTable:
     return tf.lookup.StaticHashTable(initializer, default_value="")
 
 
+def _photo(example: tf.Tensor) -> tf.Tensor:
+    """Return the photo of a serialized Example; "" if it is none, or has no or several photos."""
+    feature = {_PHOTO: tf.io.FixedLenFeature([], tf.string)}
+    parsed = tf.data.Dataset.from_tensors(example).map(
+        lambda example: tf.io.parse_single_example(example, feature)[_PHOTO]
+    )
+    return decoding.first_or(parsed, tf.constant(""))
+
+
 def features_of(model: keras.Model, profile: Profile) -> keras.Model:
-    """The part of a model that leads to fc7 behind its activation."""
+    """Return the part of a model that leads to fc7 behind its activation."""
     return keras.Model(model.inputs, model.get_layer(profile.activation_name(_FEATURES)).output)
 
 
-def inputs_of(files: Sequence[bytes], images: np.ndarray) -> dict[str, np.ndarray]:
-    """The values that ask each signature about the same photos.
+def inputs_of(photos: Sequence[bytes], images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Return the inputs that ask each signature about the same photos.
 
     Args:
-        files: N photos, JPEG or PNG.
+        photos: N files, JPEG or PNG.
         images: uint8 [N, size, size, 3], the same decoded.
 
     Returns:
-        By the signature's name: of its one input, [N] of bytes objects, or `images`.
+        signature -> name of its one input -> values, [N] of bytes objects, or `images`.
     """
-    by_signature = {
-        "pixels": images,
-        CLASSIFY: np.array([encode(file) for file in files], object),
+    values = {
+        "images": images,
+        "image_bytes": np.array(photos, object),
+        "inputs": np.array([encode(photo) for photo in photos], object),
     }
-    return {name: by_signature.get(name, np.array(files, object)) for name in INPUT_NAMES}
-
-
-def save(served: ServedModel, path: str) -> None:
-    """Writes the SavedModel.
-
-    TF Serving's Classify API refuses a signature whose method_name is another than its own
-    (classifier.cc), and `tf.saved_model.save` gives all that of Predict.
-
-    Args:
-        served: what to write.
-        path: an empty or absent folder.
-    """
-    # Whoever serves it does not train it; and TensorFlow never forgets the custom gradients that a
-    # SavedModel brings, nor the graphs that they hold.
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(served, path, signatures=served.functions, options=options)
-    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(path)
-    updater.replace_method_name(CLASSIFY, tf.compat.v1.saved_model.CLASSIFY_METHOD_NAME)
-    updater.save()
-    # It holds hashes of what was just changed. Loaders do without.
-    os.unlink(os.path.join(path, "fingerprint.pb"))
-
-
-FEATURE = "image/encoded"  # of data_prep.records.FEATURES
+    return {signature: {name: values[name]} for signature, name in INPUT_NAMES.items()}
 
 
 def encode(photo: bytes) -> bytes:
-    """A serialized tf.train.Example with a photo's file in it."""
-    return tfrecord.encode_example({FEATURE: photo})
-
-
-def photos(examples: tf.Tensor) -> tf.Tensor:
-    """The photo of each Example.
-
-    Args:
-        examples: string [N], serialized.
-
-    Returns:
-        string [N]; "" for what is no Example, or has no photo, or more than one.
-    """
-    return tf.map_fn(_photo, examples, fn_output_signature=tf.TensorSpec([], tf.string))
-
-
-def _photo(example: tf.Tensor) -> tf.Tensor:
-    """The photo of one Example, by the same try as in `photos.stored_image`."""
-
-    def parse(example: tf.Tensor) -> tf.Tensor:
-        feature = tf.io.FixedLenFeature([], tf.string)
-        return tf.io.parse_single_example(example, {FEATURE: feature})[FEATURE]
-
-    return (
-        tf.data.Dataset.from_tensors(example)
-        .map(parse)
-        .ignore_errors()
-        .concatenate(tf.data.Dataset.from_tensors(tf.constant("")))
-        .take(1)
-        .get_single_element()
-    )
-
-
-def explanation(
-    images: tf.Tensor,
-    *,
-    views: Sequence[View],
-    centre: int,
-    view_scores: Sequence[Callable[[tf.Tensor], tf.Tensor]],
-    centre_heat: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
-    name_top: Callable[[tf.Tensor, int], Outputs],
-    top: int,
-    input_size: int,
-) -> Outputs:
-    """The outputs of the signature `explain` but for `valid`.
-
-    Args:
-        images: uint8 [N, stored, stored, 3].
-        views: V of them, one of them the central one.
-        centre: the place of the central one among them.
-        view_scores: images -> float32 [N, classes], one a view.
-        centre_heat: images -> the scores of the central view and its heat map [N, h, w].
-        name_top: scores and a number K -> classes, class_ids, scores, each [N, K], the best first.
-        top: how many of the best classes.
-        input_size: side of a view, pixels.
-
-    Returns:
-        classes, class_ids and scores [N, top] of the central view; heat_map float32 [N, h, w];
-        heat_box int64 [N, 4], top, left, height, width of that view in the stored square;
-        view_classes and view_scores [N, V], the best class of each view; view_boxes int64
-        [N, V, 5], top, left, height, width, and 1 if mirrored; stored_size int64 [N]. The boxes
-        and the size are the same for all photos.
-    """
-    scores, heat_map = centre_heat(images)
-    best = [
-        name_top(scores if place == centre else score(images), 1)
-        for place, score in enumerate(view_scores)
-    ]
-    count = tf.shape(images)[0]
-    boxes = [[view.y, view.x, input_size, input_size, int(view.flip)] for view in views]
-
-    def for_each(constant: object) -> tf.Tensor:
-        """A constant once for each photo, int64 [N, ...]."""
-        row = tf.constant(constant, tf.int64)[tf.newaxis]
-        return tf.repeat(row, count, axis=0)
-
-    return {
-        **name_top(scores, top),
-        "heat_map": heat_map,
-        "heat_box": for_each(boxes[centre][:4]),
-        "view_classes": tf.concat([view["classes"] for view in best], axis=1),
-        "view_scores": tf.concat([view["scores"] for view in best], axis=1),
-        "view_boxes": for_each(boxes),
-        "stored_size": for_each(images.shape[1]),
-    }
+    """Return a serialized tf.train.Example with a photo's file in it."""
+    return tfrecord.encode_example({_PHOTO: photo})

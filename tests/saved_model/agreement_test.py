@@ -51,7 +51,7 @@ def run(stored):
 @pytest.fixture(scope="module")
 def served(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("agreement")
-    signatures.save(stand_in.served_model(run, folder), str(folder / "model"))
+    signatures.save(run, str(folder / "model"))
     return tf.saved_model.load(str(folder / "model")).signatures
 
 

@@ -40,7 +40,7 @@ FLAGS = re.findall(
     enable_profiler thread_pool_factory_config_file
     """,
 )
-NAMES = ["birds", "birds!", "Birds_v2.1", 'ünder "quotes" & $HOME\'s', "7" * 70]
+NAMES = ["birds", "yes", "birds!", "Birds_v2.1", 'ünder "quotes" & $HOME\'s', "7" * 70]
 CONFIGS = ["models.config", "batching.config", "monitoring.config", "ssl.config"]
 FILES = [*CONFIGS, "kubernetes.yaml", "README.md"]
 

@@ -195,8 +195,8 @@ def spoilt(run, value):
 def test_model_that_answers_otherwise_is_not_published(run, tmp_path, monkeypatch):
     (tmp_path / "birds" / "1").mkdir(parents=True)
     other = spoilt(run, 1.5)
-    save = publishing._save
-    monkeypatch.setattr(publishing, "_save", lambda _, fit, folder: save(other, fit, folder))
+    save = signatures.save
+    monkeypatch.setattr(signatures, "save", lambda _, folder, fit: save(other, folder, fit))
     with pytest.raises(ValueError, match=r"differs by 0\.\d+ in scores .*nothing was published"):
         publishing.export(
             trained=run, photos=PHOTOS, export_dir=str(tmp_path / "birds"), keep_versions=1

@@ -28,8 +28,7 @@ def run():
 @pytest.fixture(scope="module")
 def folder(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("signatures")
-    signatures.save(stand_in.served_model(run, folder), str(folder / "model"))
-    (folder / records.LABELS).unlink()  # what is served is the copy
+    signatures.save(run, str(folder / "model"))
     return folder
 
 
@@ -45,9 +44,9 @@ def call(loaded, name, **inputs):
 def everything(photos):
     """The inputs of each signature that ask about the same photos."""
     images = np.zeros([len(photos), 256, 256, 3], np.uint8)
-    values = signatures.inputs_of(photos, images)
     return {
-        name: {signatures.INPUT_NAMES[name]: tf.constant(value)} for name, value in values.items()
+        signature: {name: tf.constant(value) for name, value in inputs.items()}
+        for signature, inputs in signatures.inputs_of(photos, images).items()
     }
 
 
@@ -321,16 +320,9 @@ def test_explanation_is_of_the_ten_views(run, loaded):
 
 
 def test_wrong_number_of_classes(run, tmp_path):
-    labels_file = tmp_path / records.LABELS
-    labels_file.write_text("n0\tname\n")
+    run = dataclasses.replace(run, classes=run.classes[:6])
     with pytest.raises(ValueError, match=r"Received: 7 outputs, 6 classes"):
-        signatures.ServedModel(
-            model=run.model,
-            profile=run.profile,
-            classes=run.classes[:6],
-            statistics=run.statistics,
-            labels_file=str(labels_file),
-        )
+        signatures.save(run, str(tmp_path))
 
 
 def test_other_stored_size(tmp_path):

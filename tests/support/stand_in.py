@@ -81,13 +81,7 @@ def served_model(run: workdir.TrainedRun, folder: pathlib.Path) -> signatures.Se
     """Its signatures; the label file that they are read from is written into the folder."""
     labels_file = folder / records.LABELS
     labels_file.write_text(records.labels_text(run.classes))
-    return signatures.ServedModel(
-        model=run.model,
-        profile=run.profile,
-        classes=run.classes,
-        statistics=run.statistics,
-        labels_file=str(labels_file),
-    )
+    return signatures.ServedModel(run, str(labels_file))
 
 
 def pixels(height: int, width: int, seed: int = 0, channels: int = 3) -> np.ndarray:

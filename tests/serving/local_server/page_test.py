@@ -96,7 +96,7 @@ def run():
 @pytest.fixture(scope="module")
 def model_dir(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    signatures.save(stand_in.served_model(run, folder), str(folder / NAME / "1"))
+    signatures.save(run, str(folder / NAME / "1"))
     return folder / NAME
 
 
