@@ -27,6 +27,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from keras_alexnet.serving import client
+from keras_alexnet.serving.client.connection import Answer
+
 # Of a TensorProto, by NumPy's letter of the type.
 FIELDS = {"f": "float_val", "i": "int_val", "l": "int64_val", "?": "bool_val", "O": "string_val"}
 
@@ -203,21 +206,36 @@ def arrays(photos: list[bytes]) -> dict[str, np.ndarray]:
     }
 
 
+def expected(*names: str, ids: bool = True) -> list[Answer]:
+    """What the client makes of the answer for photo(name)."""
+    return [
+        Answer(True, (f"class of {name}", "other"), (len(name), 3) if ids else (), (0.75, 0.25))
+        for name in names
+    ]
+
+
+def ask(server: str, photos=(b"photo a",), **options) -> list[Answer]:
+    """Asks once."""
+    return client.classify(
+        server=server, photos=photos, **{"model": "birds", "retries": 0, **options}
+    )
+
+
 class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict and Classify; `before` may abort, wait, or give the answer itself."""
 
     def __init__(self, before=lambda request, context: None, to_proto=as_fields):
         self.asked = []
-        self._before = before
-        self._to_proto = to_proto
+        self.before = before
+        self.to_proto = to_proto
 
     def Predict(self, request, context):  # noqa: N802
         self.asked.append(request)
-        if (answer := self._before(request, context)) is not None:
+        if (answer := self.before(request, context)) is not None:
             return answer
         response = predict_pb2.PredictResponse(model_spec=request.model_spec)
         for name, array in arrays(list(request.inputs["image_bytes"].string_val)).items():
-            response.outputs[name].CopyFrom(self._to_proto(array))
+            response.outputs[name].CopyFrom(self.to_proto(array))
         return response
 
     def Classify(self, request, context):  # noqa: N802
@@ -250,6 +268,47 @@ def grpc_server(service: Service, *, port: int = 0, tls=None, options=()):
         yield f"grpcs://localhost:{bound}" if tls else f"grpc://127.0.0.1:{bound}"
     finally:
         server.stop(0).wait()
+
+
+@contextlib.contextmanager
+def server(
+    protocol: str,
+    seen: Callable[[list[bytes]], object] = lambda photos: None,
+    *,
+    silent_for: bytes | None = None,
+    port: int = 0,
+    tls=None,
+):
+    """A right server by "http" or "grpc"; gives its address.
+
+    Args:
+        protocol: of the two.
+        seen: called with the photos of each request.
+        silent_for: a photo; a request with it gets no answer.
+        port: its port.
+        tls: files of its certificate and key.
+    """
+    ended = threading.Event()
+
+    def before(photos: list[bytes]) -> None:
+        seen(photos)
+        if silent_for in photos:
+            ended.wait(60)
+
+    if protocol == "http":
+        started = rest_server(
+            lambda asked: before(asked.photos) or predicted(asked), port=port, tls=tls
+        )
+    else:
+        service = Service(
+            lambda request, context: before(list(request.inputs["image_bytes"].string_val))
+        )
+        started = grpc_server(service, port=port, tls=tls)
+    with started as running:
+        try:
+            yield running if protocol == "grpc" else running.address
+        finally:
+            ended.set()
 
 
 def certificate(folder, host: str = "localhost") -> tuple[str, str]:

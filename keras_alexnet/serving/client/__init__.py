@@ -2,18 +2,9 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Sequence
 
-from keras_alexnet.serving.client import batches
-from keras_alexnet.serving.client.batches import BatchResult, Limits
-from keras_alexnet.serving.client.connection import (
-    Address,
-    Answer,
-    Connection,
-    ModelSpec,
-    Retries,
-    parse,
-)
+from keras_alexnet.serving.client.connection import Answer, Connection, ModelSpec, Retries, parse
 
 
 def classify(
@@ -50,52 +41,19 @@ def classify(
             exported by keras_alexnet.export does.
     """
     spec = ModelSpec(model, model_version, signature)
-    rule = Retries(limit=retries, deadline=deadline)
-    with contextlib.closing(_connect(parse(server), spec, ca_file)) as connection:
+    with contextlib.closing(connect(server, spec, ca_file)) as connection:
         if not photos:
             return []
-        request = connection.encode(photos)
-        answers, _ = rule.run(lambda seconds: connection.ask(request, seconds))
+        answers, _ = connection.ask(photos, Retries(limit=retries, deadline=deadline))
     return answers
 
 
-def classify_files(
-    *,
-    server: str,
-    spec: ModelSpec,
-    paths: Sequence[str],
-    skip: Callable[[str], None],
-    limits: Limits,
-    retries: Retries,
-    ca_file: str | None = None,
-) -> Generator[BatchResult, None, None]:
-    """Ask for the classes of the photos in files and folders.
-
-    Args:
-        server: "http://HOST:PORT", or the same with https, grpc or grpcs.
-        spec: the model to ask.
-        paths: of files and folders.
-        skip: called with the path of each file in a folder that is not sent.
-        limits: how much at once.
-        retries: the rule for a request that failed.
-        ca_file: PEM file of the authorities that are trusted; None for the system's.
-
-    Returns:
-        An iterator over what became of each batch, in the order of the photos; to be closed.
-
-    Raises:
-        ValueError: one of `paths` is not there, or the address is none; and from the iterator,
-            that it is of no use to go on (batches.ask_all).
-    """
+def connect(server: str, spec: ModelSpec, ca_file: str | None) -> Connection:
+    """Return a connection to a server; nothing is sent. The arguments are those of `classify`."""
     address = parse(server)
-    files = batches.find(paths, skip)
-    return batches.ask_all(files, lambda: _connect(address, spec, ca_file), retries, limits)
-
-
-def _connect(address: Address, spec: ModelSpec, ca_file: str | None) -> Connection:
-    if ca_file is not None and not address.is_tls:
+    if ca_file is not None and not address.scheme.endswith("s"):
         raise ValueError(
-            f"certificates are for https:// and grpcs://, received {address.text}; check server, "
+            f"certificates are for https:// and grpcs://, received {server}; check server, "
             f"or leave ca_file away"
         )
     try:
@@ -104,7 +62,7 @@ def _connect(address: Address, spec: ModelSpec, ca_file: str | None) -> Connecti
         raise ValueError(
             f"the name of a model is text, received {spec.name!r}; check model"
         ) from error
-    if not address.is_grpc:
+    if address.scheme.startswith("http"):
         # Here: `--help` and gRPC do not need urllib3.
         from keras_alexnet.serving.client import rest_connection
 
@@ -115,7 +73,7 @@ def _connect(address: Address, spec: ModelSpec, ca_file: str | None) -> Connecti
         from keras_alexnet.serving.client import grpc_connection
     except ImportError as error:
         raise ValueError(
-            f"grpcio is needed for {address.text} ({error}); "
+            f"grpcio is needed for {server} ({error}); "
             f"pip install 'keras-alexnet[serving]', or ask by http://"
         ) from error
     return grpc_connection.Connection(address, spec, ca_file)

@@ -1,4 +1,4 @@
-"""Asks a server for the classes of photos: TF Serving, or keras_alexnet.serving.local_server.
+"""Ask a server for the classes of photos: TF Serving, or keras_alexnet.serving.local_server.
 
     python -m keras_alexnet.serving.client --server=http://localhost:8501 a.jpg FOLDER
     python -m keras_alexnet.serving.client --server=grpc://localhost:8500 --json FOLDER > OUT.jsonl
@@ -31,7 +31,8 @@ from absl import flags
 
 from data_prep import command_line
 from data_prep.command_line import UserError
-from keras_alexnet.serving.client import classify_files, output
+from keras_alexnet.serving import client
+from keras_alexnet.serving.client import batches, output
 from keras_alexnet.serving.client.batches import SUFFIXES, BatchResult, Limits
 from keras_alexnet.serving.client.connection import CallFailed, ModelSpec, Retries
 from keras_alexnet.serving.client.output import Summary
@@ -91,22 +92,23 @@ _JSON = flags.DEFINE_boolean(
 )
 
 
-def _show(results: Generator[BatchResult, None, None], summary: Summary, *, as_json: bool) -> None:
-    """Prints and counts the results as they come."""
-    table = output.Table()
+def _show(results: Generator[BatchResult, None, None], summary: Summary) -> None:
+    """Print and count the results as they come."""
+    width = 0
     with contextlib.closing(results), _progress() as show:
         for result in results:
             summary.add(result)
-            if as_json:
-                output.print_json(result.outcomes)
+            if _JSON.value:
+                for outcome in result.outcomes:
+                    print(json.dumps(output.entry(outcome)), flush=True)
             else:
-                table.print(result.outcomes)
+                width = output.print_table(result.outcomes, width)
             show(len(result.outcomes))
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int], object]]:
-    """A bar on the terminal, unless what is printed goes there: that is progress in itself."""
+    """Show a bar on the terminal, unless what is printed goes there: that is progress in itself."""
     if sys.stdout.isatty() or not sys.stderr.isatty():
         yield lambda photos: None
         return
@@ -117,26 +119,24 @@ def _progress() -> Iterator[Callable[[int], object]]:
 
 
 def main(arguments: Sequence[str]) -> Mapping[str, object]:
-    """Reads the flags, asks, prints."""
+    """Ask for the photos' classes and print them."""
     if not arguments:
         raise UserError("at least one photo is needed, none was named; name its file or a folder")
     summary = Summary()
-    results = classify_files(
-        server=_SERVER.value,
-        spec=ModelSpec(_MODEL.value, _MODEL_VERSION.value, _SIGNATURE.value),
-        paths=arguments,
-        skip=summary.skip,
-        limits=Limits(
+    spec = ModelSpec(_MODEL.value, _MODEL_VERSION.value, _SIGNATURE.value)
+    results = batches.ask_all(
+        batches.find(arguments, summary.skip),
+        lambda: client.connect(_SERVER.value, spec, _CA_FILE.value),
+        Retries(limit=_RETRIES.value, deadline=_DEADLINE.value),
+        Limits(
             photos=_BATCH_SIZE.value,
             request_bytes=int(_REQUEST_MB.value * (1 << 20)),
             requests=_PARALLEL.value,
         ),
-        retries=Retries(limit=_RETRIES.value, deadline=_DEADLINE.value),
-        ca_file=_CA_FILE.value,
     )
     reason = []
     try:
-        _show(results, summary, as_json=_JSON.value)
+        _show(results, summary)
     except BrokenPipeError as error:
         # Or Python, which writes the rest when it ends, complains in a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
 
 
 def run() -> None:
-    """The console script."""
+    """Run the console script."""
     # A path may hold any bytes, and a terminal's encoding may lack any letter.
     sys.stdout.reconfigure(errors="backslashreplace")
     command_line.run(main, FLAGS, __doc__, takes_arguments=True)

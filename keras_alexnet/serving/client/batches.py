@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import os
 import queue
 import stat
@@ -93,12 +94,9 @@ def _stat(path: str) -> os.stat_result:
 def _walk(folder: str, skip: Callable[[str], None]) -> Iterator[PhotoFile]:
     """Depth first. A stack instead of recursion: folders may be nested deeper than calls."""
     seen: set[tuple[int, int]] = set()  # folders: (device, inode)
-    stack = [iter([folder])]
+    stack = [folder]
     while stack:
-        path = next(stack[-1], None)
-        if path is None:
-            stack.pop()
-            continue
+        path = stack.pop()
         is_photo = path.lower().endswith(SUFFIXES)
         is_folder = False
         try:
@@ -106,7 +104,8 @@ def _walk(folder: str, skip: Callable[[str], None]) -> Iterator[PhotoFile]:
             is_folder = stat.S_ISDIR(status.st_mode)
             if is_folder and (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
-                stack.append(iter(_visible(path)))
+                names = sorted(os.listdir(path), reverse=True)
+                stack += [os.path.join(path, name) for name in names if name[0] != "."]
         except OSError as error:
             if is_folder or is_photo:
                 yield PhotoFile(path, fault=_fault(error))
@@ -117,11 +116,6 @@ def _walk(folder: str, skip: Callable[[str], None]) -> Iterator[PhotoFile]:
             yield PhotoFile(path, status.st_size)
         elif not is_folder:
             skip(path)
-
-
-def _visible(folder: str) -> list[str]:
-    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    return [os.path.join(folder, name) for name in names]
 
 
 def _fault(error: OSError) -> str:
@@ -153,9 +147,9 @@ class Limits:
     requests: int = 2
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Outcome:
-    """What became of a photo.
+    """The answer for a photo, or the reason why there is none.
 
     Attributes:
         path: of its file.
@@ -165,31 +159,24 @@ class Outcome:
     """
 
     path: str
-    answer: Answer | None
-    error: str
-    seconds: float
+    answer: Answer | None = None
+    error: str = ""
+    seconds: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class BatchResult:
-    """What became of a batch.
+    """The outcomes of a batch.
 
     Attributes:
         outcomes: one a photo.
         retries: how many requests were sent again.
-        failure: of a request that got no answer for another reason than its size.
+        failure: of the first request that got no answer for another reason than its size.
     """
 
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: list[Outcome]
     retries: int = 0
     failure: CallFailed | None = None
-
-    def __add__(self, other: "BatchResult") -> "BatchResult":
-        return BatchResult(
-            self.outcomes + other.outcomes,
-            self.retries + other.retries,
-            self.failure or other.failure,
-        )
 
 
 def ask_all(
@@ -198,7 +185,7 @@ def ask_all(
     retries: Retries,
     limits: Limits,
 ) -> Generator[BatchResult, None, None]:
-    """Ask for the classes of many photos and yield the results in their order.
+    """Ask for the classes of many photos and yield the results in their order; to be closed.
 
     Args:
         photos: their files; read when their turn comes.
@@ -211,33 +198,27 @@ def ask_all(
     """
     stop = threading.Event()
     retries = dataclasses.replace(retries, sleep=stop.wait)
-    connections: list[Connection] = []
-
-    def worker() -> Callable[[Sequence[PhotoFile]], BatchResult]:
-        connection = connect()
-        connections.append(connection)
-        return lambda batch: _ask_batch(batch, connection, retries, limits.request_bytes)
-
-    workers = [worker() for _ in range(limits.requests)]
+    connections = [connect() for _ in range(limits.requests)]
+    workers = [
+        functools.partial(_ask_batch, connection, retries, limits.request_bytes)
+        for connection in connections
+    ]
+    allowed = 0  # failures, before one request is answered
     try:
-        yield from _until_it_is_hopeless(in_order(batches(photos, limits), workers))
+        with contextlib.closing(in_order(batches(photos, limits), workers)) as results:
+            for result in results:
+                if result.failure is None:
+                    is_answered = any(outcome.answer for outcome in result.outcomes)
+                    allowed = _FAILURES - 1 if is_answered else allowed
+                elif allowed == 0:
+                    raise result.failure
+                else:
+                    allowed -= 1
+                yield result
     finally:
         stop.set()
         for connection in connections:
             connection.close()
-
-
-def _until_it_is_hopeless(results: Iterable[BatchResult]) -> Iterator[BatchResult]:
-    allowed = 0  # failures, before one request is answered
-    for result in results:
-        if result.failure is None:
-            is_answered = any(outcome.answer for outcome in result.outcomes)
-            allowed = _FAILURES - 1 if is_answered else allowed
-        elif allowed == 0:
-            raise result.failure
-        else:
-            allowed -= 1
-        yield result
 
 
 def batches(photos: Iterable[PhotoFile], limits: Limits) -> Iterator[list[PhotoFile]]:
@@ -259,64 +240,39 @@ def batches(photos: Iterable[PhotoFile], limits: Limits) -> Iterator[list[PhotoF
 
 
 def _ask_batch(
-    batch: Sequence[PhotoFile], connection: Connection, retries: Retries, request_bytes: int
+    connection: Connection, retries: Retries, request_bytes: int, batch: Sequence[PhotoFile]
 ) -> BatchResult:
     """Read and ask for the photos of a batch; what cannot be read does not hold up the others."""
-    contents: dict[int, bytes] = {}
-    faults: dict[int, Outcome] = {}
-    for number, photo in enumerate(batch):
+    result = BatchResult([Outcome(photo.path) for photo in batch])
+    asked: list[tuple[Outcome, bytes]] = []
+    for outcome, photo in zip(result.outcomes, batch, strict=True):
         try:
-            contents[number] = read(photo, request_bytes)
+            asked.append((outcome, read(photo, request_bytes)))
         except ValueError as error:
-            faults[number] = Outcome(photo.path, None, str(error), 0.0)
-    paths = [batch[number].path for number in contents]
-    asked = _ask(paths, list(contents.values()), connection, retries, request_bytes)
-    answered = dict(zip(contents, asked.outcomes, strict=True))
-    outcomes = {**answered, **faults}
-    return dataclasses.replace(
-        asked, outcomes=tuple(outcomes[number] for number in range(len(batch)))
-    )
-
-
-def _ask(
-    paths: Sequence[str],
-    photos: Sequence[bytes],
-    connection: Connection,
-    retries: Retries,
-    request_bytes: int,
-) -> BatchResult:
-    """Send one request; two, and so on, if it is too large."""
-    if not photos:
-        return BatchResult()
-    started = retries.clock()
-    try:
-        request = connection.encode(photos)
-        if len(request.content) > request_bytes:
-            raise CallFailed(
-                f"a request of {len(request.content)} bytes is larger than {request_bytes}; raise "
-                f"request_mb if the server reads more, or send a smaller photo",
-                is_too_large=True,
-            )
-        answers, repeated = retries.run(lambda seconds: connection.ask(request, seconds))
-    except CallFailed as failure:
-        if failure.is_too_large and len(photos) > 1:
-            half = len(photos) // 2
-            parts = (slice(None, half), slice(half, None))
-            first, second = (
-                _ask(paths[part], photos[part], connection, retries, request_bytes)
-                for part in parts
-            )
-            return first + second
-        return BatchResult(
-            tuple(Outcome(path, None, str(failure), failure.seconds) for path in paths),
-            failure.tries - 1,
-            None if failure.is_too_large else failure,
-        )
-    seconds = retries.clock() - started
-    outcomes = zip(paths, answers, strict=True)
-    return BatchResult(
-        tuple(Outcome(path, answer, "", seconds) for path, answer in outcomes), repeated
-    )
+            outcome.error = str(error)
+    todo = [asked] if asked else []
+    while todo:
+        part = todo.pop()
+        started = retries.clock()
+        try:
+            contents = [content for _, content in part]
+            answers, repeated = connection.ask(contents, retries, request_bytes)
+        except CallFailed as failure:
+            if failure.is_too_large and len(part) > 1:
+                half = len(part) // 2
+                todo += [part[half:], part[:half]]
+                continue
+            result.retries += failure.tries - 1
+            if not failure.is_too_large:
+                result.failure = result.failure or failure
+            for outcome, _ in part:
+                outcome.error, outcome.seconds = str(failure), failure.seconds
+        else:
+            result.retries += repeated
+            seconds = retries.clock() - started
+            for (outcome, _), answer in zip(part, answers, strict=True):
+                outcome.answer, outcome.seconds = answer, seconds
+    return result
 
 
 def in_order(
@@ -331,12 +287,12 @@ def in_order(
     waiting: collections.deque[concurrent.futures.Future] = collections.deque()
 
     def work(worker: Callable[[Item], Result]) -> None:
-        while (job := todo.get()) is not None:
-            item, future = job
-            try:
-                future.set_result(worker(item))
-            except Exception as error:  # it is raised where the result is asked for
-                future.set_exception(error)
+        for item, future in iter(todo.get, None):
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(worker(item))
+                except Exception as error:  # it is raised where the result is needed
+                    future.set_exception(error)
 
     for worker in workers:
         threading.Thread(target=work, args=(worker,), daemon=True).start()
@@ -350,15 +306,14 @@ def in_order(
         while waiting:
             yield _result(waiting.popleft())
     finally:
-        with contextlib.suppress(queue.Empty):
-            while True:  # what nobody will ask for
-                todo.get_nowait()
+        for future in waiting:
+            future.cancel()
         for _ in workers:
             todo.put(None)
 
 
 def _result(future: concurrent.futures.Future) -> object:
-    """In short waits: Python sees a Ctrl-C that comes just before a wait only after it."""
+    """Wait in short steps: Python sees a Ctrl-C that comes just before a wait only after it."""
     while not concurrent.futures.wait([future], _WAIT_SECONDS).done:
         pass
     return future.result()

@@ -1,16 +1,26 @@
 """Addresses, certificates, retries, failures and answers, for REST and gRPC alike."""
 
+import abc
 import dataclasses
+import http
 import itertools
 import math
 import random
 import ssl
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 Result = TypeVar("Result")
+# The signature that is asked through TF Serving's Classify API; the others go through Predict.
+CLASSIFY = "classify"
+# The feature of a tf.train.Example that holds a photo, as in the data set (data_prep.records).
+PHOTO_FEATURE = "image/encoded"
+PHOTO_INPUT = "image_bytes"
+# More than any answer has: a larger one is not read to its end.
+MAX_ANSWER_BYTES = 64 << 20
+_OUTPUTS = ("classes", "class_ids", "scores", "valid")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,25 +43,6 @@ class Answer:
 UNREADABLE = Answer(valid=False, classes=(), class_ids=(), scores=())
 
 
-def _from_outputs(outputs: Mapping[str, Sequence[object]], photos: int) -> list[Answer]:
-    """Return the answers in outputs of serving_default or ten_crop, nested lists by name."""
-    names, ids, scores, valid = (
-        _rows(outputs[name], photos) for name in ("classes", "class_ids", "scores", "valid")
-    )
-    return [_answer(*row) for row in zip(names, ids, scores, valid, strict=True)]
-
-
-def _from_classifications(
-    classifications: Sequence[Sequence[tuple[str, float]]], photos: int
-) -> list[Answer]:
-    """Return the answers of the Classify API; names are blank for an unreadable photo."""
-    answers = []
-    for pairs in _rows(classifications, photos):
-        names, scores = zip(*pairs, strict=True) if pairs else ((), ())
-        answers.append(_answer(names, (), scores, any(names)))
-    return answers
-
-
 def _answer(names: object, ids: object, scores: object, valid: object) -> Answer:
     if not isinstance(valid, bool):
         raise TypeError(f"valid must be true or false, it is {valid!r}")
@@ -61,40 +52,20 @@ def _answer(names: object, ids: object, scores: object, valid: object) -> Answer
         valid=True,
         classes=tuple(_require(name, str) for name in names),
         class_ids=tuple(_require(index, int) for index in ids),
-        scores=tuple(float(_require(score, (int, float))) for score in scores),
+        scores=tuple(float(_require(score, int | float)) for score in scores),
     )
-    if not len(answer.classes) == len(answer.scores) > 0:
-        raise ValueError(f"{len(answer.classes)} classes with {len(answer.scores)} scores")
-    if len(answer.class_ids) not in (0, len(answer.classes)):
-        raise ValueError(f"{len(answer.classes)} classes with {len(answer.class_ids)} class_ids")
+    classes, indices = len(answer.classes), len(answer.class_ids)
+    if not classes == len(answer.scores) > 0 or indices not in (0, classes):
+        raise ValueError(f"{classes} classes, {indices} class_ids, {len(answer.scores)} scores")
     if not all(map(math.isfinite, answer.scores)):
         raise ValueError(f"scores that are no numbers: {answer.scores}")
     return answer
 
 
-def _require(value: object, kind: type | tuple[type, ...]) -> object:
+def _require(value: object, kind: type) -> object:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"unexpected value {value!r}")
     return value
-
-
-def _rows(rows: object, photos: int) -> Sequence[object]:
-    if not isinstance(rows, list):
-        raise TypeError(f"a list with an entry a photo is needed, it is a {type(rows).__name__}")
-    if len(rows) != photos:
-        raise ValueError(f"{len(rows)} answers to {photos} photos")
-    return rows
-
-
-# The signature that is asked through TF Serving's Classify API; the others go through Predict.
-CLASSIFY = "classify"
-# The feature of a tf.train.Example that holds a photo, as in the data set (data_prep.records).
-PHOTO_FEATURE = "image/encoded"
-# Advice for a server without the Classify API, as local_server is.
-ONLY_TF_SERVING = "ask TF Serving, or choose another signature than classify"
-PHOTO_INPUT = "image_bytes"
-# More than any answer has: what is larger is not read to its end.
-MAX_ANSWER_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,19 +83,7 @@ class ModelSpec:
     signature: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """A request, as it is sent.
-
-    Attributes:
-        content: JSON, or a serialised protocol buffer.
-        photos: how many are in it.
-    """
-
-    content: bytes
-    photos: int
-
-
+@dataclasses.dataclass(eq=False)
 class CallFailed(ValueError):  # noqa: N818 (it reads as a sentence where it is raised)
     """A request that got no answer.
 
@@ -137,78 +96,62 @@ class CallFailed(ValueError):  # noqa: N818 (it reads as a sentence where it is 
         seconds: that all tries took.
     """
 
-    def __init__(
-        self,
-        text: str,
-        *,
-        is_transient: bool = False,
-        is_too_large: bool = False,
-        retry_after: float = 0.0,
-    ) -> None:
-        super().__init__(text)
-        self.text = " ".join(text.split())
-        self.is_transient = is_transient
-        self.is_too_large = is_too_large
-        self.retry_after = retry_after
-        self.tries = 1
-        self.seconds = 0.0
+    text: str
+    is_transient: bool = False
+    is_too_large: bool = False
+    retry_after: float = 0.0
+    tries: int = 1
+    seconds: float = 0.0
 
     def __str__(self) -> str:
-        if self.tries == 1:
-            return self.text
-        return f"{self.text} ({self.tries} tries in {self.seconds:.1f} s)"
+        text = " ".join(self.text.split())
+        return text if self.tries == 1 else f"{text} ({self.tries} tries in {self.seconds:.1f} s)"
 
 
-# HTTP's ports for an address without one (RFC 9110); gRPC has none.
-_DEFAULT_PORTS = {"http": 80, "https": 443, "grpc": None, "grpcs": None}
-
-
-@dataclasses.dataclass(frozen=True)
-class Address:
-    """A server's address.
-
-    Attributes:
-        text: as the user wrote it, for messages.
-        host: name or IP address; IPv6 without brackets.
-        port: 1 to 65535.
-        is_grpc: gRPC; else REST.
-        is_tls: whether the connection is encrypted.
-    """
-
-    text: str
-    host: str
-    port: int
-    is_grpc: bool
-    is_tls: bool
-
-    @property
-    def target(self) -> str:
-        """HOST:PORT, with IPv6 in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse(server: str) -> Address:
+def parse(server: str) -> urllib.parse.SplitResult:
     """Return the address in "http://HOST:PORT", or the same with https, grpc or grpcs.
+
+    Only gRPC needs a port.
 
     Raises:
         ValueError: it is no such address.
     """
     try:
-        parts = urllib.parse.urlsplit(server)
-        port = _DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
-        # All that an address may have beside scheme, host and port.
-        rest = (parts.username, parts.password, parts.path.strip("/"), parts.query, parts.fragment)
-        is_address = parts.scheme in _DEFAULT_PORTS and bool(port) and not any(rest)
-        is_address = is_address and bool((parts.hostname or "").encode("idna"))
-    except (ValueError, KeyError):  # a malformed port or host, another scheme
+        address = urllib.parse.urlsplit(server.rstrip("/"))
+        is_address = (
+            address.geturl() == f"{address.scheme}://{address.netloc}"
+            and "@" not in address.netloc
+            and bool((address.hostname or "").encode("idna"))
+            and address.port != 0
+            and address.scheme in ("http", "https", *(("grpc", "grpcs") if address.port else ()))
+        )
+    except ValueError:  # a malformed port or host
         is_address = False
     if not is_address:
         raise ValueError(
             "a server is http://HOST:PORT, https://HOST:PORT, grpc://HOST:PORT or "
             f"grpcs://HOST:PORT, received {server!r}; check server"
         )
-    is_grpc, is_tls = parts.scheme.startswith("grpc"), parts.scheme.endswith("s")
-    return Address(server.rstrip("/"), parts.hostname, port, is_grpc, is_tls)
+    return address
+
+
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """Return a context that checks the server's certificate and name.
+
+    Args:
+        ca_file: PEM file of the authorities to trust; None for the system's.
+
+    Raises:
+        ValueError: the file cannot be read, or holds no certificate.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(
+            f"a PEM file of certificates is needed, {ca_file!r} cannot be used ({reason}); check "
+            f"ca_file"
+        ) from error
 
 
 _FIRST_DELAY = 0.5
@@ -262,65 +205,128 @@ class Retries:
         raise AssertionError("unreachable: count does not end")
 
 
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Return a context that checks the server's certificate and name.
-
-    Args:
-        ca_file: PEM file of the authorities to trust; None for the system's.
-
-    Raises:
-        ValueError: the file cannot be read, or holds no certificate.
-    """
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(
-            f"a PEM file of certificates is needed, {ca_file!r} cannot be used ({reason}); check "
-            f"ca_file"
-        ) from error
+# HTTP statuses after which the same request may do better: TF Serving's RESOURCE_EXHAUSTED and
+# UNAVAILABLE (http_server.cc), and what a proxy says while the server behind it starts.
+_TRANSIENT = (
+    http.HTTPStatus.TOO_MANY_REQUESTS,
+    http.HTTPStatus.BAD_GATEWAY,
+    http.HTTPStatus.SERVICE_UNAVAILABLE,
+)
+_BROKEN = (http.HTTPStatus.INTERNAL_SERVER_ERROR, http.HTTPStatus.GATEWAY_TIMEOUT)
 
 
-class Connection(Protocol):
+class Connection(abc.ABC):
     """A connection to a server, for one request at a time."""
 
-    def encode(self, photos: Sequence[bytes]) -> Request:
-        """Return the request for some photos, contents of files."""
+    def __init__(self, address: urllib.parse.SplitResult, spec: ModelSpec) -> None:
+        self._server = address.geturl()
+        self._spec = spec
 
-    def ask(self, request: Request, seconds: float) -> list[Answer]:
-        """Send a request once and return an answer for each photo.
+    @abc.abstractmethod
+    def _encode(self, photos: Sequence[bytes]) -> bytes:
+        """Return the request for some photos, as it is sent."""
 
-        Args:
-            request: of `encode`.
-            seconds: within which the answer has to be there.
+    @abc.abstractmethod
+    def _exchange(self, request: bytes, seconds: float) -> object:
+        """Send a request once and return its answer, if it comes within some seconds.
+
+        Returns:
+            For the signature `classify` a list of (name, score) pairs for each photo, for others
+            nested lists by the name of the output; as far as the server is a right one.
 
         Raises:
-            CallFailed: there is none, or `read_answers` cannot read it.
+            CallFailed: there is no answer in time, a refusal, or no such form.
         """
 
+    @abc.abstractmethod
     def close(self) -> None:
         """End the connection; from another thread, also the request under way."""
 
+    def ask(
+        self, photos: Sequence[bytes], retries: Retries, request_bytes: float = math.inf
+    ) -> tuple[list[Answer], int]:
+        """Return (an answer for each photo, how often the request was sent again).
 
-def read_answers(outputs: object, request: Request, spec: ModelSpec, server: str) -> list[Answer]:
-    """Return the answers in what a server sent.
+        Args:
+            photos: contents of files.
+            retries: the rule for a request that failed.
+            request_bytes: a larger request is not sent.
 
-    Args:
-        outputs: for the signature `classify` a list of (name, score) pairs for each photo, for
-            others nested lists by the name of the output.
-        request: what was asked.
-        spec: the model that was asked.
-        server: its address, for the message.
+        Raises:
+            CallFailed: of the last try; or the answer is not one of a model of this project.
+        """
+        request = self._encode(photos)
+        if len(request) > request_bytes:
+            raise CallFailed(
+                f"a request of {len(request)} bytes is larger than {request_bytes}; raise "
+                f"request_mb if the server reads more, or send a smaller photo",
+                is_too_large=True,
+            )
+        return retries.run(
+            lambda seconds: self._read(self._exchange(request, seconds), len(photos))
+        )
 
-    Raises:
-        CallFailed: they are not what a model of this project puts out.
-    """
-    is_classify = spec.signature == CLASSIFY
-    read = _from_classifications if is_classify else _from_outputs
-    try:
-        return read(outputs, request.photos)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CallFailed(
-            f"{server} serves {spec.name!r}, but does not answer as a model that "
-            f"keras_alexnet.export wrote ({error!r}); check model"
-        ) from error
+    def _read(self, outputs: object, photos: int) -> list[Answer]:
+        is_classify = self._spec.signature == CLASSIFY
+        try:
+            columns = [outputs] if is_classify else [outputs[name] for name in _OUTPUTS]
+            for column in columns:
+                if not isinstance(column, list) or len(column) != photos:
+                    raise ValueError(f"no list with an entry for each of {photos} photos")
+            if not is_classify:
+                return [_answer(*row) for row in zip(*columns, strict=True)]
+            answers = []
+            for pairs in outputs:
+                names, scores = zip(*pairs, strict=True) if pairs else ((), ())
+                # The names of a photo that cannot be read are blank.
+                answers.append(_answer(names, (), scores, any(names)))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise CallFailed(
+                f"{self._server} serves {self._spec.name!r}, but does not answer as a model that "
+                f"keras_alexnet.export wrote ({error!r}); check model"
+            ) from error
+        return answers
+
+    def _late(self, seconds: float) -> CallFailed:
+        return CallFailed(f"{self._server} did not answer in {seconds:.3g} s; raise deadline")
+
+    def _distrusted(self, reason: str) -> CallFailed:
+        return CallFailed(
+            f"{self._server} cannot be trusted ({reason}); check ca_file, and that server speaks "
+            f"TLS"
+        )
+
+    def _refusal(
+        self,
+        code: object,
+        message: str,
+        *,
+        status: int,
+        is_too_large: bool = False,
+        retry_after: float = 0.0,
+    ) -> CallFailed:
+        """Return the failure of a request that was answered by an error.
+
+        Args:
+            code: of the error, in the words of the protocol.
+            message: the server's.
+            status: that of HTTP which stands for the error.
+            is_too_large: whether a smaller request may do better.
+            retry_after: seconds that the server asks to wait.
+        """
+        if is_too_large:
+            advice = "raise the limit of the server, or send a smaller photo"
+        elif status == http.HTTPStatus.NOT_FOUND:
+            advice = "check model, model_version and server"
+        elif status == http.HTTPStatus.NOT_IMPLEMENTED and self._spec.signature == CLASSIFY:
+            advice = "ask TF Serving, or choose another signature than classify"  # local_server
+        elif status in (*_TRANSIENT, *_BROKEN):
+            advice = "try again, or look into the server's log"
+        else:
+            advice = "check that the model was exported by keras_alexnet.export, and signature"
+        return CallFailed(
+            f"{self._server} answers {code}: {message}; {advice}",
+            is_transient=status in _TRANSIENT and not is_too_large,
+            is_too_large=is_too_large,
+            retry_after=retry_after,
+        )

@@ -6,31 +6,21 @@ photo is sent, where this takes milliseconds. Here is what is needed of their wi
 tensor, tensor_shape, example.proto); the tests hold it against the official modules.
 """
 
+import http
 import itertools
 import math
 import ssl
 import struct
 import time
 from collections.abc import Sequence
+from urllib.parse import SplitResult
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
-from keras_alexnet.serving.client.connection import (
-    CLASSIFY,
-    MAX_ANSWER_BYTES,
-    ONLY_TF_SERVING,
-    PHOTO_FEATURE,
-    PHOTO_INPUT,
-    Address,
-    Answer,
-    CallFailed,
-    ModelSpec,
-    Request,
-    read_answers,
-    tls_context,
-)
+from keras_alexnet.serving.client import connection
+from keras_alexnet.serving.client.connection import CLASSIFY, CallFailed, ModelSpec
 
 # message: {field: (number, type)}. A type that begins with a capital is a message. On the wire, a
 # map is a list of entries with key (1) and value (2), and so it is here.
@@ -100,14 +90,7 @@ def _messages() -> dict[str, type]:
     }
 
 
-_CLASSES = _messages()
-PredictRequest = _CLASSES["PredictRequest"]
-PredictResponse = _CLASSES["PredictResponse"]
-ClassificationRequest = _CLASSES["ClassificationRequest"]
-ClassificationResponse = _CLASSES["ClassificationResponse"]
-TensorProto = _CLASSES["TensorProto"]
-
-
+MESSAGES = _messages()
 _DT_STRING = 7  # types.proto
 # By DataType: (field of the values, letter of `struct` for a value in tensor_content), for the
 # types that the signatures of an export put out.
@@ -124,14 +107,7 @@ _MAX_RANK = 254  # tensor_shape.h
 _VARINT_BITS = 63
 
 
-def from_photos(photos: Sequence[bytes]) -> TensorProto:
-    """Return a tensor of strings, [N]."""
-    tensor = TensorProto(dtype=_DT_STRING, string_val=photos)
-    tensor.tensor_shape.dim.add(size=len(photos))
-    return tensor
-
-
-def to_lists(tensor: TensorProto) -> object:
+def to_lists(tensor: Message) -> object:
     """Return the values of a tensor, in nested lists of its shape; strings decoded.
 
     The values may be in the field of their type or, if TF Serving runs with
@@ -155,7 +131,7 @@ def to_lists(tensor: TensorProto) -> object:
     return _nested(values, sizes)
 
 
-def _values(tensor: TensorProto, count: int) -> list[object]:
+def _values(tensor: Message, count: int) -> list[object]:
     field, letter = _KINDS[tensor.dtype]
     content = tensor.tensor_content
     if not content:
@@ -198,108 +174,97 @@ def _nested(values: list[object], sizes: Sequence[int]) -> object:
 _SERVICE = "/tensorflow.serving.PredictionService"
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),  # the caller has a limit of its own
-    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+    ("grpc.max_receive_message_length", connection.MAX_ANSWER_BYTES),
     ("grpc.enable_http_proxy", 0),
     # How long a channel waits, after it could not connect, before it looks again. gRPC's own
     # values, up to two minutes, would let a retry fail without having looked.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
-# Beside UNAVAILABLE: a full queue, and a server that ends with the request in its hands.
-_TRANSIENT = ("RESOURCE_EXHAUSTED", "CANCELLED")
+# By gRPC's code: the status that TF Serving's REST has for it (http_server.cc), others 400.
+# CANCELLED comes from a server that ends with the request in its hands.
+_STATUSES = {
+    "NOT_FOUND": http.HTTPStatus.NOT_FOUND,
+    "UNIMPLEMENTED": http.HTTPStatus.NOT_IMPLEMENTED,
+    "RESOURCE_EXHAUSTED": http.HTTPStatus.TOO_MANY_REQUESTS,
+    "CANCELLED": http.HTTPStatus.SERVICE_UNAVAILABLE,
+    "INTERNAL": http.HTTPStatus.INTERNAL_SERVER_ERROR,
+    "DEADLINE_EXCEEDED": http.HTTPStatus.GATEWAY_TIMEOUT,
+}
 # gRPC's words for a message above a limit; RESOURCE_EXHAUSTED alone may be a full queue.
 _TOO_LARGE = "larger than max"
 # gRPC's words for certificates that do not fit, beside UNAVAILABLE.
 _DISTRUST = "handshake failed"
-_ADVICE = {
-    "NOT_FOUND": "check model, model_version and server",
-    "CANCELLED": "try again, or look into the server's log",
-    "RESOURCE_EXHAUSTED": "try again, or look into the server's log",
-    "INTERNAL": "try again, or look into the server's log",
-    "DEADLINE_EXCEEDED": "try again, or look into the server's log",
-}
-_OTHER_ADVICE = "check that the model was exported by keras_alexnet.export, and signature"
 
 
-class Connection:
-    """A connection.Connection by gRPC; no proxy is used."""
+class Connection(connection.Connection):
+    """A connection by gRPC; no proxy is used."""
 
-    def __init__(self, address: Address, spec: ModelSpec, ca_file: str | None) -> None:
-        self._server = address.text
-        self._spec = spec
-        if address.is_tls:
+    def __init__(self, address: SplitResult, spec: ModelSpec, ca_file: str | None) -> None:
+        super().__init__(address, spec)
+        if address.scheme == "grpcs":
             # gRPC knows nothing of the system's authorities. It uses its own where OpenSSL lists
             # none.
-            trusted = tls_context(ca_file).get_ca_certs(binary_form=True)
+            trusted = connection.tls_context(ca_file).get_ca_certs(binary_form=True)
             pem = "".join(map(ssl.DER_cert_to_PEM_cert, trusted)).encode() or None
             credentials = grpc.ssl_channel_credentials(pem)
-            self._channel = grpc.secure_channel(address.target, credentials, _OPTIONS)
+            self._channel = grpc.secure_channel(address.netloc, credentials, _OPTIONS)
         else:
-            self._channel = grpc.insecure_channel(address.target, _OPTIONS)
+            self._channel = grpc.insecure_channel(address.netloc, _OPTIONS)
         method = "Classify" if spec.signature == CLASSIFY else "Predict"
         # Without a serializer it takes and gives bytes.
         self._call = self._channel.unary_unary(f"{_SERVICE}/{method}")
 
-    def encode(self, photos: Sequence[bytes]) -> Request:
-        """See connection.Connection."""
+    def _encode(self, photos: Sequence[bytes]) -> bytes:
         if self._spec.signature == CLASSIFY:
-            message = ClassificationRequest()
+            message = MESSAGES["ClassificationRequest"]()
             for photo in photos:
                 features = message.input.example_list.examples.add().features
-                feature = features.feature.add(key=PHOTO_FEATURE)
+                feature = features.feature.add(key=connection.PHOTO_FEATURE)
                 feature.value.bytes_list.value.append(photo)
         else:
-            message = PredictRequest()
-            message.inputs.add(key=PHOTO_INPUT, value=from_photos(photos))
+            message = MESSAGES["PredictRequest"]()
+            tensor = message.inputs.add(key=connection.PHOTO_INPUT).value
+            tensor.dtype = _DT_STRING
+            tensor.string_val.extend(photos)
+            tensor.tensor_shape.dim.add(size=len(photos))
         message.model_spec.name = self._spec.name
         message.model_spec.signature_name = self._spec.signature
         if self._spec.version is not None:
             message.model_spec.version.value = self._spec.version
-        return Request(message.SerializeToString(), len(photos))
+        return message.SerializeToString()
 
-    def ask(self, request: Request, seconds: float) -> list[Answer]:
-        """See connection.Connection."""
+    def _exchange(self, request: bytes, seconds: float) -> object:
         started = time.monotonic()
         try:
-            content = self._call(request.content, timeout=seconds)
+            content = self._call(request, timeout=seconds)
         except grpc.RpcError as error:
             is_late = time.monotonic() - started >= seconds
             raise self._failure(error.code().name, error.details(), seconds, is_late) from error
         try:
-            if self._spec.signature == CLASSIFY:
-                outputs = self._classifications(content)
-            else:
-                outputs = self._outputs(content)
+            if self._spec.signature != CLASSIFY:
+                response = MESSAGES["PredictResponse"].FromString(content)
+                return {entry.key: to_lists(entry.value) for entry in response.outputs}
+            response = MESSAGES["ClassificationResponse"].FromString(content)
+            return [
+                [(entry.label.decode("utf-8", "replace"), entry.score) for entry in photo.classes]
+                for photo in response.result.classifications
+            ]
         except (ValueError, DecodeError) as error:
             raise CallFailed(
                 f"{self._server} sent a broken message ({error}); check model"
             ) from error
-        return read_answers(outputs, request, self._spec, self._server)
 
     def close(self) -> None:
-        """See connection.Connection."""
+        """End the connection, and the request under way."""
         self._channel.close()
-
-    def _outputs(self, content: bytes) -> dict[str, object]:
-        response = PredictResponse.FromString(content)
-        return {entry.key: to_lists(entry.value) for entry in response.outputs}
-
-    def _classifications(self, content: bytes) -> list[list[tuple[str, float]]]:
-        response = ClassificationResponse.FromString(content)
-        return [
-            [(entry.label.decode("utf-8", "replace"), entry.score) for entry in photo.classes]
-            for photo in response.result.classifications
-        ]
 
     def _failure(self, code: str, details: str | None, seconds: float, is_late: bool) -> CallFailed:
         details = details or "(nothing)"
         if code == "DEADLINE_EXCEEDED" and is_late:
-            return CallFailed(f"{self._server} did not answer in {seconds:.3g} s; raise deadline")
+            return self._late(seconds)
         if code == "UNAVAILABLE" and _DISTRUST in details.lower():
-            return CallFailed(
-                f"{self._server} cannot be trusted ({details}); check ca_file, and that "
-                f"server speaks TLS"
-            )
+            return self._distrusted(details)
         if code == "UNAVAILABLE":
             # gRPC's own word for no connection, and TF Serving's for a full queue.
             return CallFailed(
@@ -307,16 +272,9 @@ class Connection:
                 f"server, check that server is a gRPC port, or look into the server's log",
                 is_transient=True,
             )
-        is_too_large = code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in details
-        advice = (
-            "raise the limit of the server, or send a smaller photo"
-            if is_too_large
-            else _ADVICE.get(code, _OTHER_ADVICE)
-        )
-        if code == "UNIMPLEMENTED" and self._spec.signature == CLASSIFY:
-            advice = ONLY_TF_SERVING
-        return CallFailed(
-            f"{self._server} answers {code}: {details}; {advice}",
-            is_transient=code in _TRANSIENT and not is_too_large,
-            is_too_large=is_too_large,
+        return self._refusal(
+            code,
+            details,
+            status=_STATUSES.get(code, http.HTTPStatus.BAD_REQUEST),
+            is_too_large=code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in details,
         )

@@ -1,55 +1,139 @@
+"""Against TensorFlow, gRPC and the official protocol buffers."""
+
 import concurrent.futures
-import contextlib
 import socket
 import subprocess
 import sys
-import threading
 
 import grpc
+import numpy as np
 import pytest
 import serving_answers
 import tensorflow as tf
-from serving_answers import Service, as_content, grpc_server, photo, rest_server
-from tensorflow_serving.apis import predict_pb2
+from google.protobuf import descriptor_pb2
+from serving_answers import Service, as_content, as_fields, ask, expected, grpc_server, photo
+from tensorflow.core.example import example_pb2, feature_pb2
+from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2
+from tensorflow_serving.apis import classification_pb2, input_pb2, model_pb2, predict_pb2
 
 from keras_alexnet.serving.client import grpc_connection
-from keras_alexnet.serving.client.connection import (
-    UNREADABLE,
-    Answer,
-    CallFailed,
-    ModelSpec,
-    Retries,
-    parse,
+from keras_alexnet.serving.client.connection import UNREADABLE, CallFailed
+
+OFFICIAL = {
+    message.DESCRIPTOR.name: message.DESCRIPTOR
+    for message in (
+        *(predict_pb2.PredictRequest, predict_pb2.PredictResponse, model_pb2.ModelSpec),
+        *(classification_pb2.ClassificationRequest, classification_pb2.ClassificationResponse),
+        *(classification_pb2.ClassificationResult, classification_pb2.Classifications),
+        *(classification_pb2.Class, input_pb2.Input, input_pb2.ExampleList),
+        *(example_pb2.Example, feature_pb2.Features, feature_pb2.Feature, feature_pb2.BytesList),
+        *(tensor_pb2.TensorProto, tensor_shape_pb2.TensorShapeProto),
+    )
+}
+OFFICIAL["Dim"] = OFFICIAL["TensorShapeProto"].nested_types_by_name["Dim"]
+OFFICIAL["Int64Value"] = OFFICIAL["ModelSpec"].fields_by_name["version"].message_type
+OFFICIAL["TensorEntry"] = OFFICIAL["PredictRequest"].nested_types_by_name["InputsEntry"]
+OFFICIAL["FeatureEntry"] = OFFICIAL["Features"].nested_types_by_name["FeatureEntry"]
+# Where the two are written differently and are the same on the wire.
+SAME_ON_THE_WIRE = {("TensorProto", "dtype"), ("Class", "label")}
+
+
+def fields(descriptor):
+    """By name: as descriptors have them, in every version of protobuf."""
+    proto = descriptor_pb2.DescriptorProto()
+    descriptor.CopyToProto(proto)
+    return {field.name: field for field in proto.field}
+
+
+@pytest.mark.parametrize("name", list(grpc_connection.MESSAGES))
+def test_fields_are_the_official_ones(name):
+    ours = fields(grpc_connection.MESSAGES[name].DESCRIPTOR)
+    official = fields(OFFICIAL[name])
+    assert ours
+    for field in ours.values():
+        assert field.number == official[field.name].number
+        assert field.label == official[field.name].label
+        if (name, field.name) not in SAME_ON_THE_WIRE:
+            assert field.type == official[field.name].type
+
+
+ARRAYS = [
+    np.array([[0.25, -1e-30, 3e38], [0.1, 0, 1]], np.float32),
+    np.array([[1, -(2**62)], [2**63 - 1, 0]], np.int64),
+    np.array([[7, -(2**31)]], np.int32),
+    np.array([True, False, True]),
+    np.array([[b"n\xc3\xa4ve", b""], [b"x" * 300, b"\x00"], [b"no \xff", b""]], "O"),
+    np.full([2, 3], np.float32(2.5)),  # make_tensor_proto writes one value for all
+    np.array(np.float32(0.5)),
+    np.zeros([0, 5], np.float32),
+]
+
+
+@pytest.mark.parametrize(
+    ("to_proto", "array"),
+    [
+        *((to_proto, array) for to_proto in (as_fields, tf.make_tensor_proto) for array in ARRAYS),
+        *((as_content, array) for array in ARRAYS if array.size),
+    ],
 )
-
-SPEC = ModelSpec("birds", None, "serving_default")
-
-
-@contextlib.contextmanager
-def connected(server, spec=SPEC, ca_file=None):
-    address = parse(server)
-    with contextlib.closing(grpc_connection.Connection(address, spec, ca_file)) as connection:
-        yield connection
+def test_values(to_proto, array):
+    content = to_proto(array).SerializeToString()
+    if array.dtype == object:
+        array = np.vectorize(lambda value: value.decode("utf-8", "replace"), otypes="O")(array)
+    tensor = grpc_connection.MESSAGES["TensorProto"].FromString(content)
+    assert grpc_connection.to_lists(tensor) == array.tolist()
 
 
-def ask(server, photos=(b"photo a",), spec=SPEC, seconds=30.0, ca_file=None):
-    with connected(server, spec, ca_file) as connection:
-        return connection.ask(connection.encode(photos), seconds)
+@pytest.mark.parametrize(
+    ("sizes", "fields", "message"),
+    [
+        ([1], {"dtype": 999, "float_val": [1]}, "DataType 999"),
+        ([1], {}, "DataType 0"),
+        ([-1], {"dtype": 1, "float_val": [1]}, "without a shape"),
+        (None, {"dtype": 1, "float_val": [1]}, "without a shape"),
+        ([2**62], {"dtype": 1, "float_val": [1]}, "of the shape"),
+        ([2, 2**40, 0], {"dtype": 1}, "of the shape"),
+        ([1] * 300, {"dtype": 1, "float_val": [1]}, "of the shape"),
+        ([2], {"dtype": 1}, "2 values with 0"),
+        ([], {"dtype": 1}, "1 values with 0"),
+        ([1], {"dtype": 1, "float_val": [1, 2]}, "1 values with 2"),
+        ([2], {"dtype": 1, "tensor_content": b"1234567"}, "2 values in 7 bytes"),
+        ([2], {"dtype": 7, "tensor_content": b"\x01"}, "2 strings in 1 bytes"),
+        ([2], {"dtype": 7, "tensor_content": b"\x01\x05ab"}, "2 strings in 4 bytes"),
+        ([1], {"dtype": 7, "tensor_content": b"\x01ab"}, "1 strings in 3 bytes"),
+        ([1], {"dtype": 7, "tensor_content": b"\xff" * 100000}, "1 strings in 100000 bytes"),
+    ],
+)
+def test_broken_tensors(sizes, fields, message):
+    tensor = grpc_connection.MESSAGES["TensorProto"](**fields)
+    tensor.tensor_shape.unknown_rank = sizes is None
+    for size in sizes or []:
+        tensor.tensor_shape.dim.add(size=size)
+    with pytest.raises(ValueError, match=message):
+        grpc_connection.to_lists(tensor)
 
 
-def expected(*names, ids=True):
-    return [
-        Answer(True, (f"class of {name}", "other"), (len(name), 3) if ids else (), (0.75, 0.25))
-        for name in names
-    ]
+@pytest.fixture(scope="module")
+def started():
+    service = Service()
+    with grpc_server(service, options=[("grpc.max_receive_message_length", 30 << 20)]) as address:
+        service.address = address
+        yield service
 
 
-@pytest.mark.parametrize("to_proto", [serving_answers.as_fields, as_content])
-def test_predict(to_proto):
+@pytest.fixture
+def service(started):
+    """A server that answers rightly, until a test sets `before`."""
+    started.asked.clear()
+    started.before, started.to_proto = (lambda request, context: None), as_fields
+    return started
+
+
+@pytest.mark.parametrize("to_proto", [as_fields, as_content])
+def test_predict(service, to_proto):
     photos = [photo("a"), b"\xff\x00", b"", photo("naïve")]
-    service = Service(to_proto=to_proto)
-    with grpc_server(service) as server:
-        answers = ask(server, photos)
+    service.to_proto = to_proto
+    answers = ask(service.address, photos)
     assert answers == [*expected("a"), UNREADABLE, UNREADABLE, *expected("naïve")]
     (request,) = service.asked
     assert request.model_spec.name == "birds"
@@ -59,11 +143,9 @@ def test_predict(to_proto):
     assert tf.make_ndarray(request.inputs["image_bytes"]).tolist() == photos
 
 
-def test_classify():
-    service = Service()
-    spec = ModelSpec("birds", 0, "classify")
-    with grpc_server(service) as server:
-        answers = ask(server, [photo("a"), b"\xff"], spec)
+def test_classify(service):
+    photos = [photo("a"), b"\xff"]
+    answers = ask(service.address, photos, model_version=0, signature="classify")
     assert answers == [*expected("a", ids=False), UNREADABLE]
     (request,) = service.asked
     assert request.model_spec.HasField("version")
@@ -77,12 +159,7 @@ def refuse(code, details):
 @pytest.mark.parametrize(
     ("code", "details", "message", "kind"),
     [
-        (
-            "NOT_FOUND",
-            "Servable not found for request: Latest(b)",
-            r"\(b\); check model, m",
-            "",
-        ),
+        ("NOT_FOUND", "no: Latest(b)", r"\(b\); check model, m", ""),
         ("FAILED_PRECONDITION", 'Serving signature key "x" not found.', "found.; check that t", ""),
         ("INVALID_ARGUMENT", "two\nlines", "answers INVALID_ARGUMENT: two lines; check that", ""),
         ("INTERNAL", "", r"answers INTERNAL: \(nothing\); try again", ""),
@@ -93,75 +170,51 @@ def refuse(code, details):
         ("UNIMPLEMENTED", "no Predict", "UNIMPLEMENTED: no Predict; check", ""),
     ],
 )
-def test_refusals(code, details, message, kind):
-    with (
-        grpc_server(Service(refuse(code, details))) as server,
-        pytest.raises(CallFailed, match=message) as failure,
-    ):
-        ask(server)
+def test_refusals(service, code, details, message, kind):
+    service.before = refuse(code, details)
+    with pytest.raises(CallFailed, match=message) as failure:
+        ask(service.address)
     assert failure.value.is_transient == (kind == "transient")
     assert not failure.value.is_too_large
     assert "\n" not in str(failure.value)
 
 
-def test_a_request_above_the_servers_limit():
-    service = Service()
-    limit = [("grpc.max_receive_message_length", 100_000)]
-    with grpc_server(service, options=limit) as server:
-        with pytest.raises(CallFailed, match=r"larger than max.*raise the limit") as failure:
-            ask(server, [photo("a", 200_000)])
-        assert ask(server, [photo("a", 50_000)]) == expected("a")
-    assert failure.value.is_too_large
-    assert not failure.value.is_transient
-
-
-def test_a_large_request_and_a_large_answer():
-    """Beyond the 4 MB that gRPC takes by itself."""
-
-    def answer(request, context):
-        response = predict_pb2.PredictResponse()
-        outputs = serving_answers.arrays([photo("a")])
-        for name, array in outputs.items():
-            response.outputs[name].CopyFrom(serving_answers.as_fields(array))
-        response.outputs["more"].CopyFrom(tf.make_tensor_proto([b"x" * (20 << 20)]))
-        return response
-
-    with grpc_server(Service(answer), options=[("grpc.max_receive_message_length", -1)]) as server:
-        assert ask(server, [photo("a", 20 << 20)]) == expected("a")
-
-
 def response(**outputs):
     answer = predict_pb2.PredictResponse()
-    arrays = {**serving_answers.arrays([photo("a")]), **outputs}
-    for name, array in arrays.items():
+    for name, array in {**serving_answers.arrays([photo("a")]), **outputs}.items():
         answer.outputs[name].CopyFrom(tf.make_tensor_proto(array))
     return answer
 
 
+def test_a_large_request_and_a_large_answer(service):
+    """Beyond the 4 MB that gRPC takes by itself, up to the server's limit."""
+    service.before = lambda request, context: response(more=[b"x" * (20 << 20)])
+    assert ask(service.address, [photo("a", 20 << 20)]) == expected("a")
+    with pytest.raises(CallFailed, match=r"larger than max.*raise the limit") as failure:
+        ask(service.address, [photo("a", 31 << 20)])
+    assert failure.value.is_too_large
+    assert not failure.value.is_transient
+
+
 @pytest.mark.parametrize(
-    ("outputs", "message"),
+    ("answer", "message"),
     [
-        ({"valid": 3}, "does not answer as a model"),
-        ({"valid": True}, "does not answer as a model"),
-        ({"scores": [0.5]}, "does not answer as a model"),
-        ({"scores": [[float("inf"), 0]]}, "does not answer as a model"),
-        ({"scores": tf.constant([[0.5, 0.5]], tf.float16)}, r"broken message.*DataType 19\b"),
-        ({"classes": [[b"a", b"b"]] * 2}, "does not answer as a model"),
+        (response(valid=3), "does not answer as a model"),
+        (response(valid=True), "does not answer as a model"),
+        (response(scores=[0.5]), "does not answer as a model"),
+        (response(scores=[[float("inf"), 0]]), "does not answer as a model"),
+        (response(scores=tf.constant([[0.5, 0.5]], tf.float16)), r"broken message.*DataType 19\b"),
+        (response(classes=[[b"a", b"b"]] * 2), "does not answer as a model"),
+        (predict_pb2.PredictResponse(), "does not answer as a model"),  # another signature
     ],
 )
-def test_another_kind_of_model(outputs, message):
-    service = Service(lambda request, context: response(**outputs))
-    with grpc_server(service) as server, pytest.raises(CallFailed, match=message):
-        ask(server)
+def test_another_kind_of_model(service, answer, message):
+    service.before = lambda request, context: answer
+    with pytest.raises(CallFailed, match=message):
+        ask(service.address)
 
 
-def test_another_signature():
-    service = Service(lambda request, context: predict_pb2.PredictResponse())
-    with grpc_server(service) as server, pytest.raises(CallFailed, match="does not answer as a mo"):
-        ask(server)
-
-
-def test_rubbish():
+def test_what_is_no_message():
     class Rubbish(grpc.GenericRpcHandler):
         def service(self, details):
             return grpc.unary_unary_rpc_method_handler(lambda request, context: b"\xff" * 50)
@@ -172,54 +225,9 @@ def test_rubbish():
     try:
         for signature in ("serving_default", "classify"):
             with pytest.raises(CallFailed, match="sent a broken message"):
-                ask(f"grpc://127.0.0.1:{port}", spec=ModelSpec("birds", None, signature))
+                ask(f"grpc://127.0.0.1:{port}", signature=signature)
     finally:
         server.stop(0).wait()
-
-
-def in_turn(*refusals):
-    remaining = list(refusals)
-    return lambda request, context: remaining.pop(0)(request, context) if remaining else None
-
-
-def test_what_is_tried_again():
-    before = in_turn(refuse("UNAVAILABLE", "busy"), refuse("RESOURCE_EXHAUSTED", "full"))
-    service, slept = Service(before), []
-    retries = Retries(sleep=slept.append, random=lambda: 1.0)
-    with grpc_server(service) as server, connected(server) as connection:
-        request = connection.encode([photo("a")])
-        answer = retries.run(lambda seconds: connection.ask(request, seconds))
-    assert answer == (expected("a"), 2)
-    assert slept == [0.5, 1.0]
-    assert len(service.asked) == 3
-
-
-def test_a_server_that_comes_back():
-    """On the same connection."""
-    port = serving_answers.free_port()
-    retries = Retries(limit=60, random=lambda: 0.0)
-    with connected(f"grpc://127.0.0.1:{port}") as connection:
-        request = connection.encode([photo("a")])
-        with pytest.raises(CallFailed, match="cannot be reached") as failure:
-            connection.ask(request, 30)
-        assert failure.value.is_transient
-        for _ in range(2):
-            with grpc_server(Service(), port=port):
-                answer, _ = retries.run(lambda seconds: connection.ask(request, seconds))
-                assert answer == expected("a")
-
-
-def test_a_server_that_never_answers():
-    end = threading.Event()
-    service = Service(lambda request, context: end.wait(60) and None)
-    try:
-        with (
-            grpc_server(service) as server,
-            pytest.raises(CallFailed, match=r"did not answer in 0\.3 s; raise deadline$"),
-        ):
-            ask(server, seconds=0.3)
-    finally:
-        end.set()
 
 
 def test_a_server_that_does_not_speak():
@@ -227,59 +235,13 @@ def test_a_server_that_does_not_speak():
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(CallFailed, match=r"did not answer in 0\.3 s|cannot be reached"),
     ):
-        ask(f"grpc://127.0.0.1:{silent.getsockname()[1]}", seconds=0.3)
+        ask(f"grpc://127.0.0.1:{silent.getsockname()[1]}", deadline=0.3)
 
 
-def test_a_rest_port():
-    with rest_server() as server, pytest.raises(CallFailed, match="server is a gRPC port"):
-        ask(server.address.replace("http", "grpc"), seconds=10)
-
-
-def test_close_ends_the_request_under_way():
-    is_asked, end = threading.Event(), threading.Event()
-    failures = []
-    service = Service(lambda request, context: is_asked.set() or (end.wait(60) and None))
-
-    def wait(connection, request):
-        try:
-            connection.ask(request, 50)
-        except CallFailed as failure:
-            failures.append(str(failure))
-
-    try:
-        with grpc_server(service) as server, connected(server) as connection:
-            request = connection.encode([photo("a")])
-            thread = threading.Thread(target=wait, args=(connection, request))
-            thread.start()
-            assert is_asked.wait(30)
-            connection.close()
-            thread.join(30)
-            assert "CANCELLED" in failures[0]
-    finally:
-        end.set()
-
-
-def test_tls(tmp_path, monkeypatch):
-    own, other = serving_answers.certificate(tmp_path), serving_answers.certificate(tmp_path, "x")
-    with grpc_server(Service(), tls=own) as server:
-        assert ask(server, ca_file=own[0]) == expected("a")
-        for ca_file in (None, other[0]):
-            with pytest.raises(CallFailed, match=r"cannot be trusted.*check ca_file") as failure:
-                ask(server, ca_file=ca_file)
-            assert not failure.value.is_transient
-        with pytest.raises(CallFailed, match=r"cannot be (trusted|reached)"):  # another name
-            ask(server.replace("localhost", "127.0.0.1"), ca_file=own[0])
-        monkeypatch.setenv("SSL_CERT_FILE", own[0])  # the system's authorities
-        assert ask(server) == expected("a")
-    with pytest.raises(ValueError, match=r"PEM file of certificates is needed.*check ca_file"):
-        ask("grpcs://localhost:1", ca_file=str(tmp_path / "none.pem"))
-
-
-def test_proxies_are_not_asked(monkeypatch):
+def test_proxies_are_not_used(service, monkeypatch):
     for name in ("grpc_proxy", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{serving_answers.free_port()}")
-    with grpc_server(Service()) as server:
-        assert ask(server) == expected("a")
+    assert ask(service.address) == expected("a")
 
 
 def test_without_grpc():
