@@ -25,7 +25,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 from absl import flags
 
@@ -95,7 +95,14 @@ _JSON = flags.DEFINE_boolean(
 def _show(results: Generator[BatchResult, None, None], summary: Summary) -> None:
     """Print and count the results as they come."""
     width = 0
-    with contextlib.closing(results), _progress() as show:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(results))
+        bar = None
+        # What is printed on a terminal is progress in itself.
+        if sys.stderr.isatty() and not sys.stdout.isatty():
+            import tqdm  # here: the others do not need it, and a command should start at once
+
+            bar = stack.enter_context(tqdm.tqdm(unit="photo", desc="classify"))
         for result in results:
             summary.add(result)
             if _JSON.value:
@@ -103,19 +110,8 @@ def _show(results: Generator[BatchResult, None, None], summary: Summary) -> None
                     print(json.dumps(output.entry(outcome)), flush=True)
             else:
                 width = output.print_table(result.outcomes, width)
-            show(len(result.outcomes))
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int], object]]:
-    """Show a bar on the terminal, unless what is printed goes there: that is progress in itself."""
-    if sys.stdout.isatty() or not sys.stderr.isatty():
-        yield lambda photos: None
-        return
-    import tqdm  # here: the others do not need it, and a command should start at once
-
-    with tqdm.tqdm(unit="photo", desc="classify") as bar:
-        yield bar.update
+            if bar is not None:
+                bar.update(len(result.outcomes))
 
 
 def main(arguments: Sequence[str]) -> Mapping[str, object]:

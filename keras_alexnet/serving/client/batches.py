@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import queue
 import stat
@@ -26,19 +27,18 @@ class PhotoFile:
     Attributes:
         path: of the file.
         size: bytes; 0 where that is known only after it was read, as of a pipe.
-        fault: why it cannot be read, as far as that is known already; else empty.
     """
 
     path: str
     size: int = 0
-    fault: str = ""
 
 
 def find(paths: Sequence[str], skip: Callable[[str], None]) -> Iterator[PhotoFile]:
     """Return an iterator over the named files, and the photos in the named folders.
 
     A folder is walked by name, with all folders in it; hidden files and folders are left out. A
-    folder that links lead to again is walked once.
+    folder that links lead to again is walked once. Of what cannot be looked at, `read` gives the
+    reason.
 
     Args:
         paths: of files and folders.
@@ -48,47 +48,18 @@ def find(paths: Sequence[str], skip: Callable[[str], None]) -> Iterator[PhotoFil
     Raises:
         ValueError: one of `paths` is not there; before the first file is given.
     """
-    named = [(path, _stat(path)) for path in paths]
-
-    def files() -> Iterator[PhotoFile]:
-        for path, status in named:
-            if stat.S_ISDIR(status.st_mode):
-                yield from _walk(path, skip)
-            else:
-                yield PhotoFile(path, status.st_size)
-
-    return files()
-
-
-def read(photo: PhotoFile, limit: int) -> bytes:
-    """Return the content of a file of at most `limit` bytes.
-
-    Raises:
-        ValueError: it cannot be read, or is larger; the text says which.
-    """
-    if photo.fault:
-        raise ValueError(photo.fault)
-    try:
-        with open(photo.path, "rb") as file:
-            content = file.read(limit + 1) if photo.size <= limit else None
-    except OSError as error:
-        raise ValueError(_fault(error)) from error
-    if content is None or len(content) > limit:
-        raise ValueError(
-            f"has more than the {limit} bytes that a request may have; raise request_mb if the "
-            f"server reads more, or send a smaller photo"
-        )
-    return content
-
-
-def _stat(path: str) -> os.stat_result:
-    try:
-        return os.stat(path)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(
-            f"{path!r} cannot be read ({reason}); nothing was sent; check the path"
-        ) from error
+    found: list[Iterable[PhotoFile]] = []
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ValueError(
+                f"{path!r} cannot be read ({reason}); nothing was sent; check the path"
+            ) from error
+        is_folder = stat.S_ISDIR(status.st_mode)
+        found.append(_walk(path, skip) if is_folder else [PhotoFile(path, status.st_size)])
+    return itertools.chain.from_iterable(found)
 
 
 def _walk(folder: str, skip: Callable[[str], None]) -> Iterator[PhotoFile]:
@@ -97,29 +68,44 @@ def _walk(folder: str, skip: Callable[[str], None]) -> Iterator[PhotoFile]:
     stack = [folder]
     while stack:
         path = stack.pop()
-        is_photo = path.lower().endswith(SUFFIXES)
-        is_folder = False
+        is_sent = path.lower().endswith(SUFFIXES)
+        size = 0
         try:
             status = os.stat(path)
-            is_folder = stat.S_ISDIR(status.st_mode)
-            if is_folder and (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
-                names = sorted(os.listdir(path), reverse=True)
-                stack += [os.path.join(path, name) for name in names if name[0] != "."]
-        except OSError as error:
-            if is_folder or is_photo:
-                yield PhotoFile(path, fault=_fault(error))
-            else:
-                skip(path)  # a broken link, say
-            continue
-        if is_photo and stat.S_ISREG(status.st_mode):
-            yield PhotoFile(path, status.st_size)
-        elif not is_folder:
+            if stat.S_ISDIR(status.st_mode):
+                is_sent = True  # if it cannot be listed
+                if (status.st_dev, status.st_ino) not in seen:
+                    seen.add((status.st_dev, status.st_ino))
+                    names = sorted(os.listdir(path), reverse=True)
+                    stack += [os.path.join(path, name) for name in names if name[0] != "."]
+                continue
+            is_sent = is_sent and stat.S_ISREG(status.st_mode)
+            size = status.st_size
+        except OSError:  # a broken link, say
+            pass
+        if is_sent:
+            yield PhotoFile(path, size)
+        else:
             skip(path)
 
 
-def _fault(error: OSError) -> str:
-    return f"cannot be read: {error.strerror or error}"
+def read(photo: PhotoFile, limit: int) -> bytes:
+    """Return the content of a file of at most `limit` bytes.
+
+    Raises:
+        ValueError: it cannot be read, or is larger; the text says which.
+    """
+    try:
+        with open(photo.path, "rb") as file:
+            content = file.read(limit + 1) if photo.size <= limit else None
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or error}") from error
+    if content is None or len(content) > limit:
+        raise ValueError(
+            f"has more than the {limit} bytes that a request may have; raise request_mb if the "
+            f"server reads more, or send a smaller photo"
+        )
+    return content
 
 
 Item = TypeVar("Item")

@@ -105,8 +105,8 @@ def command(*arguments, **options):
     return process.returncode, out.splitlines(), err.splitlines()
 
 
-def figures(line, **expected):
-    """The last line, whose figures have to be the expected ones, others 0."""
+def figures(line):
+    """The last line, and its counts that are not 0."""
     result = json.loads(line)
     assert result["seconds"] > 0
     # The seconds are rounded to thousandths, of which there may be few.
@@ -114,8 +114,20 @@ def figures(line, **expected):
     most = result["images"] / max(result["seconds"] - 0.0006, 1e-6)
     assert fewest - 0.01 <= result["images_per_second"] <= most + 0.01
     names = ("images", "invalid", "failed", "skipped", "retries")
-    assert {name: result[name] for name in names} == {**dict.fromkeys(names, 0), **expected}
-    return result
+    return result, {name: result[name] for name in names if result[name]}
+
+
+def by_json(address, *arguments):
+    """(exit status, the best class of each photo, counts, lines on stderr joined)."""
+    status, (*lines, last), err = command(f"--server={address}", "--json", *arguments)
+    result, counts = figures(last)
+    assert "photos" not in result
+    return status, names(lines), counts, "\n".join(err)
+
+
+def names(lines):
+    """The best class of each photo, of --json."""
+    return [(json.loads(line)["classes"] or [None])[0] for line in lines]
 
 
 @pytest.mark.parametrize("protocol", [0, 1])
@@ -132,7 +144,7 @@ def test_command(run, servers, tmp_path, protocol):
     status, lines, err = command(*flags, tmp_path / "good.jpg", tmp_path / "other.jpg", code=code)
     assert (status, err) == (0, ["set()"])  # not imported
     *table, last = lines
-    result = figures(last, images=2)
+    result, _ = figures(last)
     scores = expected_scores(run, PHOTOS[:1])[0]
     best = run.classes[int(scores.argmax())].name
     assert result["photos"][0]["photo"] == str(tmp_path / "good.jpg")
@@ -168,11 +180,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-def names(lines):
-    """The best class of each photo, of --json."""
-    return [(json.loads(line)["classes"] or [None])[0] for line in lines]
-
-
 ALL = [f"class of {number:02}" for number in range(40)]
 
 
@@ -186,12 +193,8 @@ def test_a_folder_in_batches_some_at_a_time(server, folder):
         return predicted(asked)
 
     server.answer = answer
-    status, (*lines, last), err = command(
-        f"--server={server.address}", "--json", "--batch_size=7", "--parallel=3", folder
-    )
-    assert (status, err) == (0, [])
-    assert names(lines) == ALL
-    assert "photos" not in figures(last, images=40)
+    outcome = by_json(server.address, "--batch_size=7", "--parallel=3", folder)
+    assert outcome == (0, ALL, {"images": 40}, "")
     assert sorted(len(asked.photos) for asked in server.asked) == [5, 7, 7, 7, 7, 7]
     assert len({asked.port for asked in server.asked}) == 3
 
@@ -215,7 +218,7 @@ def test_a_line_of_json(server, tmp_path):
     assert b == {"photo": str(tmp_path / "b.jpg"), "valid": False, "error": None, **nothing}
     reason = "cannot be read: No such file or directory"
     assert c == {"photo": str(tmp_path / "c.jpg"), "valid": None, "error": reason, **nothing}
-    figures(last, images=2, invalid=1, failed=1)
+    assert figures(last)[1] == {"images": 2, "invalid": 1, "failed": 1}
     assert status == 1
     assert f"1 of 3 could not be asked for: {tmp_path}/c.jpg ({reason}); 1 of 3 is no" in err
     assert err.endswith(f": {tmp_path}/b.jpg")
@@ -230,7 +233,7 @@ def test_the_table(server, tmp_path):
     (tmp_path / "long" / ("x" * 100 + ".jpg")).write_bytes(photo("b"))
     (tmp_path / "z.txt").write_bytes(b"")
     status, (*table, last), (err,) = command(f"--server={server.address}", tmp_path)
-    figures(last, images=3, invalid=1, skipped=1)
+    assert figures(last)[1] == {"images": 3, "invalid": 1, "skipped": 1}
     assert status == 1
     assert err.endswith(f"can read: {tmp_path}/\ufffd\ufffd[31m\ufffd.jpg")
     assert table[0].split() == ["photo", "score", "time", "class"]
@@ -249,8 +252,8 @@ def test_the_last_line_lists_the_photos_if_they_are_few(server, tmp_path):
     for count in (100, 101):
         arguments = [tmp_path / "a.jpg"] * count
         status, (*_, last), (err,) = command(f"--server={server.address}", *arguments)
-        result = figures(last, images=count, invalid=count)
-        assert status == 1
+        result, counts = figures(last)
+        assert (status, counts) == (1, {"images": count, "invalid": count})
         assert len(result.get("photos", [])) == (100 if count == 100 else 0)
         assert err.count("a.jpg") == 5
         assert err.endswith(f"; {count - 5} more")
@@ -266,12 +269,8 @@ def test_photos_are_read_when_their_turn_comes(server, folder):
 
     server.answer = answer
     faulty = "/proc/self/mem"  # opens, and then cannot be read, whoever asks
-    status, (*lines, last), (err,) = command(
-        f"--server={server.address}", "--json", "--batch_size=2", faulty, *paths
-    )
-    assert names(lines) == [None, *ALL[:-1], None]
-    figures(last, images=39, failed=2)
-    assert status == 1
+    *outcome, err = by_json(server.address, "--batch_size=2", faulty, *paths)
+    assert outcome == [1, [None, *ALL[:-1], None], {"images": 39, "failed": 2}]
     assert "2 of 41 could not be asked for: /proc/self/mem (cannot be read: Input/output" in err
     assert "39.jpg (cannot be read: No such file or directory)" in err
 
@@ -294,12 +293,8 @@ def test_what_is_too_large_for_the_server(server, folder):
         return error(413, "too large") if size > 200 else predicted(asked)
 
     server.answer = answer
-    status, (*lines, last), (err,) = command(
-        f"--server={server.address}", "--json", "--batch_size=40", folder
-    )
-    assert names(lines) == [*ALL[:3], None, *ALL[4:]]
-    figures(last, images=39, failed=1)
-    assert status == 1
+    *outcome, err = by_json(server.address, "--batch_size=40", folder)
+    assert outcome == [1, [*ALL[:3], None, *ALL[4:]], {"images": 39, "failed": 1}]
     assert "1 of 40 could not be asked for" in err
     assert "03.jpg (http://127.0.0.1" in err
     assert "answers 413: too large; raise the limit of the server" in err
@@ -316,12 +311,9 @@ def test_no_request_is_above_the_limit(tmp_path, protocol, without):
         (tmp_path / f"{number}.jpg").write_bytes(photo(str(number), size))
     requests = []
     with serving_answers.server(protocol, requests.append) as address:
-        status, (*lines, last), (err,) = command(
-            f"--server={address}", "--json", "--request_mb=0.09765625", tmp_path
-        )
-    assert names(lines) == [None if n in without else f"class of {n}" for n in range(7)]
-    figures(last, images=7 - len(without), failed=len(without))
-    assert status == 1
+        *outcome, err = by_json(address, "--request_mb=0.09765625", tmp_path)
+    best = [None if n in without else f"class of {n}" for n in range(7)]
+    assert outcome == [1, best, {"images": 7 - len(without), "failed": len(without)}]
     assert "more than the 102400 bytes that a request may have; raise request_mb" in err
     assert ("6.jpg (a request of 120" in err) == (protocol == "http")
     ratio = 4 / 3 if protocol == "http" else 1
@@ -332,10 +324,7 @@ def test_no_request_is_above_the_limit(tmp_path, protocol, without):
 def test_503_twice(server, folder):
     remaining = [error(503, "busy"), error(503, "busy")]
     server.answer = lambda asked: remaining.pop() if remaining else predicted(asked)
-    status, (*lines, last), err = command(f"--server={server.address}", "--json", folder)
-    assert (status, err) == (0, [])
-    assert names(lines) == ALL
-    figures(last, images=40, retries=2)
+    assert by_json(server.address, folder) == (0, ALL, {"images": 40, "retries": 2}, "")
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
@@ -375,12 +364,9 @@ def test_a_request_that_fails_costs_its_photos_alone(server, folder):
         return error(500, "oops") if photo("20") in asked.photos else predicted(asked)
 
     server.answer = answer
-    status, (*lines, last), (err,) = command(
-        f"--server={server.address}", "--json", "--batch_size=8", folder
-    )
-    assert names(lines) == [*ALL[:16], *[None] * 8, *ALL[24:]]
-    figures(last, images=32, failed=8)
-    assert status == 1
+    *outcome, err = by_json(server.address, "--batch_size=8", folder)
+    best = [*ALL[:16], *[None] * 8, *ALL[24:]]
+    assert outcome == [1, best, {"images": 32, "failed": 8}]
     assert "8 of 40 could not be asked for" in err
     assert "answers 500: oops" in err
 
