@@ -33,7 +33,7 @@ from data_prep import command_line
 from data_prep.command_line import UserError
 from keras_alexnet.serving import client
 from keras_alexnet.serving.client import batches, output
-from keras_alexnet.serving.client.batches import SUFFIXES, BatchResult, Limits
+from keras_alexnet.serving.client.batches import SUFFIXES, BatchResult
 from keras_alexnet.serving.client.connection import CallFailed, ModelSpec, Retries
 from keras_alexnet.serving.client.output import Summary
 
@@ -124,11 +124,9 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
         batches.find(arguments, summary.skip),
         lambda: client.connect(_SERVER.value, spec, _CA_FILE.value),
         Retries(limit=_RETRIES.value, deadline=_DEADLINE.value),
-        Limits(
-            photos=_BATCH_SIZE.value,
-            request_bytes=int(_REQUEST_MB.value * (1 << 20)),
-            requests=_PARALLEL.value,
-        ),
+        batch_size=_BATCH_SIZE.value,
+        request_bytes=int(_REQUEST_MB.value * (1 << 20)),
+        parallel=_PARALLEL.value,
     )
     reason = []
     try:

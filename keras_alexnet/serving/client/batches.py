@@ -118,21 +118,6 @@ _WINDOW_PER_CONNECTION = 4
 _WAIT_SECONDS = 0.2
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """How much at once.
-
-    Attributes:
-        photos: in a request.
-        request_bytes: of a request, as it is sent.
-        requests: under way.
-    """
-
-    photos: int = 16
-    request_bytes: int = 64 << 20
-    requests: int = 2
-
-
 @dataclasses.dataclass
 class Outcome:
     """The answer for a photo, or the reason why there is none.
@@ -169,7 +154,10 @@ def ask_all(
     photos: Iterable[PhotoFile],
     connect: Callable[[], Connection],
     retries: Retries,
-    limits: Limits,
+    *,
+    batch_size: int,
+    request_bytes: int,
+    parallel: int,
 ) -> Generator[BatchResult, None, None]:
     """Ask for the classes of many photos and yield the results in their order; to be closed.
 
@@ -177,21 +165,22 @@ def ask_all(
         photos: their files; read when their turn comes.
         connect: makes a connection; called once for each request under way.
         retries: the rule for a request that failed; its `sleep` is replaced.
-        limits: how much at once.
+        batch_size: photos in a request, at most.
+        request_bytes: of a request, as it is sent, at most.
+        parallel: requests under way at a time.
 
     Raises:
         CallFailed: the first request failed, or several in a row; the results before it came.
     """
     stop = threading.Event()
     retries = dataclasses.replace(retries, sleep=stop.wait)
-    connections = [connect() for _ in range(limits.requests)]
-    workers = [
-        functools.partial(_ask_batch, connection, retries, limits.request_bytes)
-        for connection in connections
-    ]
+    connections = [connect() for _ in range(parallel)]
+    ask = functools.partial(_ask_batch, retries, request_bytes)
+    workers = [functools.partial(ask, connection) for connection in connections]
+    cut = batches(photos, batch_size, request_bytes)
     allowed = 0  # failures, before one request is answered
     try:
-        with contextlib.closing(in_order(batches(photos, limits), workers)) as results:
+        with contextlib.closing(in_order(cut, workers)) as results:
             for result in results:
                 if result.failure is None:
                     is_answered = any(outcome.answer for outcome in result.outcomes)
@@ -207,7 +196,9 @@ def ask_all(
             connection.close()
 
 
-def batches(photos: Iterable[PhotoFile], limits: Limits) -> Iterator[list[PhotoFile]]:
+def batches(
+    photos: Iterable[PhotoFile], batch_size: int, request_bytes: int
+) -> Iterator[list[PhotoFile]]:
     """Yield neighbours, as many as fit into a request; at least one.
 
     Base64, in which REST sends a photo, makes four bytes of three.
@@ -215,7 +206,7 @@ def batches(photos: Iterable[PhotoFile], limits: Limits) -> Iterator[list[PhotoF
     batch: list[PhotoFile] = []
     size = 0
     for photo in photos:
-        is_full = len(batch) == limits.photos or 4 * (size + photo.size) > 3 * limits.request_bytes
+        is_full = len(batch) == batch_size or 4 * (size + photo.size) > 3 * request_bytes
         if batch and is_full:
             yield batch
             batch, size = [], 0
@@ -226,7 +217,7 @@ def batches(photos: Iterable[PhotoFile], limits: Limits) -> Iterator[list[PhotoF
 
 
 def _ask_batch(
-    connection: Connection, retries: Retries, request_bytes: int, batch: Sequence[PhotoFile]
+    retries: Retries, request_bytes: int, connection: Connection, batch: Sequence[PhotoFile]
 ) -> BatchResult:
     """Read and ask for the photos of a batch; what cannot be read does not hold up the others."""
     result = BatchResult([Outcome(photo.path) for photo in batch])

@@ -228,14 +228,10 @@ class Connection(abc.ABC):
 
     @abc.abstractmethod
     def _exchange(self, request: bytes, seconds: float) -> object:
-        """Send a request once and return its answer, if it comes within some seconds.
+        """Send a request once and return its answer; raise CallFailed if there is none in time.
 
-        Returns:
-            For the signature `classify` a list of (name, score) pairs for each photo, for others
-            nested lists by the name of the output; as far as the server is a right one.
-
-        Raises:
-            CallFailed: there is no answer in time, a refusal, or no such form.
+        From a right server it is, for the signature `classify`, a list of (name, score) pairs for
+        each photo, and for others nested lists by the name of the output.
         """
 
     @abc.abstractmethod
@@ -297,20 +293,14 @@ class Connection(abc.ABC):
         )
 
     def _refusal(
-        self,
-        code: object,
-        message: str,
-        *,
-        status: int,
-        is_too_large: bool = False,
-        retry_after: float = 0.0,
+        self, code: object, status: int, message: str, *, is_too_large: bool, retry_after: float = 0
     ) -> CallFailed:
         """Return the failure of a request that was answered by an error.
 
         Args:
             code: of the error, in the words of the protocol.
+            status: that of HTTP which stands for it.
             message: the server's.
-            status: that of HTTP which stands for the error.
             is_too_large: whether a smaller request may do better.
             retry_after: seconds that the server asks to wait.
         """

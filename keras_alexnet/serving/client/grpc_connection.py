@@ -6,13 +6,13 @@ photo is sent, where this takes milliseconds. Here is what is needed of their wi
 tensor, tensor_shape, example.proto); the tests hold it against the official modules.
 """
 
-import http
 import itertools
 import math
 import ssl
 import struct
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 from urllib.parse import SplitResult
 
 import grpc
@@ -184,12 +184,12 @@ _OPTIONS = [
 # By gRPC's code: the status that TF Serving's REST has for it (http_server.cc), others 400.
 # CANCELLED comes from a server that ends with the request in its hands.
 _STATUSES = {
-    "NOT_FOUND": http.HTTPStatus.NOT_FOUND,
-    "UNIMPLEMENTED": http.HTTPStatus.NOT_IMPLEMENTED,
-    "RESOURCE_EXHAUSTED": http.HTTPStatus.TOO_MANY_REQUESTS,
-    "CANCELLED": http.HTTPStatus.SERVICE_UNAVAILABLE,
-    "INTERNAL": http.HTTPStatus.INTERNAL_SERVER_ERROR,
-    "DEADLINE_EXCEEDED": http.HTTPStatus.GATEWAY_TIMEOUT,
+    "NOT_FOUND": HTTPStatus.NOT_FOUND,
+    "UNIMPLEMENTED": HTTPStatus.NOT_IMPLEMENTED,
+    "RESOURCE_EXHAUSTED": HTTPStatus.TOO_MANY_REQUESTS,
+    "CANCELLED": HTTPStatus.SERVICE_UNAVAILABLE,
+    "INTERNAL": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "DEADLINE_EXCEEDED": HTTPStatus.GATEWAY_TIMEOUT,
 }
 # gRPC's words for a message above a limit; RESOURCE_EXHAUSTED alone may be a full queue.
 _TOO_LARGE = "larger than max"
@@ -203,8 +203,7 @@ class Connection(connection.Connection):
     def __init__(self, address: SplitResult, spec: ModelSpec, ca_file: str | None) -> None:
         super().__init__(address, spec)
         if address.scheme == "grpcs":
-            # gRPC knows nothing of the system's authorities. It uses its own where OpenSSL lists
-            # none.
+            # gRPC does not know the system's authorities; it uses its own where OpenSSL lists none.
             trusted = connection.tls_context(ca_file).get_ca_certs(binary_form=True)
             pem = "".join(map(ssl.DER_cert_to_PEM_cert, trusted)).encode() or None
             credentials = grpc.ssl_channel_credentials(pem)
@@ -272,9 +271,6 @@ class Connection(connection.Connection):
                 f"server, check that server is a gRPC port, or look into the server's log",
                 is_transient=True,
             )
-        return self._refusal(
-            code,
-            details,
-            status=_STATUSES.get(code, http.HTTPStatus.BAD_REQUEST),
-            is_too_large=code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in details,
-        )
+        is_too_large = code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in details
+        status = _STATUSES.get(code, HTTPStatus.BAD_REQUEST)
+        return self._refusal(code, status, details, is_too_large=is_too_large)

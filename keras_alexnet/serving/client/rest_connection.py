@@ -67,16 +67,25 @@ class Connection(connection.Connection):
     def _exchange(self, request: bytes, seconds: float) -> object:
         with self._in_use:
             response, content = self._send_in_time(request, seconds)
+        quoted = content[:_QUOTED_CHARACTERS].decode("utf-8", "replace") or "(nothing)"
         if response.status != HTTPStatus.OK:
-            raise self._answered_by_an_error(response, content)
-        try:
-            document = json.loads(content.decode("utf-8", "replace"))
-            return document["results" if self._spec.signature == CLASSIFY else "outputs"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            message = str(_field(content, "error", quoted))  # TF Serving's MakeJsonFromStatus
+            retry_after = response.headers.get("Retry-After", "")
+            raise self._refusal(
+                response.status,
+                response.status,
+                message,
+                is_too_large=response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+                or _TOO_LARGE in message,
+                # The other form, a date, would need the two clocks to agree.
+                retry_after=float(retry_after) if retry_after.isdecimal() else 0.0,
+            )
+        outputs = _field(content, "results" if self._spec.signature == CLASSIFY else "outputs")
+        if outputs is None:
             raise CallFailed(
-                f"{self._server} does not answer as TF Serving does ({_quoted(content)}); check "
-                f"server"
-            ) from error
+                f"{self._server} does not answer as TF Serving does ({quoted}); check server"
+            )
+        return outputs
 
     def close(self) -> None:
         """End the connection; the request under way, if there is one, fails."""
@@ -176,24 +185,6 @@ class Connection(connection.Connection):
             is_transient=True,
         )
 
-    def _answered_by_an_error(
-        self, response: urllib3.BaseHTTPResponse, content: bytes
-    ) -> CallFailed:
-        try:  # as TF Serving's MakeJsonFromStatus has it
-            message = str(json.loads(content.decode("utf-8", "replace"))["error"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            message = _quoted(content)
-        too_large = response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or _TOO_LARGE in message
-        retry_after = response.headers.get("Retry-After", "")
-        return self._refusal(
-            response.status,
-            message,
-            status=response.status,
-            is_too_large=too_large,
-            # The other form, a date, would need the two clocks to agree.
-            retry_after=float(retry_after) if retry_after.isdecimal() else 0.0,
-        )
-
 
 def _cause(error: BaseException) -> BaseException:
     """Return the exception of the socket or of http.client that urllib3 wrapped."""
@@ -202,5 +193,9 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _quoted(content: bytes) -> str:
-    return content[:_QUOTED_CHARACTERS].decode("utf-8", "replace") or "(nothing)"
+def _field(content: bytes, name: str, default: object = None) -> object:
+    """Return a field of a JSON object, or the default for what is no such object."""
+    try:
+        return json.loads(content.decode("utf-8", "replace"))[name]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return default

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from keras_alexnet.serving.client import batches as client_batches
-from keras_alexnet.serving.client.batches import Limits, PhotoFile, find, read
+from keras_alexnet.serving.client.batches import PhotoFile, find, read
 
 
 def found(root):
@@ -127,27 +127,21 @@ def test_read(tmp_path, monkeypatch, photo, limit, message):
         read(photo, limit)
 
 
-def sizes_of_batches(sizes, **limits):
+@pytest.mark.parametrize(
+    ("sizes", "batch_size", "request_bytes", "batches"),
+    [
+        ([], 16, 400, []),
+        ([1] * 5, 2, 400, [[1, 1], [1, 1], [1]]),
+        # 300 bytes in base64 are 400.
+        ([200, 100, 1, 299, 1], 16, 400, [[200, 100], [1, 299], [1]]),
+        ([500, 1, 500, 500], 16, 400, [[500], [1], [500], [500]]),
+    ],
+)
+def test_batches(sizes, batch_size, request_bytes, batches):
     photos = [PhotoFile(str(number), size) for number, size in enumerate(sizes)]
-    batches = list(client_batches.batches(photos, Limits(**limits)))
-    assert [photo for batch in batches for photo in batch] == photos
-    return [[photo.size for photo in batch] for batch in batches]
-
-
-def test_batches():
-    assert sizes_of_batches([]) == []
-    assert sizes_of_batches([1] * 5, photos=2) == [[1, 1], [1, 1], [1]]
-    # 300 bytes in base64 are 400.
-    assert sizes_of_batches([200, 100, 1, 299, 1], request_bytes=400) == [[200, 100], [1, 299], [1]]
-    assert sizes_of_batches([500, 1, 500, 500], request_bytes=400) == [[500], [1], [500], [500]]
-
-
-def test_batches_are_made_when_they_are_asked_for():
-    def photos():
-        yield from (PhotoFile("a"), PhotoFile("b"))
-        raise AssertionError("too early")
-
-    assert len(next(client_batches.batches(photos(), Limits(photos=1)))) == 1
+    cut = list(client_batches.batches(photos, batch_size, request_bytes))
+    assert [photo for batch in cut for photo in batch] == photos
+    assert [[photo.size for photo in batch] for batch in cut] == batches
 
 
 def test_order_whatever_is_ready_first():
@@ -167,15 +161,11 @@ def test_order_whatever_is_ready_first():
 
 def test_items_are_taken_a_few_ahead():
     taken = []
-
-    def items():
-        for item in range(1000):
-            taken.append(item)
-            yield item
-
-    results = client_batches.in_order(items(), [lambda item: item] * 2)
-    assert next(results) == 0
-    assert len(taken) <= 8
+    photos = (taken.append(number) or PhotoFile(str(number)) for number in range(1000))
+    batches = client_batches.batches(photos, 1, 100)
+    results = client_batches.in_order(batches, [len] * 2)
+    assert next(results) == 1
+    assert len(taken) <= 9  # the first photo of the next batch ends one
     results.close()
 
 

@@ -1,6 +1,7 @@
 """Against TensorFlow, gRPC and the official protocol buffers."""
 
 import concurrent.futures
+import contextlib
 import socket
 import subprocess
 import sys
@@ -10,30 +11,21 @@ import numpy as np
 import pytest
 import serving_answers
 import tensorflow as tf
-from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
 from serving_answers import Service, as_content, as_fields, ask, expected, grpc_server, photo
-from tensorflow.core.example import example_pb2, feature_pb2
-from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2
-from tensorflow_serving.apis import classification_pb2, input_pb2, model_pb2, predict_pb2
+from tensorflow_serving.apis import predict_pb2
 
 from keras_alexnet.serving.client import grpc_connection
 from keras_alexnet.serving.client.connection import UNREADABLE, CallFailed
 
-OFFICIAL = {
-    message.DESCRIPTOR.name: message.DESCRIPTOR
-    for message in (
-        *(predict_pb2.PredictRequest, predict_pb2.PredictResponse, model_pb2.ModelSpec),
-        *(classification_pb2.ClassificationRequest, classification_pb2.ClassificationResponse),
-        *(classification_pb2.ClassificationResult, classification_pb2.Classifications),
-        *(classification_pb2.Class, input_pb2.Input, input_pb2.ExampleList),
-        *(example_pb2.Example, feature_pb2.Features, feature_pb2.Feature, feature_pb2.BytesList),
-        *(tensor_pb2.TensorProto, tensor_shape_pb2.TensorShapeProto),
-    )
+OFFICIAL = descriptor_pool.Default()
+# The messages that have another name, or another package than tensorflow or tensorflow.serving.
+NAMES = {
+    "Dim": "tensorflow.TensorShapeProto.Dim",
+    "Int64Value": "google.protobuf.Int64Value",
+    "TensorEntry": "tensorflow.serving.PredictRequest.InputsEntry",
+    "FeatureEntry": "tensorflow.Features.FeatureEntry",
 }
-OFFICIAL["Dim"] = OFFICIAL["TensorShapeProto"].nested_types_by_name["Dim"]
-OFFICIAL["Int64Value"] = OFFICIAL["ModelSpec"].fields_by_name["version"].message_type
-OFFICIAL["TensorEntry"] = OFFICIAL["PredictRequest"].nested_types_by_name["InputsEntry"]
-OFFICIAL["FeatureEntry"] = OFFICIAL["Features"].nested_types_by_name["FeatureEntry"]
 # Where the two are written differently and are the same on the wire.
 SAME_ON_THE_WIRE = {("TensorProto", "dtype"), ("Class", "label")}
 
@@ -45,16 +37,22 @@ def fields(descriptor):
     return {field.name: field for field in proto.field}
 
 
+def official(name):
+    for full_name in (f"tensorflow.serving.{name}", f"tensorflow.{name}"):
+        with contextlib.suppress(KeyError):
+            return OFFICIAL.FindMessageTypeByName(NAMES.get(name, full_name))
+    raise AssertionError(name)
+
+
 @pytest.mark.parametrize("name", list(grpc_connection.MESSAGES))
 def test_fields_are_the_official_ones(name):
-    ours = fields(grpc_connection.MESSAGES[name].DESCRIPTOR)
-    official = fields(OFFICIAL[name])
+    ours, theirs = fields(grpc_connection.MESSAGES[name].DESCRIPTOR), fields(official(name))
     assert ours
     for field in ours.values():
-        assert field.number == official[field.name].number
-        assert field.label == official[field.name].label
+        assert field.number == theirs[field.name].number
+        assert field.label == theirs[field.name].label
         if (name, field.name) not in SAME_ON_THE_WIRE:
-            assert field.type == official[field.name].type
+            assert field.type == theirs[field.name].type
 
 
 ARRAYS = [

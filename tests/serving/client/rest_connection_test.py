@@ -72,26 +72,8 @@ def test_paths(server, model, version, signature, path):
 # As TF Serving prints it: numbers in exponents, names that are no UTF-8 as they are.
 PREDICTED = b"""{
     "outputs": {
-        "scores": [
-            [
-                0.999990344,
-                9.65e-06
-            ],
-            [
-                0.0,
-                0.0
-            ]
-        ],
-        "classes": [
-            [
-                "na\xc3\xafve",
-                "bad \xff"
-            ],
-            [
-                "",
-                ""
-            ]
-        ],
+        "scores": [[0.999990344, 9.65e-06], [0.0, 0.0]],
+        "classes": [["na\xc3\xafve", "bad \xff"], ["", ""]],
         "class_ids": [[1, 0], [0, 0]],
         "valid": [
             true,
@@ -99,14 +81,7 @@ PREDICTED = b"""{
         ]
     }
 }"""
-CLASSIFIED = b"""{
-    "results": [
-        [["robin", 0.75], ["wren", 1e-05]
-        ],
-        [["", 0.0], ["", 0.0]
-        ]
-    ]
-}"""
+CLASSIFIED = b'{ "results": [[["robin", 0.75], ["wren", 1e-05]\n], [["", 0.0], ["", 0.0]]]}'
 
 
 def test_recorded_answers(server):
@@ -191,10 +166,10 @@ GOOD = serving_answers.outputs([photo("a")])
 @pytest.mark.parametrize(
     ("signature", "outputs"),
     [
-        ("serving_default", [1]),  # a signature with one output has no names
         *(
             ("serving_default", outputs)
             for outputs in (
+                [1],  # a signature with one output has no names
                 {},
                 {**GOOD, "valid": 3},
                 {**GOOD, "valid": [1]},
