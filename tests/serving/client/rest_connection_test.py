@@ -18,19 +18,6 @@ from keras_alexnet.serving.client.connection import (
 )
 
 
-@pytest.fixture(scope="module")
-def started():
-    with serving_answers.rest_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(started):
-    started.answer = predicted
-    started.asked.clear()
-    return started
-
-
 @pytest.fixture
 def connected(server):
     """Asks again and again by one connection; gives (answers, how often it was sent again)."""
