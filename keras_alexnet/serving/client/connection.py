@@ -138,11 +138,9 @@ def parse(server: str) -> urllib.parse.SplitResult:
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
     """Return a context that checks the server's certificate and name.
 
-    Args:
-        ca_file: PEM file of the authorities to trust; None for the system's.
-
     Raises:
-        ValueError: the file cannot be read, or holds no certificate.
+        ValueError: the file of the authorities to trust (None for the system's) cannot be read,
+            or holds no certificate.
     """
     try:
         return ssl.create_default_context(cafile=ca_file)
@@ -183,11 +181,8 @@ class Retries:
     def run(self, attempt: Callable[[float], Result]) -> tuple[Result, int]:
         """Return (the result of `attempt`, how often it was repeated).
 
-        Args:
-            attempt: one try; gets the seconds that are left for it.
-
-        Raises:
-            CallFailed: of the last try, with the number of tries and their seconds.
+        An attempt gets the seconds that are left for it. The CallFailed of the last one is raised,
+        with the number of tries and their seconds.
         """
         started = self.clock()
         for tries in itertools.count(1):
@@ -202,7 +197,6 @@ class Retries:
                 is_hopeless = not failure.is_transient or tries > self.limit
                 if is_hopeless or failure.seconds + delay >= self.deadline or self.sleep(delay):
                     raise
-        raise AssertionError("unreachable: count does not end")
 
 
 # HTTP statuses after which the same request may do better: TF Serving's RESOURCE_EXHAUSTED and
@@ -269,19 +263,16 @@ class Connection(abc.ABC):
             for column in columns:
                 if not isinstance(column, list) or len(column) != photos:
                     raise ValueError(f"no list with an entry for each of {photos} photos")
-            if not is_classify:
-                return [_answer(*row) for row in zip(*columns, strict=True)]
-            answers = []
-            for pairs in outputs:
-                names, scores = zip(*pairs, strict=True) if pairs else ((), ())
-                # The names of a photo that cannot be read are blank.
-                answers.append(_answer(names, (), scores, any(names)))
+            rows = zip(*columns, strict=True)
+            if is_classify:  # the names of a photo that cannot be read are blank
+                pairs = (zip(*found, strict=True) if found else ((), ()) for (found,) in rows)
+                rows = ((names, (), scores, any(names)) for names, scores in pairs)
+            return [_answer(*row) for row in rows]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CallFailed(
                 f"{self._server} serves {self._spec.name!r}, but does not answer as a model that "
                 f"keras_alexnet.export wrote ({error!r}); check model"
             ) from error
-        return answers
 
     def _late(self, seconds: float) -> CallFailed:
         return CallFailed(f"{self._server} did not answer in {seconds:.3g} s; raise deadline")
@@ -297,12 +288,7 @@ class Connection(abc.ABC):
     ) -> CallFailed:
         """Return the failure of a request that was answered by an error.
 
-        Args:
-            code: of the error, in the words of the protocol.
-            status: that of HTTP which stands for it.
-            message: the server's.
-            is_too_large: whether a smaller request may do better.
-            retry_after: seconds that the server asks to wait.
+        Its code is in the words of the protocol; `status` is that of HTTP which stands for it.
         """
         if is_too_large:
             advice = "raise the limit of the server, or send a smaller photo"

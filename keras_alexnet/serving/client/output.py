@@ -16,11 +16,9 @@ _INVALID = "is no JPEG or PNG that the server can read"
 
 
 def entry(outcome: Outcome) -> dict[str, object]:
-    """Return a photo's outcome as JSON has it.
+    """Return a photo's outcome for JSON.
 
-    Returns:
-        photo (its path), valid (null if it was not answered), classes, class_ids, scores (empty
-        unless valid), error (null if it was answered), seconds.
+    `valid` is None without an answer and `error` with one; the lists are empty unless valid.
     """
     answer = dataclasses.asdict(outcome.answer or UNREADABLE)
     if outcome.answer is None:
@@ -113,15 +111,7 @@ class Summary:
                 self._names[reason].append(_printable(name))
 
     def figures(self, *, with_photos: bool) -> dict[str, object]:
-        """Return the last line.
-
-        Args:
-            with_photos: whether to list the photos, if there are not too many.
-
-        Returns:
-            images (answered), invalid (of them), failed, skipped, retries, seconds,
-            images_per_second, and maybe photos.
-        """
+        """Return the last line, on request with the photos, if there are not too many."""
         seconds = time.perf_counter() - self._started
         images = self.photos - self._counts[_FAILED]
         figures = {
