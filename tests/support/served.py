@@ -135,7 +135,11 @@ def serving(model_dir: pathlib.Path, **options) -> Iterator[dict]:
 
     def run() -> None:
         server["result"] = serve(
-            model_dir=str(model_dir), stop=stop, ready=ready, settings=Settings(**options)
+            model_dir=str(model_dir),
+            model_name=model_dir.name,
+            stop=stop,
+            ready=ready,
+            settings=Settings(**options),
         )
 
     thread = threading.Thread(target=run)

@@ -19,7 +19,7 @@ from keras_alexnet.analysis import evaluation
 from keras_alexnet.inputs import pipeline
 from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.saved_model import agreement, fresh_process, verification
-from keras_alexnet.serving.local_server import batching, loaded_model
+from keras_alexnet.serving.local_server import loaded_model
 from keras_alexnet.training import checkpoints, optimizers, options, workdir
 from keras_alexnet.training import flags as training_flags
 from keras_alexnet.training.run import train
@@ -255,9 +255,9 @@ def test_an_export_answers_the_same_photos_alike(exported, photos):
     loaded = tf.saved_model.load(path).signatures["serving_default"](
         image_bytes=tf.constant(photos)
     )
-    served = loaded_model.LoadedModel(
-        path=path, name="shapes", version=1, limits=batching.Limits()
-    ).predict("serving_default", {"image_bytes": np.array(photos, object)})
+    served = loaded_model.LoadedModel(path, "shapes", 1).predict(
+        "serving_default", {"image_bytes": np.array(photos, object)}
+    )
     for answer in ({name: value.numpy() for name, value in loaded.items()}, served):
         names = [[name.decode() for name in row] for row in answer["classes"]]
         assert names == expected["classes"]

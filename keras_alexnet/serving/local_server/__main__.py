@@ -64,14 +64,6 @@ _POLL_SECONDS = flags.DEFINE_float(
 )
 
 
-def _notice(model_dir: str, name: str) -> str:
-    return (
-        f"This is a server for a laptop. For production, use TF Serving on the same folder:\n"
-        f"  docker run -p 8501:8501 -p 8500:8500 -v {os.path.abspath(model_dir)}:/models/{name} "
-        f"-e MODEL_NAME={name} tensorflow/serving"
-    )
-
-
 def main(arguments: Sequence[str]) -> Mapping[str, object]:
     """Serve until a signal comes."""
     del arguments
@@ -84,18 +76,25 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    name = _MODEL_NAME.value or os.path.basename(os.path.abspath(_MODEL_DIR.value))
+    folder = os.path.abspath(_MODEL_DIR.value)
+    name = _MODEL_NAME.value or os.path.basename(folder)
 
     def ready(rest: str, grpc: str | None) -> None:
         addresses = " and ".join(filter(None, (rest, grpc)))
         print(f"ready: model {name} at {addresses}", file=sys.stderr, flush=True)
 
-    print(_notice(_MODEL_DIR.value, name), file=sys.stderr, flush=True)
+    print(
+        f"This is a server for a laptop. For production, use TF Serving on the same folder:\n"
+        f"  docker run -p 8501:8501 -p 8500:8500 -v {folder}:/models/{name} "
+        f"-e MODEL_NAME={name} tensorflow/serving",
+        file=sys.stderr,
+        flush=True,
+    )
     return serve(
         model_dir=_MODEL_DIR.value,
+        model_name=name,
         stop=stop,
         ready=ready,
-        model_name=name,
         settings=Settings(
             host=_HOST.value,
             rest_port=_REST_PORT.value,

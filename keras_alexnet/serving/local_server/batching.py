@@ -7,6 +7,7 @@ answered together ask again together, and the first of them would else be a batc
 """
 
 import collections
+import concurrent.futures
 import dataclasses
 import threading
 import time
@@ -19,35 +20,15 @@ from keras_alexnet.serving.local_server.errors import RequestError
 Arrays = Mapping[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """Limits on what is computed at once and on what may wait.
-
-    Attributes:
-        parallel: batches that are computed at the same time.
-        batch_rows: photos of a batch that is merged; a request with more is a batch of its own.
-        waiting_rows: photos of all requests that wait; what comes on top is refused.
-        linger: seconds that a batch waits, at most, to become as large as the last one.
-    """
-
-    parallel: int = 1
-    batch_rows: int = 32
-    waiting_rows: int = 4096
-    linger: float = 0.02
-
-
 @dataclasses.dataclass(eq=False)
 class _Request:
     key: Hashable
     inputs: Arrays
     rows: int
     taken: bool = False
-    outputs: dict[str, np.ndarray] | None = None
-    error: Exception | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.outputs is not None or self.error is not None
+    outputs: concurrent.futures.Future = dataclasses.field(
+        default_factory=concurrent.futures.Future
+    )
 
 
 class Batcher:
@@ -58,20 +39,27 @@ class Batcher:
     Args:
         compute: (key, inputs by name, arrays [N, ...]) -> outputs by name, arrays [N, ...].
             Row i of the outputs depends on row i of the inputs alone.
-        limits: see there.
-        tell: called with the number of rows of each batch.
+        on_batch: called with the number of rows of each batch.
+        batch_rows: rows of a batch that is merged; a request with more is a batch of its own.
+        waiting_rows: rows of all requests that wait; what comes on top is refused.
+        linger: seconds that a batch waits, at most, to become as large as the last one.
     """
 
     def __init__(
         self,
         compute: Callable[[Hashable, Arrays], dict[str, np.ndarray]],
-        limits: Limits,
-        tell: Callable[[int], None] = lambda rows: None,
+        on_batch: Callable[[int], None],
+        *,
+        batch_rows: int = 32,
+        waiting_rows: int = 4096,
+        linger: float = 0.02,
     ) -> None:
         self._compute = compute
-        self._limits = limits
-        self._tell = tell
-        self._free = limits.parallel
+        self._on_batch = on_batch
+        self._batch_rows = batch_rows
+        self._most_waiting_rows = waiting_rows
+        self._linger = linger
+        self._is_computing = False
         self._waiting: collections.deque[_Request] = collections.deque()
         self._waiting_rows = 0
         # How many requests the last batch had, and until when the next waits to have as many.
@@ -79,9 +67,7 @@ class Batcher:
         self._patience = 0.0
         self._changed = threading.Condition()
 
-    def run(
-        self, key: Hashable, inputs: Arrays, timeout: float | None = None
-    ) -> dict[str, np.ndarray]:
+    def run(self, key: Hashable, inputs: Arrays, timeout: float) -> dict[str, np.ndarray]:
         """Return the outputs for some inputs.
 
         Args:
@@ -95,29 +81,28 @@ class Batcher:
                 (UNAVAILABLE, as TF Serving says it).
             Exception: what `compute` raised for these inputs alone.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         request = _Request(key, inputs, len(next(iter(inputs.values()))))
         with self._changed:
             self._enqueue(request)
-            while not request.done:
+            while not request.outputs.done():
+                left = deadline - time.monotonic()
                 patience = self._patience_left()
                 if request.taken:
                     self._changed.wait()
-                elif self._free and patience <= 0:
+                elif not self._is_computing and patience <= 0:
                     self._lead()
-                elif deadline is not None and time.monotonic() >= deadline:
+                elif left <= 0:
                     self._drop(request)
                     raise RequestError(
                         "DEADLINE_EXCEEDED", "the server was busy with other requests"
                     )
                 else:
-                    self._changed.wait(_soonest(deadline, patience if self._free else None))
-        if request.error is not None:
-            raise request.error
-        return request.outputs
+                    self._changed.wait(left if self._is_computing else min(left, patience))
+        return request.outputs.result()
 
     def _enqueue(self, request: _Request) -> None:
-        if self._waiting and self._waiting_rows + request.rows > self._limits.waiting_rows:
+        if self._waiting and self._waiting_rows + request.rows > self._most_waiting_rows:
             raise RequestError(
                 "UNAVAILABLE",
                 "The batch scheduling queue to which this task was submitted is full; "
@@ -125,7 +110,7 @@ class Batcher:
             )
         self._waiting.append(request)
         self._waiting_rows += request.rows
-        if self._free and len(self._waiting) >= self._expected:
+        if not self._is_computing and len(self._waiting) >= self._expected:
             self._changed.notify_all()  # it is what the others waited for
 
     def _patience_left(self) -> float:
@@ -141,22 +126,22 @@ class Batcher:
     def _lead(self) -> None:
         """Compute the batch that stands in front, for whomever it is."""
         batch = self._take()
-        self._free -= 1
+        self._is_computing = True
         self._changed.release()
         try:
             self._answer(batch)
         finally:
             self._changed.acquire()
-            self._free += 1
+            self._is_computing = False
             self._expected = len(batch)
-            self._patience = time.monotonic() + self._limits.linger
+            self._patience = time.monotonic() + self._linger
             self._changed.notify_all()
 
     def _take(self) -> list[_Request]:
         first = self._waiting[0]
         batch, rows = [], 0
         for request in self._waiting:
-            fits = not batch or rows + request.rows <= self._limits.batch_rows
+            fits = not batch or rows + request.rows <= self._batch_rows
             if request.key == first.key and fits:
                 batch.append(request)
                 rows += request.rows
@@ -166,40 +151,25 @@ class Batcher:
         return batch
 
     def _answer(self, batch: Sequence[_Request]) -> None:
-        """Set the outputs, or the error, of each request."""
+        """Set the outputs, or the error, of each request, by one call where none fails."""
+        rows = [request.rows for request in batch]
+        self._on_batch(sum(rows))
         try:
-            parts = self._split(batch)
+            merged = {
+                name: np.concatenate([request.inputs[name] for request in batch])
+                for name in batch[0].inputs
+            }
+            outputs = self._compute(batch[0].key, merged)
+            parts = [
+                {name: array[end - count : end] for name, array in outputs.items()}
+                for count, end in zip(rows, np.cumsum(rows), strict=True)
+            ]
         except Exception as error:
-            if len(batch) > 1:
-                # Whose fault it was is not known: alone, each gets what is due to it.
+            if len(batch) == 1:
+                batch[0].outputs.set_exception(error)
+            else:  # whose fault it was is not known: alone, each gets what is due to it
                 for request in batch:
                     self._answer([request])
-            else:
-                batch[0].error = error
             return
-        for request, outputs in zip(batch, parts, strict=True):
-            request.outputs = outputs
-
-    def _split(self, batch: Sequence[_Request]) -> list[dict[str, np.ndarray]]:
-        """Return the outputs of each request of a batch, from one call."""
-        rows = [request.rows for request in batch]
-        self._tell(sum(rows))
-        if len(batch) == 1:
-            return [self._compute(batch[0].key, batch[0].inputs)]
-        merged = {
-            name: np.concatenate([request.inputs[name] for request in batch])
-            for name in batch[0].inputs
-        }
-        outputs = self._compute(batch[0].key, merged)
-        ends = np.cumsum(rows)
-        return [
-            {name: array[end - count : end] for name, array in outputs.items()}
-            for count, end in zip(rows, ends, strict=True)
-        ]
-
-
-def _soonest(deadline: float | None, patience: float | None) -> float | None:
-    """Return the seconds until the first of two events, None if neither comes by itself."""
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    times = [seconds for seconds in (left, patience) if seconds is not None]
-    return min(times, default=None)
+        for request, part in zip(batch, parts, strict=True):
+            request.outputs.set_result(part)

@@ -1,39 +1,25 @@
 """Bodies of HTTP requests in memory, with the limits on what clients may take."""
 
-import dataclasses
 import http
 import threading
 import zlib
 
-from keras_alexnet.serving.local_server.errors import RequestError
+from keras_alexnet.serving.local_server.errors import RequestError, invalid
 
 _UNZIPPED_BYTES = 1 << 20  # at a time
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """Limits on what clients may take.
+class BodyStore:
+    """Counts the bytes of all bodies in memory; safe to use from many threads.
 
-    Attributes:
+    Args:
         body_bytes: largest body of a request, unpacked.
         all_bodies_bytes: of all requests under way; more is refused for now.
-        connections: at the same time; more are refused for now.
-        seconds: for a body to arrive, for a turn of the model, and for an answer to be taken, each.
-        idle_seconds: from an answer until the header of the next request is complete.
     """
 
-    body_bytes: int = 64 << 20
-    all_bodies_bytes: int = 512 << 20
-    connections: int = 256
-    seconds: float = 60.0
-    idle_seconds: float = 60.0
-
-
-class BodyStore:
-    """Counts the bytes of all bodies in memory; safe to use from many threads."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, body_bytes: int, all_bodies_bytes: int) -> None:
+        self.body_bytes = body_bytes
+        self._all_bodies_bytes = all_bodies_bytes
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -44,7 +30,7 @@ class BodyStore:
             RequestError: RESOURCE_EXHAUSTED, other requests hold what there is.
         """
         with self._lock:
-            if self._bytes + count > self.limits.all_bodies_bytes:
+            if self._bytes + count > self._all_bodies_bytes:
                 raise RequestError(
                     "RESOURCE_EXHAUSTED",
                     f"{self._bytes} bytes of requests are under way; try again",
@@ -79,7 +65,7 @@ class Body:
         self._size += len(data)
         if self.error is not None:
             return
-        limit = self._store.limits.body_bytes
+        limit = self._store.body_bytes
         try:
             if self._size > limit:
                 raise RequestError(
@@ -119,9 +105,9 @@ class Body:
                 self.append(unzip.decompress(packed, _UNZIPPED_BYTES))
                 packed = unzip.unconsumed_tail
         except zlib.error as error:
-            raise RequestError("INVALID_ARGUMENT", f"the body is not gzip: {error}") from error
+            raise invalid(f"the body is not gzip: {error}") from error
         if self.error is None and (not unzip.eof or unzip.unused_data):
-            raise RequestError("INVALID_ARGUMENT", "the body is not one whole gzip member")
+            raise invalid("the body is not one whole gzip member")
         return self.read()
 
     def close(self) -> None:

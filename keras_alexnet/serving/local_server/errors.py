@@ -2,16 +2,19 @@
 
 
 class RequestError(Exception):
-    """A request that gets no other answer.
+    """A request that gets no other answer; its text is for a person.
 
     Attributes:
         code: a canonical status of gRPC, such as "INVALID_ARGUMENT".
-        message: for a person.
         http_status: of the REST API, where it is not the one of the code.
     """
 
     def __init__(self, code: str, message: str, http_status: int | None = None) -> None:
         super().__init__(message)
         self.code = code
-        self.message = message
         self.http_status = http_status
+
+
+def invalid(message: str) -> RequestError:
+    """Return the error for a request that is wrong in itself."""
+    return RequestError("INVALID_ARGUMENT", message)

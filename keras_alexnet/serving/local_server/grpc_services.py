@@ -9,18 +9,17 @@ get_model_metadata_impl.cc, server_core.cc).
 # The methods are called by the names that the .proto files give them.
 # ruff: noqa: N802
 
-import collections
 import concurrent.futures
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import grpc
 import numpy as np
 import tensorflow as tf
 from google.protobuf import message
 from tensorflow.core.framework import tensor_pb2
-from tensorflow.core.protobuf import error_codes_pb2, meta_graph_pb2
+from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -31,15 +30,14 @@ from tensorflow_serving.apis import (
 )
 
 from keras_alexnet.serving.local_server import rest_api
-from keras_alexnet.serving.local_server.errors import RequestError
+from keras_alexnet.serving.local_server.errors import RequestError, invalid
 from keras_alexnet.serving.local_server.loaded_model import (
     DEFAULT_SIGNATURE,
     LoadedModel,
-    require_inputs,
-    require_tensor,
     shape_of,
 )
-from keras_alexnet.serving.local_server.served_versions import Activity, ServedVersions
+from keras_alexnet.serving.local_server.metrics import Activity
+from keras_alexnet.serving.local_server.served_versions import ServedVersions
 
 _THREADS = 16
 _SIGNATURE_DEF = "signature_def"
@@ -57,17 +55,6 @@ _VALUE_FIELDS = {
 }
 
 
-def _refusal(call: str) -> Callable[..., None]:
-    """Return the method of a call that TF Serving alone answers."""
-
-    def refuse(self: "Services", request: message.Message, context: grpc.ServicerContext) -> None:
-        del request
-        with self._request(context):
-            raise RequestError("UNIMPLEMENTED", rest_api.only_tensorflow_serving(call))
-
-    return refuse
-
-
 class Services(
     prediction_service_pb2_grpc.PredictionServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
@@ -79,15 +66,18 @@ class Services(
         timeout: seconds that a request waits for others, unless the client sets less.
     """
 
-    def __init__(self, *, activity: Activity, timeout: float) -> None:
+    def __init__(self, activity: Activity, timeout: float) -> None:
         self.versions: ServedVersions | None = None
         self._activity = activity
         self._timeout = timeout
 
-    Classify = _refusal("Classify")
-    Regress = _refusal("Regress")
-    MultiInference = _refusal("MultiInference")
-    HandleReloadConfigRequest = _refusal("HandleReloadConfigRequest")
+    def _refuse(self, request: message.Message, context: grpc.ServicerContext) -> None:
+        """Refuse a call that TF Serving alone answers."""
+        del request
+        with self._request(context):
+            raise RequestError("UNIMPLEMENTED", rest_api.ONLY_TENSORFLOW_SERVING)
+
+    Classify = Regress = MultiInference = HandleReloadConfigRequest = _refuse
 
     def Predict(
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
@@ -95,11 +85,12 @@ class Services(
         """Run a signature."""
         with self._request(context), self._model(request) as model:
             signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
+            left = context.time_remaining()
             outputs = model.predict(
                 signature,
-                _inputs(model.signature_inputs(signature), request.inputs),
-                _output_filter(request.output_filter),
-                self._seconds(context),
+                _inputs(model, signature, request),
+                list(request.output_filter),
+                self._timeout if left is None else min(self._timeout, left),
             )
             response = predict_pb2.PredictResponse(model_spec=_own_spec(model, signature))
             for name, array in outputs.items():
@@ -110,16 +101,15 @@ class Services(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """Return the signatures."""
-        with self._request(context):
-            _require_spec(request)
-            _require_signature_def(request.metadata_field)
-            with self._model(request) as model:
-                signatures = get_model_metadata_pb2.SignatureDefMap()
-                for name, signature in model.signature_defs.items():
-                    signatures.signature_def[name].CopyFrom(signature)
-                response = get_model_metadata_pb2.GetModelMetadataResponse(
-                    model_spec=_own_spec(model)
+        with self._request(context), self._model(request) as model:
+            if set(request.metadata_field) != {_SIGNATURE_DEF}:
+                raise invalid(
+                    f"metadata_field must be {_SIGNATURE_DEF}, received {request.metadata_field}"
                 )
+            signatures = get_model_metadata_pb2.SignatureDefMap()
+            for name, signature in model.signature_defs.items():
+                signatures.signature_def[name].CopyFrom(signature)
+            response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=_own_spec(model))
             response.metadata[_SIGNATURE_DEF].Pack(signatures)
             return response
 
@@ -128,8 +118,7 @@ class Services(
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """Return the states of all versions, or of one; as in TF Serving, labels are ignored."""
         with self._request(context):
-            _require_spec(request)
-            spec = request.model_spec
+            spec = _spec(request)
             response = get_model_status_pb2.GetModelStatusResponse()
             for status in self.versions.statuses(spec.name, _version(spec)):
                 response.model_version_status.add(
@@ -145,66 +134,47 @@ class Services(
     @contextlib.contextmanager
     def _request(self, context: grpc.ServicerContext) -> Iterator[None]:
         """Count a call, and turn what goes wrong into a status."""
+        end, code = lambda code: None, "OK"
         try:
-            with self._activity.request("grpc"):
-                yield
+            end = self._activity.begin("grpc")
+            yield
         except RequestError as error:
-            context.abort(grpc.StatusCode[error.code], error.message)
+            code = error.code
+            context.abort(grpc.StatusCode[code], str(error))
         except Exception as error:  # a fault of ours; gRPC would print a traceback and say UNKNOWN
+            code = "INTERNAL"
             context.abort(grpc.StatusCode.INTERNAL, repr(error))
+        finally:
+            end(code)
 
     @contextlib.contextmanager
     def _model(self, request: message.Message) -> Iterator[LoadedModel]:
         """Return the version that a request is for."""
-        _require_spec(request)
-        spec = request.model_spec
+        spec = _spec(request)
         if not spec.name:
-            raise RequestError("INVALID_ARGUMENT", "ModelSpec has no name specified.")
-        rest_api.require_no_label(spec.version_label)
-        with self.versions.use(spec.name, _version(spec)) as model:
+            raise invalid("ModelSpec has no name specified.")
+        with self.versions.use(spec.name, _version(spec), spec.version_label) as model:
             yield model
-
-    def _seconds(self, context: grpc.ServicerContext) -> float:
-        """Return the seconds that a request may wait for others."""
-        left = context.time_remaining()
-        return self._timeout if left is None else min(self._timeout, max(0.0, left))
 
 
 def _inputs(
-    declared: Mapping[str, meta_graph_pb2.TensorInfo] | None,
-    protos: Mapping[str, tensor_pb2.TensorProto],
+    model: LoadedModel, signature: str, request: predict_pb2.PredictRequest
 ) -> dict[str, np.ndarray]:
-    if declared is None:
-        return {}  # predict says which signature is missing
-    require_inputs(declared, protos)
+    # Before they are unpacked: a shape of a billion with one value is some bytes long.
+    model.require_inputs(
+        signature,
+        {
+            name: (_dtype(proto.dtype), shape_of(proto.tensor_shape))
+            for name, proto in request.inputs.items()
+        },
+    )
     arrays = {}
-    for name, proto in protos.items():
-        # Before it is unpacked: a shape of a billion with one value is some bytes long.
-        require_tensor(name, declared[name], _dtype(proto.dtype), shape_of(proto.tensor_shape))
+    for name, proto in request.inputs.items():
         try:
             arrays[name] = tf.make_ndarray(proto)
         except (ValueError, TypeError) as error:
-            raise RequestError(
-                "INVALID_ARGUMENT", f"tensor parsing error: {name} ({error})"
-            ) from error
+            raise invalid(f"tensor parsing error: {name} ({error})") from error
     return arrays
-
-
-def _output_filter(names: Sequence[str]) -> list[str]:
-    for name, count in collections.Counter(names).items():
-        if count > 1:
-            raise RequestError("INVALID_ARGUMENT", f"duplicate output tensor alias: {name}")
-    return list(names)
-
-
-def _require_signature_def(fields: Sequence[str]) -> None:
-    if not fields:
-        raise RequestError(
-            "INVALID_ARGUMENT", "GetModelMetadataRequest must specify at least one metadata_field"
-        )
-    for field in fields:
-        if field != _SIGNATURE_DEF:
-            raise RequestError("INVALID_ARGUMENT", f"Metadata field {field} is not supported")
 
 
 def _own_spec(model: LoadedModel, signature: str = "") -> model_pb2.ModelSpec:
@@ -217,12 +187,13 @@ def _dtype(number: int) -> tf.DType:
     try:
         return tf.as_dtype(number)
     except TypeError as error:
-        raise RequestError("INVALID_ARGUMENT", f"there is no DataType {number}") from error
+        raise invalid(f"there is no DataType {number}") from error
 
 
-def _require_spec(request: message.Message) -> None:
+def _spec(request: message.Message) -> model_pb2.ModelSpec:
     if not request.HasField("model_spec"):
-        raise RequestError("INVALID_ARGUMENT", "Missing ModelSpec")
+        raise invalid("Missing ModelSpec")
+    return request.model_spec
 
 
 def _version(spec: model_pb2.ModelSpec) -> int | None:
@@ -239,16 +210,20 @@ def _to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
     dtype = tf.as_dtype(array.dtype)
     if dtype not in _VALUE_FIELDS:
         return tf.make_tensor_proto(array)
-    proto = tf.make_tensor_proto([], dtype, [0])
-    del proto.tensor_shape.dim[:]
-    for size in array.shape:
-        proto.tensor_shape.dim.add(size=size)
+    proto = tensor_pb2.TensorProto(
+        dtype=dtype.as_datatype_enum, tensor_shape=tf.TensorShape(array.shape).as_proto()
+    )
     getattr(proto, _VALUE_FIELDS[dtype]).extend(array.ravel().tolist())
     return proto
 
 
-def start(host: str, port: int, services: Services, max_body_bytes: int) -> tuple[grpc.Server, int]:
+def start(address: str, services: Services, max_body_bytes: int) -> tuple[grpc.Server, int]:
     """Return a server that has its port and does not serve yet, and the number of the port.
+
+    Args:
+        address: "HOST:PORT"; port 0 for any that is free.
+        services: to be served.
+        max_body_bytes: a larger request is refused.
 
     Raises:
         RuntimeError: the port cannot be had.
@@ -267,7 +242,7 @@ def start(host: str, port: int, services: Services, max_body_bytes: int) -> tupl
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(services, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(services, server)
-    bound = server.add_insecure_port(f"{host}:{port}")
+    bound = server.add_insecure_port(address)
     if not bound:
-        raise RuntimeError(f"{host}:{port} cannot be bound")
+        raise RuntimeError(f"{address} cannot be bound")
     return server, bound

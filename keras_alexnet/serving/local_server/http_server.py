@@ -33,10 +33,11 @@ from waitress.task import Task
 from waitress.utilities import BadRequest
 
 from keras_alexnet.serving.local_server import rest_api
-from keras_alexnet.serving.local_server.bodies import Body, BodyStore, Limits
+from keras_alexnet.serving.local_server.bodies import Body, BodyStore
 from keras_alexnet.serving.local_server.errors import RequestError
-from keras_alexnet.serving.local_server.metrics import CONTENT_TYPE, PATH, ServerMetrics
-from keras_alexnet.serving.local_server.served_versions import Activity, ServedVersions
+from keras_alexnet.serving.local_server.metrics import CONTENT_TYPE, PATH, Activity
+from keras_alexnet.serving.local_server.served_versions import ServedVersions
+from keras_alexnet.serving.local_server.server import Settings
 
 # A refused body is read on for this long, so that a client that reads only after it has written
 # everything sees the error.
@@ -53,33 +54,32 @@ class _Answer:
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-class _Adjustments(Adjustments):
-    """waitress' settings, through which a parser, too, gets what it needs of the server."""
-
-    def __init__(self, sock: socket.socket, store: BodyStore, activity: Activity) -> None:
-        super().__init__(
-            sockets=[sock],
-            ident="keras-alexnet",
-            backlog=128,
-            recv_bytes=_RECEIVE_BYTES,
-            # Body and Server.handle_accept have the limits.
-            max_request_body_size=1 << 62,
-            connection_limit=1 << 62,
-            max_request_header_size=_HEADER_BYTES,
-            outbuf_overflow=1 << 30,  # an answer stays in memory
-            log_socket_errors=False,  # a client that hangs up
-            asyncore_use_poll=True,  # select() refuses file descriptors over 1023
-            cleanup_interval=1,
-            clear_untrusted_proxy_headers=False,  # none is read
-        )
-        self.store = store
-        self.activity = activity
+def _adjustments(sock: socket.socket, settings: Settings, activity: Activity) -> Adjustments:
+    """Return waitress' settings, through which a parser, too, gets what it needs of the server."""
+    adjustments = Adjustments(
+        sockets=[sock],
+        ident="keras-alexnet",
+        backlog=128,
+        recv_bytes=_RECEIVE_BYTES,
+        # Body and Server.handle_accept have the limits.
+        max_request_body_size=1 << 62,
+        connection_limit=1 << 62,
+        max_request_header_size=_HEADER_BYTES,
+        outbuf_overflow=1 << 30,  # an answer stays in memory
+        log_socket_errors=False,  # a client that hangs up
+        asyncore_use_poll=True,  # select() refuses file descriptors over 1023
+        cleanup_interval=1,
+        clear_untrusted_proxy_headers=False,  # none is read
+    )
+    adjustments.store = BodyStore(settings.max_body_bytes, settings.all_bodies_bytes)
+    adjustments.activity = activity
+    return adjustments
 
 
 class _Request(HTTPRequestParser):
     """A request, which counts as under way from the end of its header until it is closed."""
 
-    def __init__(self, adj: _Adjustments) -> None:
+    def __init__(self, adj: Adjustments) -> None:
         super().__init__(adj)
         self.body = Body(adj.store)
         self.outcome_code = "OK"
@@ -97,11 +97,11 @@ class _Request(HTTPRequestParser):
         self.content_length = 0  # the limit is the Body's
         self._open.callback(self.body.close)
         try:
-            outcome = self._open.enter_context(self.adj.activity.request("rest"))
+            end = self.adj.activity.begin("rest")
         except RequestError as error:  # the server is about to end
             self.refuse(error)
         else:
-            self._open.callback(lambda: setattr(outcome, "code", self.outcome_code))
+            self._open.callback(lambda: end(self.outcome_code))
 
     def received(self, data: bytes) -> int:
         """Take bytes from the client."""
@@ -130,15 +130,13 @@ class _Task(Task):
     complete = True
 
     def execute(self) -> None:
-        request = self.request
-        if request.error is None:
-            self._send(self.channel.server.answer(request))
+        error = self.request.error
+        if error is None:
+            answer = self.channel.server.answer(self.request)
         else:
-            request.outcome_code = "INVALID_ARGUMENT"
+            self.request.outcome_code = "INVALID_ARGUMENT"
             self.set_close_on_finish()
-            self._send(_Answer(_error_body(request.error.body), request.error.code))
-
-    def _send(self, answer: _Answer) -> None:
+            answer = _Answer(_error_body(error.body), error.code)
         self.status = f"{answer.status} {http.HTTPStatus(answer.status).phrase}"
         self.response_headers += [("Content-Type", answer.content_type), *answer.headers.items()]
         self.content_length = len(answer.content)
@@ -170,7 +168,7 @@ class _Channel(HTTPChannel):
             self.request.close()
         super().handle_close()
 
-    def end_if_late(self, now: float, limits: Limits) -> None:
+    def end_if_late(self, now: float) -> None:
         """End what lasts longer than it may.
 
         waitress' own channel_timeout is one between two bytes: a client that sends a byte a minute
@@ -178,15 +176,15 @@ class _Channel(HTTPChannel):
         """
         if self.requests:
             return  # it is the server's turn
+        settings = self.server.settings
         is_in_body = self.request is not None and self.request.headers_finished
-        kind, seconds = "header", limits.idle_seconds
+        kind, seconds = "header", settings.idle_seconds
         if self.total_outbufs_len:
-            kind, seconds = "answer", limits.seconds
+            kind, seconds = "answer", settings.timeout
+        elif is_in_body and self.request.body.error is None:
+            kind, seconds = "body", settings.timeout
         elif is_in_body:
-            is_refused = self.request.body.error is not None
-            kind, seconds = "body", limits.seconds
-            if is_refused:
-                kind, seconds = "rest of a refused body", min(limits.seconds, _DISCARD_SECONDS)
+            kind, seconds = "rest of a refused body", min(settings.timeout, _DISCARD_SECONDS)
         phase = (kind, self._answered)
         if phase != self._phase:
             self._phase, self._since = phase, now
@@ -216,10 +214,8 @@ class Server(TcpWSGIServer):
 
     Args:
         host: address to listen at; "::" for all of IPv6 and IPv4.
-        port: 0 for any that is free.
+        settings: of the server; `rest_port` is its port.
         activity: counts the requests.
-        metrics: to be served.
-        limits: see there.
 
     Raises:
         OSError: the port cannot be had.
@@ -227,41 +223,38 @@ class Server(TcpWSGIServer):
 
     channel_class = _Channel
 
-    def __init__(
-        self, host: str, port: int, *, activity: Activity, metrics: ServerMetrics, limits: Limits
-    ) -> None:
+    def __init__(self, host: str, settings: Settings, activity: Activity) -> None:
         # Its remark on each request that waits for a thread.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
+        address = (host, settings.rest_port)
+        sock = socket.create_server(address, family=family, dualstack_ipv6=host == "::")
         super().__init__(
             None,
             map={},
             _sock=sock,
-            adj=_Adjustments(sock, BodyStore(limits), activity),
+            adj=_adjustments(sock, settings, activity),
             bind_socket=False,
             sockinfo=(family, socket.SOCK_STREAM),
         )
         self.versions: ServedVersions | None = None
-        self.metrics = metrics
-        self.limits = limits
+        self.settings = settings
         self.server_port: int = sock.getsockname()[1]
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._loop, daemon=True)
         self._is_closing = False
 
     def start(self) -> None:
         """Begin to answer, in threads."""
         # One a connection, as a request waits in its thread for its turn.
-        self.task_dispatcher.set_thread_count(self.limits.connections)
-        self._thread = threading.Thread(target=self._loop, daemon=True)
+        self.task_dispatcher.set_thread_count(self.settings.connections)
         self._thread.start()
 
     def close(self) -> None:
         """Stop to listen, send what is left of answers, and close the connections."""
         self._is_closing = True
-        if self._thread is not None:
+        if self._thread.is_alive():
             self.pull_trigger()
-            self._thread.join(self.limits.seconds)
+            self._thread.join(self.settings.timeout)
         self.task_dispatcher.shutdown(timeout=1)
         wasyncore.close_all(self._map, ignore_all=True)
 
@@ -274,12 +267,12 @@ class Server(TcpWSGIServer):
 
     def handle_accept(self) -> None:
         """Take a connection, or refuse it."""
-        if self._is_closing or len(self.active_channels) < self.limits.connections:
+        if self._is_closing or len(self.active_channels) < self.settings.connections:
             super().handle_accept()
             return
         with contextlib.suppress(OSError, TypeError):  # accept() returns None: the client is gone
             connection, _ = self.accept()
-            body = _error_body(f"more than {self.limits.connections} connections; try again")
+            body = _error_body(f"more than {self.settings.connections} connections; try again")
             with connection:
                 connection.setblocking(False)  # a client that does not read must not stop others
                 connection.sendall(
@@ -291,7 +284,7 @@ class Server(TcpWSGIServer):
         """End connections whose clients are too slow; waitress calls it each second."""
         del now  # of the wall clock
         for channel in self.active_channels.values():
-            channel.end_if_late(time.monotonic(), self.limits)
+            channel.end_if_late(time.monotonic())
 
     def answer(self, request: _Request) -> _Answer:
         """Return the answer to a request that was received, as far as it may be."""
@@ -304,16 +297,15 @@ class Server(TcpWSGIServer):
                 return _Answer(b"", headers={"Allow": "GET, HEAD, POST, OPTIONS"})
             if method == "GET" and request.raw_path in _PAGES:
                 return _PAGES[request.raw_path](self)
-            return _Answer(
-                rest_api.answer(self.versions, method, request.raw_path, body, self.limits.seconds)
-            )
+            seconds = self.settings.timeout
+            return _Answer(rest_api.answer(self.versions, method, request.raw_path, body, seconds))
         except RequestError as error:
             failure = error
         except Exception as error:  # a fault of ours must not cost the client its answer
             failure = RequestError("INTERNAL", repr(error))
         request.outcome_code = failure.code
         status = failure.http_status or rest_api.HTTP_STATUS[failure.code]
-        return _Answer(_error_body(failure.message), status)
+        return _Answer(_error_body(str(failure)), status)
 
 
 def _error_body(message: str) -> bytes:
@@ -326,7 +318,7 @@ _PAGES = {
         content(server.versions.name), content_type=PAGE_CONTENT_TYPE, headers=HEADERS
     ),
     "/favicon.ico": lambda server: _Answer(b"", status=http.HTTPStatus.NO_CONTENT),
-    PATH: lambda server: _Answer(server.metrics.text(), content_type=CONTENT_TYPE),
+    PATH: lambda server: _Answer(server.adj.activity.text(), content_type=CONTENT_TYPE),
 }
 PAGE_CONTENT_TYPE = "text/html; charset=utf-8"
 

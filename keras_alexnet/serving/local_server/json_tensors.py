@@ -8,13 +8,13 @@ in TF Serving, an integer must fit its type, and a batch has a largest size.
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pybase64
 import tensorflow as tf
 
-from keras_alexnet.serving.local_server.errors import RequestError
+from keras_alexnet.serving.local_server.errors import RequestError, invalid
 from keras_alexnet.serving.local_server.loaded_model import require_batch
 
 _ROW, _COLUMN = "instances", "inputs"
@@ -43,13 +43,9 @@ def parse(body: bytes) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         raise invalid(f"JSON Parse error: {error}") from error
     if not isinstance(document, dict):
-        raise invalid(f"JSON Value: {quote(document)} Is not object")
-    signature = document.get("signature_name", "")
-    if not isinstance(signature, str):
-        raise invalid(
-            f"JSON Value: {quote(document)} not formatted correctly. "
-            "'signature_name' key must be a string value."
-        )
+        raise invalid(f"JSON Value: {_quote(document)} Is not object")
+    if not isinstance(document.get("signature_name", ""), str):
+        raise invalid(f"JSON Value: {_quote(document)}: 'signature_name' must be a string")
     return document
 
 
@@ -70,49 +66,39 @@ def to_tensors(
             an input's type cannot be written in JSON (UNIMPLEMENTED).
     """
     if _ROW in document and _COLUMN in document:
-        raise invalid(
-            f"JSON Value: {quote(document)} Not formatted correctly expecting only one of "
-            f"'{_COLUMN}' or '{_ROW}' keys to exist "
-        )
+        raise invalid(f"JSON Value: {_quote(document)}: only one of '{_COLUMN}' and '{_ROW}' goes")
     if _ROW in document:
-        return _from_rows(document, dtypes), True
-    if _COLUMN in document:
-        return _from_columns(document[_COLUMN], dtypes), False
-    raise invalid(f"Missing '{_COLUMN}' or '{_ROW}' key")
+        columns = _columns_of_rows(document[_ROW], dtypes)
+    elif _COLUMN in document:
+        columns = document[_COLUMN]
+        if not _is_named(columns) and len(dtypes) == 1:
+            columns = {next(iter(dtypes)): columns}
+        if not isinstance(columns, dict) or not set(dtypes) <= set(columns):
+            raise invalid(f"'{_COLUMN}' must be an object with the inputs {_listed(dtypes)}")
+    else:
+        raise invalid(f"Missing '{_COLUMN}' or '{_ROW}' key")
+    tensors = {name: _tensor(columns[name], dtype) for name, dtype in dtypes.items()}
+    return tensors, _ROW in document
 
 
-def _from_rows(
-    document: Mapping[str, object], dtypes: Mapping[str, tf.DType]
-) -> dict[str, np.ndarray]:
-    rows = document[_ROW]
+def _columns_of_rows(rows: object, dtypes: Mapping[str, tf.DType]) -> dict[str, list[object]]:
     if not isinstance(rows, list) or not rows:
-        raise invalid(f"JSON value {quote(document)}: '{_ROW}' must be a list with entries")
+        raise invalid(f"JSON value {_quote(rows)}: '{_ROW}' must be a list with entries")
     require_batch(len(rows))
-    are_named = _is_named(rows[0])
-    if not are_named and len(dtypes) > 1:
-        raise invalid(f"'{_ROW}' must be objects with {','.join(sorted(dtypes))}, one an input")
+    are_named = _is_named(rows[0]) or len(dtypes) > 1
     columns: dict[str, list[object]] = {name: [] for name in dtypes}
     for number, row in enumerate(rows):
-        if _is_named(row) != are_named:
-            wanted = "an object" if are_named else "a value or list"
-            raise invalid(f"item {number} of '{_ROW}' must be {wanted}, as item 0 is")
         named = row if are_named else {next(iter(dtypes)): row}
-        if set(named) != set(dtypes):
-            raise invalid(
-                f"item {number} of '{_ROW}' must have the inputs {','.join(sorted(dtypes))}, "
-                f"received {quote(sorted(named))}"
-            )
+        if _is_named(row) != are_named or set(named) != set(dtypes):
+            wanted = f"an object with the inputs {_listed(dtypes)}" if are_named else "a value"
+            raise invalid(f"item {number} of '{_ROW}' must be {wanted}, received {_quote(row)}")
         for name, value in named.items():
             columns[name].append(value)
-    return {name: _tensor(values, dtypes[name]) for name, values in columns.items()}
+    return columns
 
 
-def _from_columns(columns: object, dtypes: Mapping[str, tf.DType]) -> dict[str, np.ndarray]:
-    if not _is_named(columns) and len(dtypes) == 1:
-        columns = {next(iter(dtypes)): columns}
-    if not isinstance(columns, dict) or not set(dtypes) <= set(columns):
-        raise invalid(f"'{_COLUMN}' must be an object with the inputs {','.join(sorted(dtypes))}")
-    return {name: _tensor(columns[name], dtype) for name, dtype in dtypes.items()}
+def _listed(names: Iterable[str]) -> str:
+    return ",".join(sorted(names))
 
 
 def _is_named(value: object) -> bool:
@@ -134,7 +120,7 @@ def _tensor(value: object, dtype: tf.DType) -> np.ndarray:
         for element in values:
             if not isinstance(element, list) or len(element) != size:
                 raise invalid(
-                    f"JSON value {quote(element)} at level {level} must be a list of size {size}, "
+                    f"JSON value {_quote(element)} at level {level} must be a list of size {size}, "
                     "as the first one is"
                 )
         values = [element for part in values for element in part]
@@ -143,32 +129,24 @@ def _tensor(value: object, dtype: tf.DType) -> np.ndarray:
 
 def _converted(values: Sequence[object], dtype: tf.DType) -> np.ndarray:
     """Return the values as a type has them: bytes objects for tf.string."""
-    if values and dtype not in _TYPES:
+    if dtype not in _TYPES:
         raise RequestError("UNIMPLEMENTED", f"JSON has no values of the type {dtype.name}")
-    is_right, convert = _rule(dtype)
+    convert = low = high = None
+    if dtype == tf.string:
+        types, convert = {str, dict}, _to_bytes
+    elif dtype.is_bool:
+        types = {bool}
+    elif dtype.is_floating:  # NaN and Infinity are no JSON, and taken as in TF Serving
+        types, convert = {int, float}, _double
+    else:
+        types, low, high = {int}, dtype.min, dtype.max
     for value in values:
-        if not is_right(value):
-            raise invalid(f"JSON value {quote(value)} is not of the expected type {dtype.name}")
+        if type(value) not in types or (low is not None and not low <= value <= high):
+            raise invalid(f"JSON value {_quote(value)} is not of the expected type {dtype.name}")
     array = np.empty(len(values), dtype.as_numpy_dtype)
     with np.errstate(over="ignore"):  # 1e39 is infinite as float32
         array[:] = [convert(value) for value in values] if convert else values
     return array
-
-
-def _rule(
-    dtype: tf.DType,
-) -> tuple[Callable[[object], bool], Callable[[object], object] | None]:
-    """Return which values are of a type, and the function that converts them."""
-    if dtype == tf.string:
-        return lambda value: isinstance(value, str | dict), _to_bytes
-    if dtype.is_bool:
-        return lambda value: isinstance(value, bool), None
-    if dtype.is_floating:  # NaN and Infinity are no JSON, and taken as in TF Serving
-        return lambda value: isinstance(value, int | float) and not isinstance(value, bool), _double
-    if dtype not in _TYPES:
-        return lambda value: False, None
-    low, high = int(dtype.min), int(dtype.max)
-    return lambda value: type(value) is int and low <= value <= high, None
 
 
 def from_tensors(outputs: Mapping[str, np.ndarray], *, as_rows: bool) -> bytes:
@@ -183,55 +161,39 @@ def from_tensors(outputs: Mapping[str, np.ndarray], *, as_rows: bool) -> bytes:
             or an output's type cannot be written in JSON.
     """
     if as_rows:
-        _require_rows(outputs)
+        shapes = {name: array.shape for name, array in outputs.items()}
+        if () in shapes.values() or len({shape[0] for shape in shapes.values()}) > 1:
+            raise invalid(f"the outputs have no rows alike: {shapes}; ask with '{_COLUMN}'")
     values = {name: _jsonable(name, array) for name, array in outputs.items()}
-    if not as_rows:
-        return _dumps({"outputs": values if len(values) > 1 else next(iter(values.values()))})
-    rows = zip(*values.values(), strict=True)
-    return _dumps(
-        {
+    is_alone = len(values) == 1
+    if as_rows:
+        rows = zip(*values.values(), strict=True)
+        document = {
             "predictions": [
-                dict(zip(values, row, strict=True)) if len(values) > 1 else row[0] for row in rows
+                row[0] if is_alone else dict(zip(values, row, strict=True)) for row in rows
             ]
         }
-    )
-
-
-def _require_rows(outputs: Mapping[str, np.ndarray]) -> None:
-    expected = max((len(array) for array in outputs.values() if array.ndim), default=0)
-    for name, array in outputs.items():
-        if not array.ndim or len(array) != expected:
-            rows = f"{len(array)} rows" if array.ndim else "no rows"
-            raise invalid(f"output {name} has {rows}, expected {expected}; ask with '{_COLUMN}'")
+    else:
+        document = {"outputs": next(iter(values.values())) if is_alone else values}
+    return json.dumps(document, ensure_ascii=False).encode()
 
 
 def _jsonable(name: str, array: np.ndarray) -> object:
     if array.dtype == object:
-        if name.endswith("_bytes"):
-            return _nested(array, lambda value: {"b64": base64.b64encode(value).decode()})
-        return _nested(array, lambda value: value.decode("utf-8", "replace"))
+        values = np.empty(array.size, object)
+        values[:] = [
+            {"b64": base64.b64encode(value).decode()}
+            if name.endswith("_bytes")
+            else value.decode("utf-8", "replace")
+            for value in array.ravel()
+        ]
+        return values.reshape(array.shape).tolist()
     dtype = tf.as_dtype(array.dtype)
     if dtype not in _TYPES:
         raise invalid(f"Failed to write JSON value for tensor type: {dtype.name}")
-    return _short_floats(array).tolist()
-
-
-def _short_floats(array: np.ndarray) -> np.ndarray:
-    """Return float32 as the doubles that are written as short: 0.2, not 0.20000000298023224."""
-    if array.dtype != np.float32:
-        return array
-    return array.astype("U").astype(np.float64)
-
-
-def _nested(array: np.ndarray, convert: Callable[[bytes], object]) -> object:
-    """Return nested lists with a function of each bytes object."""
-    values = np.empty(array.size, object)
-    values[:] = [convert(value) for value in array.ravel()]
-    return values.reshape(array.shape).tolist()
-
-
-def _dumps(document: Mapping[str, object]) -> bytes:
-    return json.dumps(document, ensure_ascii=False).encode()
+    if dtype == tf.float32:  # as the doubles that are short: 0.2, not 0.20000000298023224
+        array = array.astype("U").astype(np.float64)
+    return array.tolist()
 
 
 def _is_base64(value: object) -> bool:
@@ -243,17 +205,17 @@ def _double(value: float) -> float:
     try:
         return float(value)
     except OverflowError as error:
-        raise invalid(f"number {quote(value)} is too large for a double") from error
+        raise invalid(f"number {_quote(value)} is too large for a double") from error
 
 
 def _to_bytes(value: object) -> bytes:
     """Return the bytes of a JSON string or of {"b64": "..."}."""
     if not isinstance(value, str) and not _is_base64(value):
-        raise invalid(f"JSON value {quote(value)} is not formatted correctly for base64 data")
+        raise invalid(f"JSON value {_quote(value)} is not formatted correctly for base64 data")
     try:
         text = (value if isinstance(value, str) else value["b64"]).encode()
     except UnicodeEncodeError as error:  # half of a surrogate pair
-        raise invalid(f"JSON value {quote(value)} is no Unicode text") from error
+        raise invalid(f"JSON value {_quote(value)} is no Unicode text") from error
     if isinstance(value, str):
         return text
     # As in TF Serving: white space does not count, and the padding is all there or missing.
@@ -264,10 +226,10 @@ def _to_bytes(value: object) -> bytes:
         # Twenty times as fast as Python's own, which took half of a request's time.
         return pybase64.b64decode(encoded, validate=True)
     except binascii.Error as error:
-        raise invalid(f"JSON value {quote(value)}: base64 cannot be decoded") from error
+        raise invalid(f"JSON value {_quote(value)}: base64 cannot be decoded") from error
 
 
-def quote(value: object) -> str:
+def _quote(value: object) -> str:
     """Return a value for an error, cut if it is long."""
     text = ""
     # Piece by piece: a document of megabytes is not written to be thrown away.
@@ -276,8 +238,3 @@ def quote(value: object) -> str:
         if len(text) > _QUOTED_CHARACTERS:
             return f"{text[:_QUOTED_CHARACTERS]}..."
     return text
-
-
-def invalid(message: str) -> RequestError:
-    """Return the error for a request of a wrong form."""
-    return RequestError("INVALID_ARGUMENT", message)

@@ -16,41 +16,37 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from keras_alexnet.saved_model import warmup
 from keras_alexnet.saved_model.warmup import MAX_BATCH
 from keras_alexnet.serving.local_server import batching
-from keras_alexnet.serving.local_server.errors import RequestError
+from keras_alexnet.serving.local_server.errors import RequestError, invalid
 
 DEFAULT_SIGNATURE = "serving_default"
 
 
 class LoadedModel:
-    """A version of a model.
+    """A version of a model, from the folder of its SavedModel.
+
+    Args:
+        path: the folder.
+        name: that requests call the model by.
+        version: its number.
+        batch: photos of several requests that are computed together, at most.
+        on_batch: called with the number of photos of each batch.
 
     Attributes:
-        name: that requests call it by.
-        version: its number.
         signature_defs: all that the SavedModel declares, by name.
+
+    Raises:
+        OSError, ValueError: the folder holds no SavedModel, or a broken one.
     """
 
     def __init__(
         self,
-        *,
         path: str,
         name: str,
         version: int,
-        limits: batching.Limits,
-        tell_batch: Callable[[int], None] = lambda rows: None,
+        *,
+        batch: int = 32,
+        on_batch: Callable[[int], None] = lambda photos: None,
     ) -> None:
-        """Load a SavedModel.
-
-        Args:
-            path: folder of the SavedModel.
-            name: that requests call it by.
-            version: its number.
-            limits: how much may compute and wait.
-            tell_batch: called with the number of photos of each batch.
-
-        Raises:
-            OSError, ValueError: the folder holds no SavedModel, or a broken one.
-        """
         self.name = name
         self.version = version
         self._loaded = tf.saved_model.load(path)
@@ -59,23 +55,63 @@ class LoadedModel:
         self.signature_defs: Mapping[str, meta_graph_pb2.SignatureDef] = saved.meta_graphs[
             0
         ].signature_def
-        self._batchable = {
-            name for name, signature in self.signature_defs.items() if _is_batchable(signature)
-        }
-        self._batcher = batching.Batcher(self._compute, limits, tell_batch)
+        self._batcher = batching.Batcher(self._compute, on_batch, batch_rows=batch)
 
-    def signature_inputs(self, signature: str) -> Mapping[str, meta_graph_pb2.TensorInfo] | None:
-        """Return the declared inputs of a signature that can be called, None if there is none."""
+    def input_types(self, signature: str) -> dict[str, tf.DType]:
+        """Return the types of a signature's inputs, by name.
+
+        Raises:
+            RequestError: FAILED_PRECONDITION, there is no such signature.
+        """
         if signature not in self._loaded.signatures:
-            return None
-        return self.signature_defs[signature].inputs
+            raise RequestError(
+                "FAILED_PRECONDITION", f'Serving signature key "{signature}" not found.'
+            )
+        declared = self.signature_defs[signature].inputs
+        return {name: tf.as_dtype(info.dtype) for name, info in declared.items()}
+
+    def require_inputs(
+        self, signature: str, given: Mapping[str, tuple[tf.DType, Sequence[int]]]
+    ) -> None:
+        """Refuse inputs that do not fit a signature.
+
+        Args:
+            signature: its name.
+            given: type and shape of each input.
+
+        Raises:
+            RequestError: another name, type or shape, or a batch that is too large
+                (INVALID_ARGUMENT), or there is no such signature (FAILED_PRECONDITION).
+        """
+        types = self.input_types(signature)
+        extra, missing = set(given) - set(types), set(types) - set(given)
+        if extra or missing:
+            raise invalid(
+                f"inputs do not match the signature: sent extra: {{{','.join(sorted(extra))}}}, "
+                f"missing but required: {{{','.join(sorted(missing))}}}"
+            )
+        for name, (dtype, shape) in given.items():
+            if dtype != types[name]:
+                raise invalid(f"input {name} must be {types[name].name}, received {dtype.name}")
+            declared = self.signature_defs[signature].inputs[name].tensor_shape
+            sizes = shape_of(declared)
+            fits = len(sizes) == len(shape) and all(
+                size >= 0 and wanted in (-1, size)
+                for wanted, size in zip(sizes, shape, strict=True)
+            )
+            if not fits and not declared.unknown_rank:
+                raise invalid(
+                    f"input {name} must be of shape {_text(sizes)}, received {_text(shape)}"
+                )
+            if len(shape):
+                require_batch(shape[0])
 
     def predict(
         self,
         signature: str,
         inputs: Mapping[str, np.ndarray],
         output_filter: Sequence[str] = (),
-        timeout: float | None = None,
+        timeout: float = 60.0,
     ) -> dict[str, np.ndarray]:
         """Run a signature.
 
@@ -86,50 +122,39 @@ class LoadedModel:
             timeout: seconds to wait for other requests; what computes is not interrupted.
 
         Raises:
-            RequestError: the request does not fit the signature (INVALID_ARGUMENT), there is no
-                such signature (FAILED_PRECONDITION), no turn came (DEADLINE_EXCEEDED), too many
-                wait (UNAVAILABLE).
+            RequestError: as `require_inputs`; an output that the signature has not, or one twice
+                (INVALID_ARGUMENT), no turn came (DEADLINE_EXCEEDED), too many wait (UNAVAILABLE).
         """
-        declared = self.signature_inputs(signature)
-        if declared is None:
-            raise RequestError(
-                "FAILED_PRECONDITION", f'Serving signature key "{signature}" not found.'
-            )
-        require_inputs(declared, inputs)
-        self._require_outputs(signature, output_filter)
-        for name, value in inputs.items():
-            require_tensor(name, declared[name], tf.as_dtype(value.dtype), value.shape)
-        if signature in self._batchable:
-            shapes = tuple(sorted((name, value.shape[1:]) for name, value in inputs.items()))
+        # NumPy's array of bytes objects is of dtype object, which TensorFlow calls string.
+        given = {name: (tf.as_dtype(value.dtype), value.shape) for name, value in inputs.items()}
+        self.require_inputs(signature, given)
+        declared = self.signature_defs[signature]
+        for name in output_filter:
+            if name not in declared.outputs:
+                raise invalid(
+                    f"output tensor alias not found in signature: {name} Outputs expected to be "
+                    f"in the set {{{','.join(sorted(declared.outputs))}}}."
+                )
+            if output_filter.count(name) > 1:
+                raise invalid(f"duplicate output tensor alias: {name}")
+        shapes = tuple(sorted((name, value.shape[1:]) for name, value in inputs.items()))
+        if _is_batchable(declared):
             outputs = self._batcher.run((signature, shapes), inputs, timeout)
         else:
-            outputs = self._compute((signature,), inputs)
+            outputs = self._compute((signature, shapes), inputs)
         return {name: outputs[name] for name in output_filter or outputs}
 
     def _compute(
-        self, key: tuple[str, ...], inputs: Mapping[str, np.ndarray]
+        self, key: tuple[str, object], inputs: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        signature = key[0]
-        declared = self.signature_defs[signature].inputs
-        tensors = {
-            name: tf.constant(value, tf.as_dtype(declared[name].dtype))
-            for name, value in inputs.items()
-        }
+        signature, _ = key
+        types = self.input_types(signature)
+        tensors = {name: tf.constant(value, types[name]) for name, value in inputs.items()}
         try:
             outputs = self._loaded.signatures[signature](**tensors)
         except tf.errors.OpError as error:
             raise RequestError(_code_of(error), error.message) from error
         return {name: value.numpy() for name, value in outputs.items()}
-
-    def _require_outputs(self, signature: str, output_filter: Sequence[str]) -> None:
-        outputs = self.signature_defs[signature].outputs
-        for name in output_filter:
-            if name not in outputs:
-                raise RequestError(
-                    "INVALID_ARGUMENT",
-                    f"output tensor alias not found in signature: {name} Outputs expected to be "
-                    f"in the set {{{','.join(sorted(outputs))}}}.",
-                )
 
 
 def _is_batchable(signature: meta_graph_pb2.SignatureDef) -> bool:
@@ -138,48 +163,11 @@ def _is_batchable(signature: meta_graph_pb2.SignatureDef) -> bool:
     return all(shape_of(tensor.tensor_shape)[:1] == [-1] for tensor in tensors)
 
 
-def require_inputs(
-    declared: Mapping[str, meta_graph_pb2.TensorInfo], given: Mapping[str, object]
-) -> None:
-    """Refuse inputs that are not those of the signature (INVALID_ARGUMENT)."""
-    extra, missing = set(given) - set(declared), set(declared) - set(given)
-    if extra or missing:
-        raise RequestError(
-            "INVALID_ARGUMENT",
-            f"inputs do not match the signature: sent extra: {{{','.join(sorted(extra))}}}, "
-            f"missing but required: {{{','.join(sorted(missing))}}}",
-        )
-
-
-def require_tensor(
-    name: str, declared: meta_graph_pb2.TensorInfo, dtype: tf.DType, shape: Sequence[int]
-) -> None:
-    """Refuse a tensor of another type or shape, or a batch that is too large."""
-    # NumPy's array of bytes objects is of dtype object, which TensorFlow calls string.
-    wanted = tf.as_dtype(declared.dtype)
-    if dtype != wanted:
-        raise RequestError(
-            "INVALID_ARGUMENT", f"input {name} must be {wanted.name}, received {dtype.name}"
-        )
-    dimensions = [dimension.size for dimension in declared.tensor_shape.dim]
-    fits = len(dimensions) == len(shape) and all(
-        size >= 0 and wanted in (-1, size) for wanted, size in zip(dimensions, shape, strict=True)
-    )
-    if not fits and not declared.tensor_shape.unknown_rank:
-        raise RequestError(
-            "INVALID_ARGUMENT",
-            f"input {name} must be of shape {_text(dimensions)}, received {_text(shape)}",
-        )
-    if len(shape):
-        require_batch(shape[0])
-
-
 def require_batch(count: int) -> None:
     """Refuse a batch of no photo, or of too many (INVALID_ARGUMENT)."""
     if not 1 <= count <= MAX_BATCH:
-        raise RequestError(
-            "INVALID_ARGUMENT",
-            f"a request must have 1 to {MAX_BATCH} photos, received {count}; send several",
+        raise invalid(
+            f"a request must have 1 to {MAX_BATCH} photos, received {count}; send several"
         )
 
 
@@ -202,10 +190,6 @@ def _code_of(error: tf.errors.OpError) -> str:
 def replay(model: LoadedModel, path: str) -> None:
     """Run each warm-up request of a version but those of the Classify API.
 
-    Args:
-        model: the version.
-        path: its folder.
-
     Raises:
         ValueError: the file is broken, or holds a request that the model refuses. TF Serving
             would not load such a version.
@@ -214,6 +198,4 @@ def replay(model: LoadedModel, path: str) -> None:
         try:
             model.predict(signature or DEFAULT_SIGNATURE, inputs)
         except RequestError as error:
-            raise ValueError(
-                f"the warm-up request for {signature!r} fails: {error.message}"
-            ) from error
+            raise ValueError(f"the warm-up request for {signature!r} fails: {error}") from error

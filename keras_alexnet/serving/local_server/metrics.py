@@ -1,10 +1,14 @@
-"""Metrics of the local server for Prometheus, at the path that TF Serving's examples use."""
+"""Counts requests, so that a server can end without dropping one, and tells Prometheus of them."""
 
+import threading
+import time
 from collections.abc import Callable
 
 import prometheus_client
 
-PATH = "/monitoring/prometheus/metrics"
+from keras_alexnet.serving.local_server.errors import RequestError
+
+PATH = "/monitoring/prometheus/metrics"  # that of TF Serving's examples
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 # Seconds: from a small answer to that of a full batch of ten views.
@@ -12,10 +16,20 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _PHOTOS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-class ServerMetrics:
-    """Counters of one server; safe to use from many threads."""
+class Activity:
+    """Counters of one server; safe to use from many threads.
+
+    Attributes:
+        served: requests that were answered, errors included.
+        failed: those of them that were answered with an error.
+    """
 
     def __init__(self) -> None:
+        self.served = 0
+        self.failed = 0
+        self._under_way = 0
+        self._draining = False
+        self._changed = threading.Condition()
         self._registry = prometheus_client.CollectorRegistry()
         # Memory, open files and processor time of the process.
         prometheus_client.ProcessCollector(registry=self._registry)
@@ -45,10 +59,40 @@ class ServerMetrics:
             registry=self._registry,
         )
 
-    def request(self, protocol: str, status: str, seconds: float) -> None:
-        """Count a request."""
-        self._requests.labels(protocol, status).inc()
-        self._seconds.labels(protocol).observe(seconds)
+    def begin(self, protocol: str) -> Callable[[str], None]:
+        """Count a request as under way.
+
+        Args:
+            protocol: "rest" or "grpc".
+
+        Returns:
+            A function that counts it as answered, with a canonical status of gRPC.
+
+        Raises:
+            RequestError: UNAVAILABLE, when the server is about to end.
+        """
+        with self._changed:
+            if self._draining:
+                raise RequestError("UNAVAILABLE", "the server is shutting down")
+            self._under_way += 1
+        started = time.perf_counter()
+
+        def end(code: str) -> None:
+            self._requests.labels(protocol, code).inc()
+            self._seconds.labels(protocol).observe(time.perf_counter() - started)
+            with self._changed:
+                self._under_way -= 1
+                self.served += 1
+                self.failed += code != "OK"
+                self._changed.notify_all()
+
+        return end
+
+    def drain(self, timeout: float) -> None:
+        """Refuse new requests, and wait some seconds at most for those under way."""
+        with self._changed:
+            self._draining = True
+            self._changed.wait_for(lambda: self._under_way == 0, timeout)
 
     def batch(self, photos: int) -> None:
         """Count a batch."""

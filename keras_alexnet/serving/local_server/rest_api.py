@@ -11,18 +11,16 @@ In tensorflow/serving: http_rest_api_handler.cc and http_rest_api_util.cc. :clas
 are TF Serving's alone (501 here), and no version has a label here.
 """
 
-import dataclasses
 import inspect
 import json
 import re
 import urllib.parse
 from collections.abc import Mapping
 
-import tensorflow as tf
 from google.protobuf import json_format, message
 
 from keras_alexnet.serving.local_server import json_tensors
-from keras_alexnet.serving.local_server.errors import RequestError
+from keras_alexnet.serving.local_server.errors import RequestError, invalid
 from keras_alexnet.serving.local_server.loaded_model import DEFAULT_SIGNATURE, LoadedModel
 from keras_alexnet.serving.local_server.served_versions import ServedVersions
 
@@ -51,14 +49,8 @@ _PATHS = {
 _LARGEST_VERSION = 2**63 - 1
 
 
-@dataclasses.dataclass(frozen=True)
-class _Asked:
-    """The model, version and verb of a path."""
-
-    name: str
-    version: int | None
-    label: str | None
-    verb: str | None
+# What a call is answered with that this server has not.
+ONLY_TENSORFLOW_SERVING = "TF Serving answers this call, and this server does not; use predict"
 
 
 def answer(versions: ServedVersions, method: str, path: str, body: bytes, timeout: float) -> bytes:
@@ -74,99 +66,55 @@ def answer(versions: ServedVersions, method: str, path: str, body: bytes, timeou
     Raises:
         RequestError: what is to be answered instead.
     """
-    asked = _parse(method, path)
-    if method == "GET":
-        if asked.verb == "metadata":
-            return _metadata(versions, asked)
-        # As in TF Serving, a label does not narrow down the versions.
-        return _status(versions, asked)
-    if asked.verb != "predict":
-        raise RequestError("UNIMPLEMENTED", only_tensorflow_serving(f":{asked.verb}"))
-    return _predict(versions, asked, json_tensors.parse(body), timeout)
-
-
-def _parse(method: str, path: str) -> _Asked:
     if not _API.fullmatch(path):
         raise RequestError("NOT_FOUND", f"There is nothing at {path}; the API is below /v1/models")
     match = _PATHS[method].fullmatch(path) if method in _PATHS else None
     # The pattern takes ":Predict" too, but no such verb is known: as in TF Serving.
     if match is None or (method == "POST" and match["verb"] != match["verb"].lower()):
-        raise RequestError("INVALID_ARGUMENT", f"Malformed request: {method} {path}")
+        raise invalid(f"Malformed request: {method} {path}")
     if match["name"] is None:
-        raise RequestError("INVALID_ARGUMENT", "Missing model name in request.")
-    # Not made a number before it is known to be one of 64 bits: digits may be many.
-    digits = (match["version"] or "").lstrip("0")
-    if len(digits) > len(str(_LARGEST_VERSION)) or int(digits or 0) > _LARGEST_VERSION:
-        raise RequestError(
-            "INVALID_ARGUMENT", f"Failed to convert version: {match['version']} to numeric."
-        )
-    return _Asked(
-        name=urllib.parse.unquote(match["name"]),
-        version=None if match["version"] is None else int(digits or 0),
-        label=None if match["label"] is None else urllib.parse.unquote(match["label"]),
-        verb=match["verb"],
-    )
-
-
-def only_tensorflow_serving(call: str) -> str:
-    """Return the message for a call that this server has not."""
-    return f"{call} is answered by TF Serving, not by this server; use predict, or TF Serving"
-
-
-def require_no_label(label: str | None) -> None:
-    """Refuse a request for the version of a label (INVALID_ARGUMENT)."""
-    if label:
-        raise RequestError("INVALID_ARGUMENT", f"Unrecognized servable version label: {label}")
-
-
-def _predict(
-    versions: ServedVersions, asked: _Asked, document: Mapping[str, object], timeout: float
-) -> bytes:
-    require_no_label(asked.label)
-    with versions.use(asked.name, asked.version) as model:
+        raise invalid("Missing model name in request.")
+    verb, name = match["verb"], urllib.parse.unquote(match["name"])
+    label = urllib.parse.unquote(match["label"] or "")
+    version = match["version"] and _number(match["version"])
+    if method == "GET":
+        if verb is None:  # as in TF Serving, a label does not narrow down the versions
+            return _statuses(versions, name, version)
+        with versions.use(name, version, label) as model:
+            return _metadata(model)
+    if verb != "predict":
+        raise RequestError("UNIMPLEMENTED", ONLY_TENSORFLOW_SERVING)
+    document = json_tensors.parse(body)
+    with versions.use(name, version, label) as model:
         signature = document.get("signature_name") or DEFAULT_SIGNATURE
-        inputs, as_rows = json_tensors.to_tensors(document, _input_types(model, signature))
+        inputs, as_rows = json_tensors.to_tensors(document, model.input_types(signature))
         outputs = model.predict(signature, inputs, timeout=timeout)
     return json_tensors.from_tensors(outputs, as_rows=as_rows)
 
 
-def _input_types(model: LoadedModel, signature: str) -> dict[str, tf.DType]:
-    declared = model.signature_inputs(signature)
-    if declared is None:
-        raise RequestError(
-            "INVALID_ARGUMENT", f'Serving signature name: "{signature}" not found in signature def'
-        )
-    if not declared:
-        raise RequestError(
-            "INVALID_ARGUMENT", f"Failed to get input map for signature: {signature}"
-        )
-    return {name: tf.as_dtype(info.dtype) for name, info in declared.items()}
+def _number(digits: str) -> int:
+    # Not made a number before it is known to be one of 64 bits: digits may be many.
+    significant = digits.lstrip("0") or "0"
+    if len(significant) > len(str(_LARGEST_VERSION)) or int(significant) > _LARGEST_VERSION:
+        raise invalid(f"Failed to convert version: {digits} to numeric.")
+    return int(significant)
 
 
-def _status(versions: ServedVersions, asked: _Asked) -> bytes:
-    statuses = versions.statuses(asked.name, asked.version)
-    return _to_json(
+def _statuses(versions: ServedVersions, name: str, version: int | None) -> bytes:
+    statuses = [
         {
-            "model_version_status": [
-                {
-                    "version": str(status.version),
-                    "state": status.state,
-                    "status": {
-                        "error_code": status.error_code,
-                        "error_message": status.error_message,
-                    },
-                }
-                for status in statuses
-            ]
+            "version": str(known.version),
+            "state": known.state,
+            "status": {"error_code": known.error_code, "error_message": known.error_message},
         }
-    )
+        for known in versions.statuses(name, version)
+    ]
+    return _to_json({"model_version_status": statuses})
 
 
-def _metadata(versions: ServedVersions, asked: _Asked) -> bytes:
-    require_no_label(asked.label)
-    with versions.use(asked.name, asked.version) as model:
-        signatures = {name: _to_dict(proto) for name, proto in model.signature_defs.items()}
-        spec = {"name": model.name, "signature_name": "", "version": str(model.version)}
+def _metadata(model: LoadedModel) -> bytes:
+    signatures = {name: _to_dict(proto) for name, proto in model.signature_defs.items()}
+    spec = {"name": model.name, "signature_name": "", "version": str(model.version)}
     return _to_json(
         {"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}}
     )

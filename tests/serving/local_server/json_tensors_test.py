@@ -105,7 +105,7 @@ def test_values_that_do_not_fit(dtypes, value, field):
     with pytest.raises(RequestError) as error:
         tensors(f'{{"inputs": [{value}]}}', dtypes)
     assert error.value.code == "INVALID_ARGUMENT"
-    assert field in error.value.message
+    assert field in str(error.value)
 
 
 def test_floats_are_rounded_as_tensorflow_serving_does():
@@ -149,7 +149,7 @@ def test_forms_that_are_no_request(body, dtypes, field):
     with pytest.raises(RequestError) as error:
         tensors(body, dtypes)
     assert error.value.code == "INVALID_ARGUMENT"
-    assert field in error.value.message
+    assert field in str(error.value)
 
 
 def test_more_rows_than_a_batch_may_have_are_refused_unread():
@@ -185,7 +185,7 @@ def test_byte_order_mark():
 def test_long_values_are_cut_in_errors():
     with pytest.raises(RequestError) as error:
         json_tensors.parse(json.dumps(["x" * 10_000]).encode())
-    assert len(error.value.message) < 200
+    assert len(str(error.value)) < 200
 
 
 def body_of(outputs, as_rows):

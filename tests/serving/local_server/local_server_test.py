@@ -1,6 +1,5 @@
 import concurrent.futures
 import contextlib
-import functools
 import gzip
 import http.client
 import json
@@ -31,7 +30,7 @@ from tensorflow_serving.apis import (
 )
 
 from keras_alexnet.saved_model import publishing
-from keras_alexnet.serving.local_server import bodies, http_server
+from keras_alexnet.serving.local_server import bodies
 from keras_alexnet.serving.local_server.errors import RequestError
 from keras_alexnet.serving.local_server.server import Settings, serve
 
@@ -414,10 +413,8 @@ def test_a_new_version_takes_over_and_no_request_is_dropped(run, tmp_path, capfd
     assert "version 3 is served now" in told
 
 
-def test_a_header_that_comes_too_slowly(model_dir, monkeypatch):
-    limits = functools.partial(http_server.Limits, idle_seconds=1)
-    monkeypatch.setattr(http_server, "Limits", limits)
-    with serving(model_dir, grpc_port=-1) as server:
+def test_a_header_that_comes_too_slowly(model_dir):
+    with serving(model_dir, grpc_port=-1, idle_seconds=1) as server:
         port = int(server["http"].rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             with contextlib.suppress(ConnectionError):
@@ -429,7 +426,7 @@ def test_a_header_that_comes_too_slowly(model_dir, monkeypatch):
 
 
 def test_bodies_of_all_requests_together():
-    store = bodies.BodyStore(bodies.Limits(body_bytes=70, all_bodies_bytes=100))
+    store = bodies.BodyStore(body_bytes=70, all_bodies_bytes=100)
     first, second = bodies.Body(store), bodies.Body(store)
     first.append(bytes(60))
     second.append(bytes(41))
@@ -477,6 +474,7 @@ def test_models_that_cannot_be_served(tmp_path, model_dir):
         with pytest.raises(ValueError, match=message):
             serve(
                 model_dir=str(folder),
+                model_name="birds",
                 stop=threading.Event(),
                 ready=lambda *_: None,
                 settings=Settings(**options),

@@ -23,8 +23,8 @@ def make_version(folder, number, content="whole"):
 
 
 def served(folder, lines=None):
-    tell = (lambda line: None) if lines is None else lines.append
-    return served_versions.ServedVersions(model_dir=str(folder), name="m", load=load, tell=tell)
+    log = (lambda line: None) if lines is None else lines.append
+    return served_versions.ServedVersions(model_dir=str(folder), name="m", load=load, log=log)
 
 
 def states(versions):
@@ -39,7 +39,7 @@ def test_the_highest_is_served(tmp_path):
     versions.load_highest()
     assert versions.version == 10
     for asked in (None, 10):
-        with versions.use("m", asked) as model:
+        with versions.use("m", asked, None) as model:
             assert model.path == str(tmp_path / "10")
     assert versions.statuses("m", 10) == [VersionStatus(10, "AVAILABLE")]
 
@@ -47,14 +47,14 @@ def test_the_highest_is_served(tmp_path):
 def test_what_is_not_served(tmp_path):
     make_version(tmp_path, 1)
     versions = served(tmp_path)
-    with pytest.raises(RequestError, match=r"request: Latest\(m\)"), versions.use("m", None):
+    with pytest.raises(RequestError, match=r"request: Latest\(m\)"), versions.use("m", None, None):
         pass
     versions.load_highest()
     for name, number, message in (
         ("other", None, r"Servable not found for request: Latest\(other\)"),
         ("m", 2, r"Servable not found for request: Specific\(m, 2\)"),
     ):
-        with pytest.raises(RequestError, match=message) as error, versions.use(name, number):
+        with pytest.raises(RequestError, match=message) as error, versions.use(name, number, None):
             pass
         assert error.value.code == "NOT_FOUND"
     for name, number, message in (
@@ -74,12 +74,12 @@ def test_a_new_version_takes_over_and_the_old_one_ends_with_its_last_request(tmp
     make_version(tmp_path, 1)
     versions = served(tmp_path)
     versions.load_highest()
-    with versions.use("m", None) as first, versions.use("m", 1):
+    with versions.use("m", None, None) as first, versions.use("m", 1, None):
         make_version(tmp_path, 2)
         versions.load_highest()
         assert states(versions) == {2: "AVAILABLE", 1: "UNLOADING"}
         assert first.version == 1
-        with versions.use("m", None) as second:
+        with versions.use("m", None, None) as second:
             assert second.version == 2
     assert states(versions) == {2: "AVAILABLE", 1: "END"}
 
