@@ -92,3 +92,58 @@ def canvas_pixels(driver, canvas):
         canvas,
     )
     return np.frombuffer(base64.b64decode(encoded), np.uint8).reshape(height, width, 4)
+
+
+def wait_for(driver, condition):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(driver, 60).until(lambda _: condition())
+
+
+def by_id(driver, name):
+    return driver.find_element("id", name)
+
+
+def text_of(driver, name):
+    return by_id(driver, name).text
+
+
+def all_of(driver, selector):
+    return driver.find_elements("css selector", selector)
+
+
+def texts_of(driver, selector):
+    return [element.text for element in all_of(driver, selector)]
+
+
+def active(driver):
+    return driver.switch_to.active_element
+
+
+def press(driver, *keys):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    ActionChains(driver).send_keys(*(getattr(Keys, key) for key in keys)).perform()
+
+
+def give(driver, *photos, way="drop"):
+    """Drops or pastes (name, bytes) as a person does, in one go; whether the page took them."""
+    files = [(name, base64.b64encode(data).decode()) for name, data in photos]
+    return driver.execute_script(
+        """
+        const [files, way] = arguments;
+        const transfer = new DataTransfer();
+        for (const [name, encoded] of files) {
+          const data = Uint8Array.from(atob(encoded), (letter) => letter.charCodeAt(0));
+          transfer.items.add(new File([data], name));
+        }
+        const event = way === "drop"
+          ? new DragEvent(way, { dataTransfer: transfer, bubbles: true, cancelable: true })
+          : new ClipboardEvent(way, { clipboardData: transfer, bubbles: true, cancelable: true });
+        document.body.dispatchEvent(event);
+        return event.defaultPrevented;
+        """,
+        files,
+        way,
+    )

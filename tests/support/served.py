@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 
@@ -37,6 +38,11 @@ class Server:
     rest: str
     grpc: str
     pid: int = 0
+
+    @property
+    def address(self) -> tuple[str, int]:
+        url = urllib.parse.urlsplit(self.rest)
+        return url.hostname, url.port
 
 
 @contextlib.contextmanager
@@ -78,9 +84,6 @@ def tensorflow_model_server(model_dir: pathlib.Path, log: pathlib.Path) -> Itera
 
     with _process([program, *flags], log, ready) as started:
         yield started
-
-
-SERVERS = {server.__name__: server for server in (local_server, tensorflow_model_server)}
 
 
 @contextlib.contextmanager

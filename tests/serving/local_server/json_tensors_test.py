@@ -65,14 +65,11 @@ def test_true_and_false():
     is_right(inputs["x"], [True, False], bool)
 
 
-@pytest.mark.parametrize(
-    "text",
-    # The padding is all there or missing; white space does not count.
-    ["aGVsbG8=", "aGVsbG8", " aGVs\\n\\tbG8 = "],
-)
-def test_base64(text):
-    inputs, _ = tensors(f'{{"instances": [{{"b64": "{text}"}}]}}', TEXT)
-    is_right(inputs["x"], [b"hello"], object)
+def test_base64():
+    """The padding is all there or missing; white space and a byte order mark do not count."""
+    for text in ("aGVsbG8=", "aGVsbG8", " aGVs\\n\\tbG8 = "):
+        inputs, _ = tensors(f'\ufeff{{"instances": [{{"b64": "{text}"}}]}}', TEXT)
+        is_right(inputs["x"], [b"hello"], object)
 
 
 @pytest.mark.parametrize(
@@ -86,14 +83,12 @@ def test_base64(text):
         (TEXT, '{"b64": 3}', '{"b64": 3}'),
         (TEXT, '{"b64": "YQ==", "x": 1}', "base64"),
         (TEXT, "null", "null"),
-        (TEXT, "true", "true"),
         (TEXT, "3", "3"),
         (TEXT, '"\\ud800"', "ud800"),
         (INT, "1.0", "int32"),
         (INT, "2147483648", "2147483648"),
         (INT, "true", "int32"),
         (INT, '"1"', "int32"),
-        (INT, '{"b64": "YQ=="}', "int32"),
         (PIXELS, "256", "uint8"),
         (PIXELS, "-1", "uint8"),
         (FLOAT, "false", "float32"),
@@ -127,10 +122,6 @@ def test_type_that_json_has_not():
         ('{"instances": 5}', INT, "instances"),
         ('{"instances": []}', INT, "instances"),
         ('{"instances": [[1, 2], [3]]}', INT, "[3]"),
-        ('{"instances": [[1, 2], [[5, 6]]]}', INT, "size 2"),
-        ('{"instances": [1, [1]]}', INT, "[1]"),
-        ('{"instances": [[1, 2], ["a", "b"]]}', INT, "int32"),
-        ('{"instances": [[[1], [2, 3]]]}', INT, "size 1"),
         ('{"instances": [[[1], 2]]}', INT, "level 2"),
         ('{"instances": [[1, [2]]]}', INT, "[2]"),
         ('{"instances": [[[], 1]]}', INT, "level"),
@@ -138,7 +129,6 @@ def test_type_that_json_has_not():
         ('{"instances": [{"b64": "YQ=="}]}', BOTH, "ints,texts"),
         ('{"instances": [{"ints": 1, "texts": "a"}, [1]]}', BOTH, "item 1"),
         ('{"instances": [["a"], {"x": ["a"]}]}', TEXT, "item 1"),
-        ('{"instances": [{"ints": 1}]}', BOTH, "ints,texts"),
         ('{"instances": [{"y": 1}]}', INT, "y"),
         ('{"inputs": [1]}', BOTH, "object"),
         ('{"inputs": {"ints": [1]}}', BOTH, "texts"),
@@ -152,7 +142,11 @@ def test_forms_that_are_no_request(body, dtypes, field):
     assert field in str(error.value)
 
 
-def test_more_rows_than_a_batch_may_have_are_refused_unread():
+def test_errors_of_large_requests():
+    with pytest.raises(RequestError) as error:
+        json_tensors.parse(json.dumps(["x" * 10_000]).encode())
+    assert len(str(error.value)) < 200
+    # More rows than a batch may have are refused unread.
     rows = ["not a number"] * 257
     with pytest.raises(RequestError, match="1 to 256 photos, received 257"):
         json_tensors.to_tensors({"instances": rows}, INT)
@@ -162,7 +156,6 @@ def test_more_rows_than_a_batch_may_have_are_refused_unread():
     "body",
     [
         b"",
-        b"instances = [1, 2]",
         b'{"instances": [1]} {}',
         b'{"x": "\xff"}',
         '{"instances": [1]}'.encode("utf-16"),
@@ -176,16 +169,6 @@ def test_bodies_that_are_no_json_object(body):
     with pytest.raises(RequestError) as error:
         json_tensors.parse(body)
     assert error.value.code == "INVALID_ARGUMENT"
-
-
-def test_byte_order_mark():
-    assert json_tensors.parse(b'\xef\xbb\xbf{"inputs": 1}') == {"inputs": 1}
-
-
-def test_long_values_are_cut_in_errors():
-    with pytest.raises(RequestError) as error:
-        json_tensors.parse(json.dumps(["x" * 10_000]).encode())
-    assert len(str(error.value)) < 200
 
 
 def body_of(outputs, as_rows):

@@ -1,18 +1,15 @@
-import base64
 import dataclasses
-import hashlib
 import json
 import shutil
-import time
 import urllib.parse
-import urllib.request
-from html.parser import HTMLParser
 
 import browser
 import cv2
 import numpy as np
 import pytest
+import served
 import stand_in
+from browser import active, all_of, by_id, give, press, text_of, texts_of, wait_for
 from PIL import Image, ImageCms
 from served import serving
 from tensorflow.core.protobuf import saved_model_pb2
@@ -20,69 +17,14 @@ from tensorflow.core.protobuf import saved_model_pb2
 from data_prep import records
 from data_prep.photos import images
 from keras_alexnet.saved_model import signatures
-from keras_alexnet.serving.local_server import http_server
 
 pytestmark = pytest.mark.slow
 
 NAME = """birds & "bees" <b>'é'"""
+PATH = "/v1/models/" + urllib.parse.quote(NAME, safe="!'()*")
 LIMIT = 1 << 20
 INPUT_SIZE = stand_in.PROFILE.input_size
 MARGIN = 256 - INPUT_SIZE
-
-
-class Elements(HTMLParser):
-    """Each tag, its attributes, and the text up to the next tag."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.found = []
-        self._is_in = False
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append([tag, dict(attributes), ""])
-        self._is_in = True
-
-    def handle_endtag(self, tag):
-        self._is_in = False
-
-    def handle_data(self, data):
-        if self._is_in:
-            self.found[-1][2] += data
-
-    def texts(self, tag):
-        return [text for found, _, text in self.found if found == tag]
-
-
-def test_policy_allows_the_inline_script_and_style_alone():
-    elements = Elements(http_server.content("birds").decode())
-    policy = http_server.HEADERS["Content-Security-Policy"]
-    for tag in ("script", "style"):
-        (text,) = elements.texts(tag)
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        assert f"{tag}-src 'sha256-{digest}'" in policy.split("; ")
-    assert policy.startswith("default-src 'none'; ")
-    assert "unsafe" not in policy
-    for tag, attributes, _ in elements.found:
-        assert not {name for name in attributes if name.startswith("on") or name == "style"}
-        assert "src" not in attributes
-        assert attributes.get("href", "data:,") == "data:,", tag
-
-
-@pytest.mark.parametrize("name", [NAME, "{{script}}", "</title><script>alert(1)</script>"])
-def test_model_name_is_text(name):
-    elements = Elements(http_server.content(name).decode())
-    assert elements.found[0][:2] == ["html", {"lang": "en", "data-model": name}]
-    assert elements.texts("h1") == [name]
-    assert len(elements.texts("script")) == 1
-
-
-def test_model_name_that_is_no_unicode():
-    assert "birds?" in http_server.content("birds\udcff").decode()
-
-
-# ---- in a browser
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +56,11 @@ def driver(tmp_path_factory):
 
 @pytest.fixture
 def opened(driver, server):
-    """The browser, with the page in it, just loaded."""
     return open_page(driver, server)
 
 
 def open_page(driver, server):
+    """The browser, with the page in it, just loaded."""
     browser.resize(driver, 1000, 1600)
     browser.forget_logs(driver)
     driver.get(server["http"])
@@ -126,60 +68,13 @@ def open_page(driver, server):
     return driver
 
 
-def wait_for(driver, condition):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(driver, 60).until(lambda _: condition())
-
-
-def by_id(driver, name):
-    return driver.find_element("id", name)
+def classified(driver, name, photo, way="drop"):
+    """Gives a photo and waits until its answer is shown."""
+    give(driver, (name, photo), way=way)
+    answered(driver, name)
 
 
-def text_of(driver, name):
-    return by_id(driver, name).text
-
-
-def all_of(driver, selector):
-    return driver.find_elements("css selector", selector)
-
-
-def active(driver):
-    return driver.switch_to.active_element
-
-
-def press(driver, *keys):
-    from selenium.webdriver import ActionChains
-    from selenium.webdriver.common.keys import Keys
-
-    ActionChains(driver).send_keys(*(getattr(Keys, key) for key in keys)).perform()
-
-
-def give(driver, *photos, way="drop"):
-    """Drops or pastes (name, bytes) as a person does, in one go; whether the page took them."""
-    files = [(name, base64.b64encode(data).decode()) for name, data in photos]
-    return driver.execute_script(
-        """
-        const [files, way] = arguments;
-        const transfer = new DataTransfer();
-        for (const [name, encoded] of files) {
-          const data = Uint8Array.from(atob(encoded), (letter) => letter.charCodeAt(0));
-          transfer.items.add(new File([data], name));
-        }
-        const event = way === "drop"
-          ? new DragEvent(way, { dataTransfer: transfer, bubbles: true, cancelable: true })
-          : new ClipboardEvent(way, { clipboardData: transfer, bubbles: true, cancelable: true });
-        document.body.dispatchEvent(event);
-        return event.defaultPrevented;
-        """,
-        files,
-        way,
-    )
-
-
-def classified(driver, name, photo):
-    """Drops a photo and waits until its answer is shown."""
-    give(driver, (name, photo))
+def answered(driver, name):
     wait_for(driver, lambda: text_of(driver, "status").startswith(f"{name}: "))
 
 
@@ -187,19 +82,18 @@ def alerted(driver, text):
     return wait_for(driver, lambda: text in text_of(driver, "alert"))
 
 
-def asked(server, photo, signature="explain", name=NAME):
+def asked(server, photo, signature="explain", path=PATH):
     """What the REST API answers to a photo, without the page."""
-    path = f"{server['http']}/v1/models/{urllib.parse.quote(name)}:predict"
-    body = {"signature_name": signature, "instances": [{"b64": base64.b64encode(photo).decode()}]}
-    with urllib.request.urlopen(path, json.dumps(body).encode(), timeout=60) as response:
-        return json.loads(response.read())["predictions"][0]
+    body = {"signature_name": signature, "instances": [served.b64(photo)]}
+    _, answer, _ = served.ask(served.Server(server["http"], ""), f"{path}:predict", body)
+    return json.loads(answer)["predictions"][0]
 
 
 def assert_classes_shown(driver, answer):
-    labels = [element.text for element in all_of(driver, "#classes .label")]
+    labels = texts_of(driver, "#classes .label")
     assert labels == answer["classes"]
     assert len(labels) == 5
-    scores = [element.text for element in all_of(driver, "#classes .score")]
+    scores = texts_of(driver, "#classes .score")
     assert scores == [f"{100 * score:.1f}%" for score in answer["scores"]]
     widths = driver.execute_script(
         "return Array.from(document.querySelectorAll('#classes .bar'),"
@@ -208,18 +102,13 @@ def assert_classes_shown(driver, answer):
     np.testing.assert_allclose(widths, answer["scores"], atol=0.005)  # whole pixels
 
 
-def ten_crops(square):
-    """The paper's ten views of a stored square, in the order of `view_boxes`."""
-    places = [(0, 0), (0, MARGIN), (MARGIN, 0), (MARGIN, MARGIN), (MARGIN // 2, MARGIN // 2)]
-    five = [square[y : y + INPUT_SIZE, x : x + INPUT_SIZE] for y, x in places]
-    return five + [crop[:, ::-1] for crop in five]
-
-
 def test_dropped_photo(opened, server):
     photo = stand_in.photo(300, 400, seed=1)
     assert text_of(opened, "version") == "version 1"
+    assert texts_of(opened, "h1") == [NAME]
     assert text_of(opened, "photo-name") == ""
     classified(opened, "<svg onload=alert(1)>.jpg", photo)
+    urls = browser.requested_urls(opened)
     answer = asked(server, photo)
     assert_classes_shown(opened, answer)
     assert text_of(opened, "photo-name") == "<svg onload=alert(1)>.jpg"
@@ -230,19 +119,26 @@ def test_dropped_photo(opened, server):
         ("best", answer["view_classes"]),
         ("score", [f"{100 * score:.1f}%" for score in answer["view_scores"]]),
     ):
-        assert [element.text for element in all_of(opened, f"#views .{part}")] == texts
+        assert texts_of(opened, f"#views .{part}") == texts
     assert all_of(opened, "img, svg") == []
     assert browser.console(opened) == []
+    # Nothing but the server was asked, for the metadata also when the page was opened.
+    network = [url for url in urls if not url.startswith(("data:", "blob:"))]
+    paths = ["/", f"{PATH}/metadata", f"{PATH}/metadata", f"{PATH}/versions/1:predict"]
+    assert network == [server["http"] + path for path in paths]
 
 
 def test_ten_crops_are_those_of_the_network(opened):
     pixels = stand_in.pixels(256, 256, seed=2)
     classified(opened, "photo.png", stand_in.encoded(pixels, "PNG"))
     canvases = all_of(opened, "#views canvas")
-    places = [element.text for element in all_of(opened, "#views .place")]
+    places = texts_of(opened, "#views .place")
     five = ["top left", "top right", "bottom left", "bottom right", "centre"]
     assert places == five + [f"{place}, mirrored" for place in five]
-    for canvas, crop in zip(canvases, ten_crops(pixels), strict=True):
+    corners = [(0, 0), (0, MARGIN), (MARGIN, 0), (MARGIN, MARGIN), (MARGIN // 2, MARGIN // 2)]
+    crops = [pixels[y : y + INPUT_SIZE, x : x + INPUT_SIZE] for y, x in corners]
+    crops += [crop[:, ::-1] for crop in crops]
+    for canvas, crop in zip(canvases, crops, strict=True):
         shown = browser.canvas_pixels(opened, canvas)
         np.testing.assert_array_equal(shown[..., :3], crop)
         assert (shown[..., 3] == 255).all()
@@ -314,7 +210,7 @@ def test_keyboard_alone(opened, server, tmp_path):
     press(opened, "ENTER", "SPACE")
     assert opened.execute_script("return dialogs") == 2
     active(opened).send_keys(str(tmp_path / "chosen.jpg"))
-    wait_for(opened, lambda: text_of(opened, "status").startswith("chosen.jpg: "))
+    answered(opened, "chosen.jpg")
     assert_classes_shown(opened, asked(server, photo))
     names, heat = [], by_id(opened, "heat")
     for _ in range(3):
@@ -337,8 +233,7 @@ def test_keyboard_alone(opened, server, tmp_path):
 
 def test_pasted_photo(opened, server):
     photo = stand_in.photo(seed=5)
-    give(opened, ("pasted.png", photo), way="paste")
-    wait_for(opened, lambda: text_of(opened, "status").startswith("pasted.png: "))
+    classified(opened, "pasted.png", photo, way="paste")
     assert_classes_shown(opened, asked(server, photo))
     give(opened, way="paste")
     alerted(opened, "That was no file.")
@@ -348,15 +243,15 @@ def test_last_ten_photos(opened, server):
     photos = {f"{number}.jpg": stand_in.photo(seed=number) for number in range(11)}
     assert not by_id(opened, "history-part").is_displayed()
     assert give(opened, *photos.items())  # or the browser would leave the page for the photo
-    wait_for(opened, lambda: text_of(opened, "status").startswith("10.jpg: "))
+    answered(opened, "10.jpg")
     buttons = all_of(opened, "#history button")
-    assert [button.text for button in buttons] == [f"{number}.jpg" for number in range(10, 0, -1)]
+    assert texts_of(opened, "#history button") == [f"{number}.jpg" for number in range(10, 0, -1)]
     opened.execute_script("arguments[0].focus()", buttons[8])
     press(opened, "TAB", "ENTER")
     assert text_of(opened, "photo-name") == "1.jpg"
     assert_classes_shown(opened, asked(server, photos["1.jpg"]))
     assert active(opened).text == "1.jpg"
-    current = [button.text for button in all_of(opened, "#history button[aria-current]")]
+    current = texts_of(opened, "#history button[aria-current]")
     assert current == ["1.jpg"]
     by_id(opened, "clear").click()
     assert all_of(opened, "#history button") == []
@@ -384,37 +279,18 @@ def test_cleared_while_under_way(opened):
 
 def test_what_is_no_photo(opened, server):
     good = stand_in.photo(seed=6)
-    give(opened, ("junk.jpg", b"no photo"), ("good.jpg", good), ("cut.jpg", good[:200]))
-    alerted(opened, "cut.jpg: ")
+    photos = {"junk": b"no photo", "good": good, "cut": good[:200], "large": bytes(LIMIT)}
+    give(opened, *photos.items())
+    alerted(opened, "large: ")
     (alert,) = all_of(opened, "[role=alert]")
-    first, second = alert.text.splitlines()
-    assert first.startswith("junk.jpg: This is no photo that the server can read.")
-    assert second.startswith("cut.jpg: This is no photo that the server can read.")
+    junk, cut, large = alert.text.splitlines()
+    assert junk.startswith("junk: This is no photo that the server can read.")
+    assert cut.startswith("cut: This is no photo that the server can read.")
+    assert large.startswith(f"large: The server says: a body of at most {LIMIT} bytes is read")
     assert alert.aria_role == "alert"
     assert_classes_shown(opened, asked(server, good))
-    assert browser.console(opened) == []
-    give(opened, ("again.jpg", good))
-    wait_for(opened, lambda: text_of(opened, "status").startswith("again.jpg: "))
+    classified(opened, "again.jpg", good)
     assert text_of(opened, "alert") == ""
-
-
-def test_photo_that_is_too_large(opened):
-    give(opened, ("large.jpg", bytes(LIMIT)))
-    alerted(opened, f"large.jpg: The server says: a body of at most {LIMIT} bytes is read")
-
-
-def test_nothing_but_the_server_is_asked(opened, server):
-    classified(opened, "photo.jpg", stand_in.photo(seed=7))
-    urls = browser.requested_urls(opened)
-    model = f"{server['http']}/v1/models/{urllib.parse.quote(NAME, safe='''!'()*''')}"
-    network = [url for url in urls if not url.startswith(("data:", "blob:"))]
-    assert network == [
-        f"{server['http']}/",
-        f"{model}/metadata",  # when it was opened
-        f"{model}/metadata",
-        f"{model}/versions/1:predict",
-    ]
-    assert browser.console(opened) == []
 
 
 def test_policy_forbids_the_rest(opened, server):
@@ -511,7 +387,9 @@ def test_next_version_and_end_of_the_server(driver, model_dir, tmp_path):
     with serving(tmp_path / "birds", grpc_port=-1, poll_seconds=0.05) as server:
         open_page(driver, server)
         (tmp_path / "next").rename(tmp_path / "birds" / "2")
-        wait_until_served(server, "birds", 2)
+        there = served.Server(server["http"], "")
+        path = "/v1/models/birds/versions/2/metadata"
+        wait_for(driver, lambda: served.ask(there, path)[0] == 200)
         classified(driver, "photo.jpg", stand_in.photo())
         assert text_of(driver, "version") == "version 2"
     address = server["http"].removeprefix("http://")
@@ -527,16 +405,6 @@ def test_next_version_and_end_of_the_server(driver, model_dir, tmp_path):
     assert text_of(driver, "photo-name") == "photo.jpg"
 
 
-def wait_until_served(server, name, version):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with urllib.request.urlopen(f"{server['http']}/v1/models/{name}/metadata") as response:
-            if json.loads(response.read())["model_spec"]["version"] == str(version):
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"version {version} is not served")
-
-
 def test_export_from_before_there_was_explain(driver, model_dir, tmp_path):
     old = tmp_path / "old" / "1"
     shutil.copytree(model_dir / "1", old)
@@ -547,7 +415,7 @@ def test_export_from_before_there_was_explain(driver, model_dir, tmp_path):
     with serving(tmp_path / "old", grpc_port=-1) as server:
         open_page(driver, server)
         classified(driver, "photo.jpg", photo)
-        assert_classes_shown(driver, asked(server, photo, "serving_default", name="old"))
+        assert_classes_shown(driver, asked(server, photo, "serving_default", "/v1/models/old"))
     assert "without the signature explain: export the model again" in text_of(driver, "note")
     assert by_id(driver, "square").is_displayed()
     for part in ("heat", "heat-controls", "views-part"):
