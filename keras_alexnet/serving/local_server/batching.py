@@ -87,7 +87,8 @@ class Batcher:
             self._enqueue(request)
             while not request.outputs.done():
                 left = deadline - time.monotonic()
-                patience = self._patience_left()
+                is_full = len(self._waiting) >= self._expected
+                patience = 0.0 if is_full else self._patience - time.monotonic()
                 if request.taken:
                     self._changed.wait()
                 elif not self._is_computing and patience <= 0:
@@ -112,12 +113,6 @@ class Batcher:
         self._waiting_rows += request.rows
         if not self._is_computing and len(self._waiting) >= self._expected:
             self._changed.notify_all()  # it is what the others waited for
-
-    def _patience_left(self) -> float:
-        """Return the seconds that the next batch may still wait for more requests."""
-        if len(self._waiting) >= self._expected:
-            return 0.0
-        return self._patience - time.monotonic()
 
     def _drop(self, request: _Request) -> None:
         self._waiting.remove(request)

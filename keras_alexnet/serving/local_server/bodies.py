@@ -55,7 +55,6 @@ class Body:
         self._store = store
         self._parts: list[bytes] = []
         self._size = 0
-        self._taken = 0
 
     def __len__(self) -> int:
         return self._size
@@ -78,7 +77,6 @@ class Body:
             self.close()
             self.error = error
         else:
-            self._taken += len(data)
             self._parts.append(data)
 
     def read(self) -> bytes:
@@ -112,6 +110,5 @@ class Body:
 
     def close(self) -> None:
         """Forget the bytes."""
+        self._store.give_back(sum(map(len, self._parts)))
         self._parts = []
-        self._store.give_back(self._taken)
-        self._taken = 0

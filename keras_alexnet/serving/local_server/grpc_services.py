@@ -46,12 +46,9 @@ _VALUE_FIELDS = {
     tf.float32: "float_val",
     tf.float64: "double_val",
     tf.int64: "int64_val",
-    tf.int32: "int_val",
-    tf.int16: "int_val",
-    tf.int8: "int_val",
-    tf.uint8: "int_val",
     tf.bool: "bool_val",
     tf.string: "string_val",
+    **dict.fromkeys((tf.int32, tf.int16, tf.int8, tf.uint8), "int_val"),
 }
 
 
@@ -118,9 +115,9 @@ class Services(
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """Return the states of all versions, or of one; as in TF Serving, labels are ignored."""
         with self._request(context):
-            spec = _spec(request)
+            name, version, _ = _asked(request)
             response = get_model_status_pb2.GetModelStatusResponse()
-            for status in self.versions.statuses(spec.name, _version(spec)):
+            for status in self.versions.statuses(name, version):
                 response.model_version_status.add(
                     version=status.version,
                     state=status.state,
@@ -150,31 +147,24 @@ class Services(
     @contextlib.contextmanager
     def _model(self, request: message.Message) -> Iterator[LoadedModel]:
         """Return the version that a request is for."""
-        spec = _spec(request)
-        if not spec.name:
+        name, version, label = _asked(request)
+        if not name:
             raise invalid("ModelSpec has no name specified.")
-        with self.versions.use(spec.name, _version(spec), spec.version_label) as model:
+        with self.versions.use(name, version, label) as model:
             yield model
 
 
 def _inputs(
     model: LoadedModel, signature: str, request: predict_pb2.PredictRequest
 ) -> dict[str, np.ndarray]:
-    # Before they are unpacked: a shape of a billion with one value is some bytes long.
-    model.require_inputs(
-        signature,
-        {
-            name: (_dtype(proto.dtype), shape_of(proto.tensor_shape))
-            for name, proto in request.inputs.items()
-        },
-    )
-    arrays = {}
-    for name, proto in request.inputs.items():
-        try:
-            arrays[name] = tf.make_ndarray(proto)
-        except (ValueError, TypeError) as error:
-            raise invalid(f"tensor parsing error: {name} ({error})") from error
-    return arrays
+    protos = request.inputs.items()
+    try:
+        given = {name: (tf.as_dtype(proto.dtype), shape_of(proto)) for name, proto in protos}
+        # Before they are unpacked: a shape of a billion with one value is some bytes long.
+        model.require_inputs(signature, given)
+        return {name: tf.make_ndarray(proto) for name, proto in protos}
+    except (ValueError, TypeError) as error:
+        raise invalid(f"tensor parsing error: {error}") from error
 
 
 def _own_spec(model: LoadedModel, signature: str = "") -> model_pb2.ModelSpec:
@@ -183,21 +173,12 @@ def _own_spec(model: LoadedModel, signature: str = "") -> model_pb2.ModelSpec:
     return spec
 
 
-def _dtype(number: int) -> tf.DType:
-    try:
-        return tf.as_dtype(number)
-    except TypeError as error:
-        raise invalid(f"there is no DataType {number}") from error
-
-
-def _spec(request: message.Message) -> model_pb2.ModelSpec:
+def _asked(request: message.Message) -> tuple[str, int | None, str]:
+    """Return name, version and label of the model that a request is for."""
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
-    return request.model_spec
-
-
-def _version(spec: model_pb2.ModelSpec) -> int | None:
-    return spec.version.value if spec.HasField("version") else None
+    spec = request.model_spec
+    return spec.name, spec.version.value if spec.HasField("version") else None, spec.version_label
 
 
 def _to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
@@ -219,11 +200,6 @@ def _to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
 
 def start(address: str, services: Services, max_body_bytes: int) -> tuple[grpc.Server, int]:
     """Return a server that has its port and does not serve yet, and the number of the port.
-
-    Args:
-        address: "HOST:PORT"; port 0 for any that is free.
-        services: to be served.
-        max_body_bytes: a larger request is refused.
 
     Raises:
         RuntimeError: the port cannot be had.

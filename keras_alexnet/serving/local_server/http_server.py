@@ -43,7 +43,6 @@ from keras_alexnet.serving.local_server.server import Settings
 # everything sees the error.
 _DISCARD_SECONDS = 5
 _HEADER_BYTES = 1 << 16
-_RECEIVE_BYTES = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,28 +51,6 @@ class _Answer:
     status: int = 200
     content_type: str = "application/json"
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-def _adjustments(sock: socket.socket, settings: Settings, activity: Activity) -> Adjustments:
-    """Return waitress' settings, through which a parser, too, gets what it needs of the server."""
-    adjustments = Adjustments(
-        sockets=[sock],
-        ident="keras-alexnet",
-        backlog=128,
-        recv_bytes=_RECEIVE_BYTES,
-        # Body and Server.handle_accept have the limits.
-        max_request_body_size=1 << 62,
-        connection_limit=1 << 62,
-        max_request_header_size=_HEADER_BYTES,
-        outbuf_overflow=1 << 30,  # an answer stays in memory
-        log_socket_errors=False,  # a client that hangs up
-        asyncore_use_poll=True,  # select() refuses file descriptors over 1023
-        cleanup_interval=1,
-        clear_untrusted_proxy_headers=False,  # none is read
-    )
-    adjustments.store = BodyStore(settings.max_body_bytes, settings.all_bodies_bytes)
-    adjustments.activity = activity
-    return adjustments
 
 
 class _Request(HTTPRequestParser):
@@ -229,11 +206,29 @@ class Server(TcpWSGIServer):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         address = (host, settings.rest_port)
         sock = socket.create_server(address, family=family, dualstack_ipv6=host == "::")
+        adjustments = Adjustments(
+            sockets=[sock],
+            ident="keras-alexnet",
+            backlog=128,
+            recv_bytes=1 << 16,
+            # Body and handle_accept have the limits.
+            max_request_body_size=1 << 62,
+            connection_limit=1 << 62,
+            max_request_header_size=_HEADER_BYTES,
+            outbuf_overflow=1 << 30,  # an answer stays in memory
+            log_socket_errors=False,  # a client that hangs up
+            asyncore_use_poll=True,  # select() refuses file descriptors over 1023
+            cleanup_interval=1,
+            clear_untrusted_proxy_headers=False,  # none is read
+        )
+        # A parser knows nothing else of the server.
+        adjustments.store = BodyStore(settings.max_body_bytes, settings.all_bodies_bytes)
+        adjustments.activity = activity
         super().__init__(
             None,
             map={},
             _sock=sock,
-            adj=_adjustments(sock, settings, activity),
+            adj=adjustments,
             bind_socket=False,
             sockinfo=(family, socket.SOCK_STREAM),
         )
@@ -259,11 +254,9 @@ class Server(TcpWSGIServer):
         wasyncore.close_all(self._map, ignore_all=True)
 
     def _loop(self) -> None:
-        while not self._is_closing or self._has_answers_to_send():
+        channels = self.active_channels
+        while not self._is_closing or any(each.total_outbufs_len for each in channels.values()):
             wasyncore.loop(timeout=1, use_poll=True, map=self._map, count=1)
-
-    def _has_answers_to_send(self) -> bool:
-        return any(channel.total_outbufs_len for channel in self.active_channels.values())
 
     def handle_accept(self) -> None:
         """Take a connection, or refuse it."""
@@ -295,10 +288,17 @@ class Server(TcpWSGIServer):
             method = "GET" if request.command == "HEAD" else request.command
             if method == "OPTIONS":
                 return _Answer(b"", headers={"Allow": "GET, HEAD, POST, OPTIONS"})
-            if method == "GET" and request.raw_path in _PAGES:
-                return _PAGES[request.raw_path](self)
+            path = request.raw_path
+            if (method, path) == ("GET", "/"):
+                return _Answer(
+                    content(self.versions.name), 200, "text/html; charset=utf-8", HEADERS
+                )
+            if (method, path) == ("GET", "/favicon.ico"):
+                return _Answer(b"", http.HTTPStatus.NO_CONTENT)
+            if (method, path) == ("GET", PATH):
+                return _Answer(self.adj.activity.text(), content_type=CONTENT_TYPE)
             seconds = self.settings.timeout
-            return _Answer(rest_api.answer(self.versions, method, request.raw_path, body, seconds))
+            return _Answer(rest_api.answer(self.versions, method, path, body, seconds))
         except RequestError as error:
             failure = error
         except Exception as error:  # a fault of ours must not cost the client its answer
@@ -311,16 +311,6 @@ class Server(TcpWSGIServer):
 def _error_body(message: str) -> bytes:
     return json.dumps({"error": message}).encode()
 
-
-# What is served beside the API, by path.
-_PAGES = {
-    "/": lambda server: _Answer(
-        content(server.versions.name), content_type=PAGE_CONTENT_TYPE, headers=HEADERS
-    ),
-    "/favicon.ico": lambda server: _Answer(b"", status=http.HTTPStatus.NO_CONTENT),
-    PATH: lambda server: _Answer(server.adj.activity.text(), content_type=CONTENT_TYPE),
-}
-PAGE_CONTENT_TYPE = "text/html; charset=utf-8"
 
 _FILES = importlib.resources.files(__package__) / "page"
 _DOCUMENT, _STYLE, _SCRIPT = (
@@ -356,7 +346,7 @@ HEADERS: Mapping[str, str] = {
 
 
 def content(model_name: str) -> bytes:
-    """Return the page for one model, UTF-8; send it with `PAGE_CONTENT_TYPE` and `HEADERS`."""
+    """Return the page for one model, to be sent with `HEADERS`."""
     # The name comes last: what looks like a place to fill in stays text when it is in a name.
     document = (
         _DOCUMENT.replace("{{style}}", _STYLE)

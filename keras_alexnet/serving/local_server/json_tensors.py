@@ -8,7 +8,7 @@ in TF Serving, an integer must fit its type, and a batch has a largest size.
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pybase64
@@ -34,8 +34,6 @@ def parse(body: bytes) -> dict[str, object]:
     Raises:
         RequestError: INVALID_ARGUMENT, it is none.
     """
-    if not body:
-        raise invalid("JSON Parse error: The document is empty")
     try:
         # Decoded here, as json.loads would also take UTF-16.
         document = json.loads(body.decode("utf-8-sig"))
@@ -74,7 +72,7 @@ def to_tensors(
         if not _is_named(columns) and len(dtypes) == 1:
             columns = {next(iter(dtypes)): columns}
         if not isinstance(columns, dict) or not set(dtypes) <= set(columns):
-            raise invalid(f"'{_COLUMN}' must be an object with the inputs {_listed(dtypes)}")
+            raise invalid(f"'{_COLUMN}' must be an object with the inputs {sorted(dtypes)}")
     else:
         raise invalid(f"Missing '{_COLUMN}' or '{_ROW}' key")
     tensors = {name: _tensor(columns[name], dtype) for name, dtype in dtypes.items()}
@@ -90,15 +88,11 @@ def _columns_of_rows(rows: object, dtypes: Mapping[str, tf.DType]) -> dict[str, 
     for number, row in enumerate(rows):
         named = row if are_named else {next(iter(dtypes)): row}
         if _is_named(row) != are_named or set(named) != set(dtypes):
-            wanted = f"an object with the inputs {_listed(dtypes)}" if are_named else "a value"
+            wanted = f"an object with the inputs {sorted(dtypes)}" if are_named else "a value"
             raise invalid(f"item {number} of '{_ROW}' must be {wanted}, received {_quote(row)}")
         for name, value in named.items():
             columns[name].append(value)
     return columns
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ",".join(sorted(names))
 
 
 def _is_named(value: object) -> bool:
@@ -137,15 +131,18 @@ def _converted(values: Sequence[object], dtype: tf.DType) -> np.ndarray:
     elif dtype.is_bool:
         types = {bool}
     elif dtype.is_floating:  # NaN and Infinity are no JSON, and taken as in TF Serving
-        types, convert = {int, float}, _double
+        types, convert = {int, float}, float
     else:
         types, low, high = {int}, dtype.min, dtype.max
     for value in values:
         if type(value) not in types or (low is not None and not low <= value <= high):
             raise invalid(f"JSON value {_quote(value)} is not of the expected type {dtype.name}")
     array = np.empty(len(values), dtype.as_numpy_dtype)
-    with np.errstate(over="ignore"):  # 1e39 is infinite as float32
-        array[:] = [convert(value) for value in values] if convert else values
+    try:
+        with np.errstate(over="ignore"):  # 1e39 is infinite as float32
+            array[:] = [convert(value) for value in values] if convert else values
+    except OverflowError as error:
+        raise invalid(f"a number is too large for a double: {error}") from error
     return array
 
 
@@ -199,13 +196,6 @@ def _jsonable(name: str, array: np.ndarray) -> object:
 def _is_base64(value: object) -> bool:
     """Return whether a value is {"b64": "..."} and nothing more."""
     return isinstance(value, dict) and list(value) == ["b64"] and isinstance(value["b64"], str)
-
-
-def _double(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise invalid(f"number {_quote(value)} is too large for a double") from error
 
 
 def _to_bytes(value: object) -> bytes:

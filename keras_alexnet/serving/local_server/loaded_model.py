@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import tensor_shape_pb2
+from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from keras_alexnet.saved_model import warmup
@@ -19,6 +19,11 @@ from keras_alexnet.serving.local_server import batching
 from keras_alexnet.serving.local_server.errors import RequestError, invalid
 
 DEFAULT_SIGNATURE = "serving_default"
+# Of TensorFlow's errors that a request may cause.
+_CODES = {
+    tf.errors.InvalidArgumentError: "INVALID_ARGUMENT",
+    tf.errors.ResourceExhaustedError: "RESOURCE_EXHAUSTED",
+}
 
 
 class LoadedModel:
@@ -52,9 +57,7 @@ class LoadedModel:
         self._loaded = tf.saved_model.load(path)
         with open(os.path.join(path, "saved_model.pb"), "rb") as file:
             saved = saved_model_pb2.SavedModel.FromString(file.read())
-        self.signature_defs: Mapping[str, meta_graph_pb2.SignatureDef] = saved.meta_graphs[
-            0
-        ].signature_def
+        self.signature_defs = saved.meta_graphs[0].signature_def
         self._batcher = batching.Batcher(self._compute, on_batch, batch_rows=batch)
 
     def input_types(self, signature: str) -> dict[str, tf.DType]:
@@ -93,16 +96,9 @@ class LoadedModel:
         for name, (dtype, shape) in given.items():
             if dtype != types[name]:
                 raise invalid(f"input {name} must be {types[name].name}, received {dtype.name}")
-            declared = self.signature_defs[signature].inputs[name].tensor_shape
-            sizes = shape_of(declared)
-            fits = len(sizes) == len(shape) and all(
-                size >= 0 and wanted in (-1, size)
-                for wanted, size in zip(sizes, shape, strict=True)
-            )
-            if not fits and not declared.unknown_rank:
-                raise invalid(
-                    f"input {name} must be of shape {_text(sizes)}, received {_text(shape)}"
-                )
+            wanted = tf.TensorShape(self.signature_defs[signature].inputs[name].tensor_shape)
+            if min(shape, default=0) < 0 or not wanted.is_compatible_with(shape):
+                raise invalid(f"input {name} must be of shape {wanted}, received {tuple(shape)}")
             if len(shape):
                 require_batch(shape[0])
 
@@ -153,14 +149,14 @@ class LoadedModel:
         try:
             outputs = self._loaded.signatures[signature](**tensors)
         except tf.errors.OpError as error:
-            raise RequestError(_code_of(error), error.message) from error
+            raise RequestError(_CODES.get(type(error), "INTERNAL"), error.message) from error
         return {name: value.numpy() for name, value in outputs.items()}
 
 
 def _is_batchable(signature: meta_graph_pb2.SignatureDef) -> bool:
     """Return whether all inputs and outputs have a free first dimension."""
     tensors = [*signature.inputs.values(), *signature.outputs.values()]
-    return all(shape_of(tensor.tensor_shape)[:1] == [-1] for tensor in tensors)
+    return all(shape_of(tensor)[:1] == [-1] for tensor in tensors)
 
 
 def require_batch(count: int) -> None:
@@ -171,20 +167,9 @@ def require_batch(count: int) -> None:
         )
 
 
-def shape_of(proto: tensor_shape_pb2.TensorShapeProto) -> list[int]:
-    """Return the sizes of a shape's dimensions."""
-    return [dimension.size for dimension in proto.dim]
-
-
-def _text(shape: Sequence[int]) -> str:
-    return f"[{','.join('?' if size == -1 else str(size) for size in shape)}]"
-
-
-def _code_of(error: tf.errors.OpError) -> str:
-    if isinstance(error, tf.errors.InvalidArgumentError):
-        return "INVALID_ARGUMENT"
-    is_full = isinstance(error, tf.errors.ResourceExhaustedError)
-    return "RESOURCE_EXHAUSTED" if is_full else "INTERNAL"
+def shape_of(tensor: tensor_pb2.TensorProto | meta_graph_pb2.TensorInfo) -> list[int]:
+    """Return the sizes of a tensor's dimensions, -1 for any."""
+    return [dimension.size for dimension in tensor.tensor_shape.dim]
 
 
 def replay(model: LoadedModel, path: str) -> None:

@@ -35,8 +35,7 @@ HTTP_STATUS = {
     "INTERNAL": 500,
     "UNAVAILABLE": 503,
 }
-_API = re.compile(r"/v1/.*", re.IGNORECASE | re.DOTALL)
-_VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_VERSION = r"(?:/versions/0*(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?"
 _PATHS = {
     "POST": re.compile(
         rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<verb>classify|regress|predict)",
@@ -66,7 +65,7 @@ def answer(versions: ServedVersions, method: str, path: str, body: bytes, timeou
     Raises:
         RequestError: what is to be answered instead.
     """
-    if not _API.fullmatch(path):
+    if not path.lower().startswith("/v1/"):
         raise RequestError("NOT_FOUND", f"There is nothing at {path}; the API is below /v1/models")
     match = _PATHS[method].fullmatch(path) if method in _PATHS else None
     # The pattern takes ":Predict" too, but no such verb is known: as in TF Serving.
@@ -76,7 +75,9 @@ def answer(versions: ServedVersions, method: str, path: str, body: bytes, timeou
         raise invalid("Missing model name in request.")
     verb, name = match["verb"], urllib.parse.unquote(match["name"])
     label = urllib.parse.unquote(match["label"] or "")
-    version = match["version"] and _number(match["version"])
+    version = match["version"] and int(match["version"])
+    if version and version > _LARGEST_VERSION:
+        raise invalid(f"version {version} is larger than {_LARGEST_VERSION}")
     if method == "GET":
         if verb is None:  # as in TF Serving, a label does not narrow down the versions
             return _statuses(versions, name, version)
@@ -90,14 +91,6 @@ def answer(versions: ServedVersions, method: str, path: str, body: bytes, timeou
         inputs, as_rows = json_tensors.to_tensors(document, model.input_types(signature))
         outputs = model.predict(signature, inputs, timeout=timeout)
     return json_tensors.from_tensors(outputs, as_rows=as_rows)
-
-
-def _number(digits: str) -> int:
-    # Not made a number before it is known to be one of 64 bits: digits may be many.
-    significant = digits.lstrip("0") or "0"
-    if len(significant) > len(str(_LARGEST_VERSION)) or int(significant) > _LARGEST_VERSION:
-        raise invalid(f"Failed to convert version: {digits} to numeric.")
-    return int(significant)
 
 
 def _statuses(versions: ServedVersions, name: str, version: int | None) -> bytes:

@@ -146,7 +146,7 @@ class ServedVersions:
             raise invalid(f"Unrecognized servable version label: {label}")
         with self._lock:
             served = self._served
-            if served is None or name != self.name or version not in (None, self.version):
+            if name != self.name or version not in (None, self.version):
                 asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
                 raise RequestError("NOT_FOUND", f"Servable not found for request: {asked}")
             served.users += 1

@@ -157,7 +157,7 @@ PHOTO = b64(JUNK)
         ("birds:predict/x", {}, 400, "birds:predict/x"),
         ("birds:Predict", {"instances": [PHOTO]}, 400, "birds:Predict"),
         ("birds/metadata:predict", {}, 400, "birds/metadata:predict"),
-        ("birds:predict", b"", 400, "empty"),
+        ("birds:predict", b"", 400, "JSON"),
         ("birds:predict", b"{", 400, "JSON"),
         ("birds:predict", [], 400, "[]"),
         ("birds:predict", {"signature_name": 3}, 400, "signature_name"),

@@ -24,7 +24,6 @@ NAME = """birds & "bees" <b>'é'"""
 PATH = "/v1/models/" + urllib.parse.quote(NAME, safe="!'()*")
 LIMIT = 1 << 20
 INPUT_SIZE = stand_in.PROFILE.input_size
-MARGIN = 256 - INPUT_SIZE
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +70,11 @@ def open_page(driver, server):
 def classified(driver, name, photo, way="drop"):
     """Gives a photo and waits until its answer is shown."""
     give(driver, (name, photo), way=way)
-    answered(driver, name)
+    shows(driver, "status", f"{name}: ")
 
 
-def answered(driver, name):
-    wait_for(driver, lambda: text_of(driver, "status").startswith(f"{name}: "))
-
-
-def alerted(driver, text):
-    return wait_for(driver, lambda: text in text_of(driver, "alert"))
+def shows(driver, part, text):
+    wait_for(driver, lambda: text in text_of(driver, part))
 
 
 def asked(server, photo, signature="explain", path=PATH):
@@ -90,11 +85,10 @@ def asked(server, photo, signature="explain", path=PATH):
 
 
 def assert_classes_shown(driver, answer):
-    labels = texts_of(driver, "#classes .label")
-    assert labels == answer["classes"]
-    assert len(labels) == 5
-    scores = texts_of(driver, "#classes .score")
-    assert scores == [f"{100 * score:.1f}%" for score in answer["scores"]]
+    assert len(answer["classes"]) == 5
+    assert texts_of(driver, "#classes .label") == answer["classes"]
+    percents = [f"{100 * score:.1f}%" for score in answer["scores"]]
+    assert texts_of(driver, "#classes .score") == percents
     widths = driver.execute_script(
         "return Array.from(document.querySelectorAll('#classes .bar'),"
         " (bar) => bar.offsetWidth / bar.parentElement.clientWidth)"
@@ -135,7 +129,8 @@ def test_ten_crops_are_those_of_the_network(opened):
     places = texts_of(opened, "#views .place")
     five = ["top left", "top right", "bottom left", "bottom right", "centre"]
     assert places == five + [f"{place}, mirrored" for place in five]
-    corners = [(0, 0), (0, MARGIN), (MARGIN, 0), (MARGIN, MARGIN), (MARGIN // 2, MARGIN // 2)]
+    end = 256 - INPUT_SIZE
+    corners = [(0, 0), (0, end), (end, 0), (end, end), (end // 2, end // 2)]
     crops = [pixels[y : y + INPUT_SIZE, x : x + INPUT_SIZE] for y, x in corners]
     crops += [crop[:, ::-1] for crop in crops]
     for canvas, crop in zip(canvases, crops, strict=True):
@@ -200,8 +195,7 @@ def test_keyboard_alone(opened, server, tmp_path):
     (tmp_path / "chosen.jpg").write_bytes(photo)
     press(opened, "TAB")
     assert active(opened).accessible_name == "Choose or drop a photo"
-    outline = by_id(opened, "drop").value_of_css_property("outline-style")
-    assert outline == "solid"
+    assert by_id(opened, "drop").value_of_css_property("outline-style") == "solid"
     # Both keys would open the dialog, which has no window here.
     opened.execute_script(
         "window.dialogs = 0; document.addEventListener('click', (event) => {"
@@ -210,7 +204,7 @@ def test_keyboard_alone(opened, server, tmp_path):
     press(opened, "ENTER", "SPACE")
     assert opened.execute_script("return dialogs") == 2
     active(opened).send_keys(str(tmp_path / "chosen.jpg"))
-    answered(opened, "chosen.jpg")
+    shows(opened, "status", "chosen.jpg: ")
     assert_classes_shown(opened, asked(server, photo))
     names, heat = [], by_id(opened, "heat")
     for _ in range(3):
@@ -231,19 +225,11 @@ def test_keyboard_alone(opened, server, tmp_path):
     assert active(opened) == by_id(opened, "file")
 
 
-def test_pasted_photo(opened, server):
-    photo = stand_in.photo(seed=5)
-    classified(opened, "pasted.png", photo, way="paste")
-    assert_classes_shown(opened, asked(server, photo))
-    give(opened, way="paste")
-    alerted(opened, "That was no file.")
-
-
 def test_last_ten_photos(opened, server):
     photos = {f"{number}.jpg": stand_in.photo(seed=number) for number in range(11)}
     assert not by_id(opened, "history-part").is_displayed()
     assert give(opened, *photos.items())  # or the browser would leave the page for the photo
-    answered(opened, "10.jpg")
+    shows(opened, "status", "10.jpg: ")
     buttons = all_of(opened, "#history button")
     assert texts_of(opened, "#history button") == [f"{number}.jpg" for number in range(10, 0, -1)]
     opened.execute_script("arguments[0].focus()", buttons[8])
@@ -251,8 +237,7 @@ def test_last_ten_photos(opened, server):
     assert text_of(opened, "photo-name") == "1.jpg"
     assert_classes_shown(opened, asked(server, photos["1.jpg"]))
     assert active(opened).text == "1.jpg"
-    current = texts_of(opened, "#history button[aria-current]")
-    assert current == ["1.jpg"]
+    assert texts_of(opened, "#history button[aria-current]") == ["1.jpg"]
     by_id(opened, "clear").click()
     assert all_of(opened, "#history button") == []
 
@@ -272,7 +257,7 @@ def test_cleared_while_under_way(opened):
         drop("third");
         """
     )
-    alerted(opened, "third: ")
+    shows(opened, "alert", "third: ")
     assert "first" not in text_of(opened, "alert")
     assert "second" not in text_of(opened, "alert")
 
@@ -281,7 +266,7 @@ def test_what_is_no_photo(opened, server):
     good = stand_in.photo(seed=6)
     photos = {"junk": b"no photo", "good": good, "cut": good[:200], "large": bytes(LIMIT)}
     give(opened, *photos.items())
-    alerted(opened, "large: ")
+    shows(opened, "alert", "large: ")
     (alert,) = all_of(opened, "[role=alert]")
     junk, cut, large = alert.text.splitlines()
     assert junk.startswith("junk: This is no photo that the server can read.")
@@ -289,7 +274,9 @@ def test_what_is_no_photo(opened, server):
     assert large.startswith(f"large: The server says: a body of at most {LIMIT} bytes is read")
     assert alert.aria_role == "alert"
     assert_classes_shown(opened, asked(server, good))
-    classified(opened, "again.jpg", good)
+    give(opened, way="paste")
+    shows(opened, "alert", "That was no file.")
+    classified(opened, "pasted.png", good, way="paste")
     assert text_of(opened, "alert") == ""
 
 
@@ -314,21 +301,17 @@ def test_policy_forbids_the_rest(opened, server):
     assert refused == ["connect-src", "img-src", "require-trusted-types-for"]
 
 
-def test_narrow_window(opened):
+def test_narrow_window_and_less_motion(opened):
     browser.resize(opened, 320, 800)
     classified(opened, f"{'long' * 40}.jpg", stand_in.photo(seed=8))
     classified(opened, "short.jpg", stand_in.photo(seed=9))
     root = "document.documentElement"
     widths = opened.execute_script(f"return [{root}.scrollWidth, {root}.clientWidth]")
     assert widths[0] == widths[1] <= 320
-
-
-def test_motion_is_reduced_where_asked(opened):
-    classified(opened, "photo.jpg", stand_in.photo(seed=8))
     (bar, *_) = all_of(opened, ".bar")
-    assert bar.value_of_css_property("animation-name") == "grow"
-    browser.prefer(opened, prefers_reduced_motion="reduce")
-    assert bar.value_of_css_property("animation-name") == "none"
+    for motion, name in (("no-preference", "grow"), ("reduce", "none")):
+        browser.prefer(opened, prefers_reduced_motion=motion)
+        assert bar.value_of_css_property("animation-name") == name
     browser.prefer(opened)
 
 
@@ -378,46 +361,40 @@ def test_answers_that_this_server_does_not_give(driver, server, answer, status, 
         driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
     wait_for(driver, lambda: text_of(driver, "alert") == message)
     give(driver, ("photo.jpg", b""))
-    alerted(driver, f"photo.jpg: {message}")
+    shows(driver, "alert", f"photo.jpg: {message}")
 
 
-def test_next_version_and_end_of_the_server(driver, model_dir, tmp_path):
+def test_next_version_without_explain_and_end_of_the_server(driver, model_dir, tmp_path):
+    """An export from before there was the signature explain still names the classes."""
     shutil.copytree(model_dir / "1", tmp_path / "birds" / "1")
     shutil.copytree(model_dir / "1", tmp_path / "next")
+    file = tmp_path / "next" / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    del saved.meta_graphs[0].signature_def["explain"]
+    file.write_bytes(saved.SerializeToString())
+    photo = stand_in.photo(seed=11)
     with serving(tmp_path / "birds", grpc_port=-1, poll_seconds=0.05) as server:
         open_page(driver, server)
-        (tmp_path / "next").rename(tmp_path / "birds" / "2")
+        file.parent.rename(tmp_path / "birds" / "2")
         there = served.Server(server["http"], "")
         path = "/v1/models/birds/versions/2/metadata"
         wait_for(driver, lambda: served.ask(there, path)[0] == 200)
-        classified(driver, "photo.jpg", stand_in.photo())
-        assert text_of(driver, "version") == "version 2"
-    address = server["http"].removeprefix("http://")
-    told = f"late.jpg: The server at {address} does not answer."
-
-    def is_told():
-        # A thread of the ended server says on each open connection that it is ending.
-        give(driver, ("late.jpg", stand_in.photo()))
-        alerted(driver, "late.jpg: The server ")
-        return told in text_of(driver, "alert")
-
-    wait_for(driver, is_told)
-    assert text_of(driver, "photo-name") == "photo.jpg"
-
-
-def test_export_from_before_there_was_explain(driver, model_dir, tmp_path):
-    old = tmp_path / "old" / "1"
-    shutil.copytree(model_dir / "1", old)
-    saved = saved_model_pb2.SavedModel.FromString((old / "saved_model.pb").read_bytes())
-    del saved.meta_graphs[0].signature_def["explain"]
-    (old / "saved_model.pb").write_bytes(saved.SerializeToString())
-    photo = stand_in.photo(seed=11)
-    with serving(tmp_path / "old", grpc_port=-1) as server:
-        open_page(driver, server)
         classified(driver, "photo.jpg", photo)
-        assert_classes_shown(driver, asked(server, photo, "serving_default", "/v1/models/old"))
+        assert text_of(driver, "version") == "version 2"
+        assert_classes_shown(driver, asked(server, photo, "serving_default", "/v1/models/birds"))
     assert "without the signature explain: export the model again" in text_of(driver, "note")
     assert by_id(driver, "square").is_displayed()
     for part in ("heat", "heat-controls", "views-part"):
         assert not by_id(driver, part).is_displayed()
     assert browser.console(driver) == []
+    address = server["http"].removeprefix("http://")
+    told = f"late.jpg: The server at {address} does not answer."
+
+    def is_told():
+        # A thread of the ended server says on each open connection that it is ending.
+        give(driver, ("late.jpg", photo))
+        shows(driver, "alert", "late.jpg: The server ")
+        return told in text_of(driver, "alert")
+
+    wait_for(driver, is_told)
+    assert text_of(driver, "photo-name") == "photo.jpg"
