@@ -46,9 +46,7 @@ _PATHS = {
     ),
 }
 _LARGEST_VERSION = 2**63 - 1
-
-
-# What a call is answered with that this server has not.
+# The answer to a call that this server has not.
 ONLY_TENSORFLOW_SERVING = "TF Serving answers this call, and this server does not; use predict"
 
 

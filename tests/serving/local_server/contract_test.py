@@ -211,7 +211,7 @@ def test_grpc_predict(prediction, assert_right):
 
 
 def test_grpc_metadata(prediction):
-    request = about(METADATA(metadata_field=["signature_def"]))
+    request = about(metadata("signature_def"))
     response = prediction.GetModelMetadata(request)
     assert response.model_spec.name == "birds"
     assert response.model_spec.version.value == 1
@@ -247,7 +247,11 @@ def one(*output_filter, signature=""):
     return request
 
 
-METADATA = get_model_metadata_pb2.GetModelMetadataRequest
+def metadata(*fields):
+    return get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
+
+
+INVALID = "INVALID_ARGUMENT"
 STATUS = get_model_status_pb2.GetModelStatusRequest
 
 
@@ -256,30 +260,20 @@ STATUS = get_model_status_pb2.GetModelStatusRequest
     [
         ("Predict", about(one(), "cats"), "NOT_FOUND", "cats"),
         ("Predict", about(one(), version=6), "NOT_FOUND", "birds, 6"),
-        ("Predict", predict_pb2.PredictRequest(), "INVALID_ARGUMENT", "ModelSpec"),
-        ("Predict", about(one(), ""), "INVALID_ARGUMENT", "name"),
-        ("Predict", about(one(), label="x"), "INVALID_ARGUMENT", ": x"),
+        ("Predict", predict_pb2.PredictRequest(), INVALID, "ModelSpec"),
+        ("Predict", about(one(), ""), INVALID, "name"),
+        ("Predict", about(one(), label="x"), INVALID, ": x"),
         ("Predict", one(signature="x"), "FAILED_PRECONDITION", '"x"'),
-        ("Predict", predict_request({}), "INVALID_ARGUMENT", "image_bytes"),
-        (
-            "Predict",
-            predict_request({"image_bytes": ["x"], "x": ["y"]}),
-            "INVALID_ARGUMENT",
-            "{x}",
-        ),
-        ("Predict", predict_request({"image_bytes": [1.0]}), "INVALID_ARGUMENT", ""),
-        ("Predict", one("x"), "INVALID_ARGUMENT", ": x"),
-        ("Predict", one("valid", "scores", "valid"), "INVALID_ARGUMENT", "valid"),
-        ("GetModelMetadata", METADATA(), "INVALID_ARGUMENT", "ModelSpec"),
-        ("GetModelMetadata", about(METADATA()), "INVALID_ARGUMENT", "metadata_field"),
-        ("GetModelMetadata", about(METADATA(metadata_field=["x"])), "INVALID_ARGUMENT", "x"),
-        (
-            "GetModelMetadata",
-            about(METADATA(metadata_field=["signature_def"]), version=6),
-            "NOT_FOUND",
-            "birds, 6",
-        ),
-        ("GetModelStatus", STATUS(), "INVALID_ARGUMENT", "ModelSpec"),
+        ("Predict", predict_request({}), INVALID, "image_bytes"),
+        ("Predict", predict_request({"image_bytes": ["x"], "x": ["y"]}), INVALID, "{x}"),
+        ("Predict", predict_request({"image_bytes": [1.0]}), INVALID, ""),
+        ("Predict", one("x"), INVALID, ": x"),
+        ("Predict", one("valid", "scores", "valid"), INVALID, "valid"),
+        ("GetModelMetadata", metadata(), INVALID, "ModelSpec"),
+        ("GetModelMetadata", about(metadata()), INVALID, "metadata_field"),
+        ("GetModelMetadata", about(metadata("x")), INVALID, "x"),
+        ("GetModelMetadata", about(metadata("signature_def"), version=6), "NOT_FOUND", "birds, 6"),
+        ("GetModelStatus", STATUS(), INVALID, "ModelSpec"),
         ("GetModelStatus", about(STATUS(), version=6), "NOT_FOUND", "version 6"),
         ("GetModelStatus", about(STATUS(), "cats"), "NOT_FOUND", "cats"),
     ],

@@ -101,7 +101,6 @@ def test_methods_on_one_connection(server):
         ("HEAD", "/", 200),
         ("HEAD", "/v1/models/birds", 200),
         ("HEAD", "/v1/models/cats", 404),
-        ("GET", "/favicon.ico", 204),
         ("OPTIONS", "/v1/models/birds:predict", 200),
     ):
         connection.request(method, path)
@@ -109,7 +108,7 @@ def test_methods_on_one_connection(server):
         assert (response.status, response.read()) == (status, b"")
         assert connection.sock is not None  # it is kept for the next request
         assert (method == "OPTIONS") == ("POST" in response.headers.get("Allow", ""))
-        assert (method == "HEAD") == (int(response.headers.get("Content-Length", 0)) > 0)
+        assert (method == "HEAD") == (int(response.headers["Content-Length"]) > 0)
         policy = http_server.HEADERS["Content-Security-Policy"] if path == "/" else None
         assert response.headers["Content-Security-Policy"] == policy
     connection.close()
@@ -169,10 +168,11 @@ def test_bodies_of_all_requests_together():
     assert fourth.unzipped() == bytes(70)
 
 
-def test_page(server):
+def test_page_and_icon(server):
     status, document, content_type = served.ask(server, "/")
     assert (status, content_type) == (200, "text/html; charset=utf-8")
     assert document == http_server.content("birds")
+    assert served.ask(server, "/favicon.ico")[:2] == (204, b"")
 
 
 @pytest.mark.parametrize(

@@ -58,12 +58,10 @@ PHOTO = b64(b"no photo")
 @pytest.mark.parametrize(
     ("body", "status", "field"),
     [
-        (b"[" * 100_000, 400, "JSON"),
         ({"inputs": []}, 400, "1 to 256 photos, received 0"),
         ({"instances": [""] * 200_000}, 400, "1 to 256 photos, received 200000"),
         ({"inputs": PHOTO}, 400, "(None,), received ()"),
         ({"inputs": {"image_bytes": [[[[["x"]]]]]}}, 400, "(None,), received (1, 1, 1, 1, 1)"),
-        ({"signature_name": "pixels", "instances": [PHOTO]}, 400, "uint8"),
         ({"signature_name": "../../etc/passwd", "instances": ["x"]}, 400, "not found"),
         ({"inputs": {"image_bytes": "x" * (LIMIT + 1)}}, 413, str(LIMIT)),
     ],
@@ -249,12 +247,10 @@ def test_process_ends_when_what_is_under_way_is_answered(model_dir, tmp_path):
 
 
 def test_models_and_ports_that_cannot_be_served(tmp_path, model_dir):
-    (tmp_path / "empty" / "draft").mkdir(parents=True)
     (tmp_path / "broken" / "1").mkdir(parents=True)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for folder, options, message in (
-            (tmp_path / "empty", {}, "model_dir .* has none"),
             (tmp_path / "broken", {}, "cannot be loaded as a SavedModel"),
             (model_dir, {"rest_port": port}, f"rest_port {port} .*Address already in use"),
             (model_dir, {"grpc_port": port}, f"grpc_port {port} "),
@@ -270,6 +266,7 @@ def test_models_and_ports_that_cannot_be_served(tmp_path, model_dir):
 
 
 def test_command_line_mistakes(tmp_path):
+    (tmp_path / "draft").mkdir()  # is no version
     for flags, status in (
         ([f"--model_dir={tmp_path}"], 1),
         ([], 2),
