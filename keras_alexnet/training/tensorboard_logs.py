@@ -5,34 +5,26 @@ FOLDER/train/        a point an epoch of loss, accuracies, rate and speed; the f
 FOLDER/validation/   a point an epoch of cross-entropy and accuracies
 """
 
-import contextlib
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorboard.backend.event_processing import event_file_loader
-from tensorboard.plugins.histogram import metadata as histogram_metadata
+from tensorboard.plugins.histogram import metadata
 
 from keras_alexnet import columns
 from keras_alexnet.network.variables import named_variables
 
-_SCALARS = {  # of a folder: tag -> name in the logs of an epoch
-    "train": {
-        name: name
-        for name in (
-            "loss",
-            "cross_entropy",
-            "top1",
-            "top5",
-            "learning_rate",
-            "images_per_second",
-            "input_wait_seconds",
-        )
-    },
-    "validation": {name: f"val_{name}" for name in ("cross_entropy", "top1", "top5")},
+_ACCURACY = ("cross_entropy", "top1", "top5")
+_SCALARS = {  # by folder: the prefix in the logs of an epoch, and the tags
+    "train": (
+        "",
+        ("loss", *_ACCURACY, "learning_rate", "images_per_second", "input_wait_seconds"),
+    ),
+    "validation": ("val_", _ACCURACY),
 }
 _FILTERS_A_ROW = 16  # as in figure 3 of the paper, so that each column of 48 has rows of its own
 _PIXELS_A_WEIGHT = 4
@@ -67,25 +59,25 @@ class TensorBoardLogs(keras.callbacks.Callback):
         log = self._logs["train"]
         for name, array in columns.read_weights(self._network).items():
             if array.ndim:  # the step of a dropout is no weight
-                log.histogram(name, array, step)
+                log.add(_histogram, name, array, step)
         for name, array in gradients.items():
-            log.histogram(f"{name}/gradient", array, step)
+            log.add(_histogram, f"{name}/gradient", array, step)
 
     def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
         """Write the points of the epoch, and a picture of the filters of conv1."""
-        for folder, scalars in _SCALARS.items():
-            for tag, name in scalars.items():
-                self._logs[folder].scalar(tag, logs[name], epoch + 1)
+        for folder, (prefix, tags) in _SCALARS.items():
+            for tag in tags:
+                self._logs[folder].add(tf.summary.scalar, tag, logs[prefix + tag], epoch + 1)
         variables = named_variables(self._network).items()
         # Of all weights, conv1's alone are copied from their device.
         of_conv1 = {name: v.numpy() for name, v in variables if name.startswith("conv1")}
-        kernel = columns.merge(of_conv1)["conv1/kernel"]
-        self._logs["train"].image("conv1/filters", filter_picture(kernel), epoch + 1)
+        picture = filter_picture(columns.merge(of_conv1)["conv1/kernel"])
+        self._logs["train"].add(tf.summary.image, "conv1/filters", picture[np.newaxis], epoch + 1)
 
     def on_train_end(self, logs: Mapping | None = None) -> None:
         """Close the files."""
         for log in self._logs.values():
-            log.close()
+            log.writer.close()
 
 
 def filter_picture(kernel: np.ndarray) -> np.ndarray:
@@ -125,44 +117,16 @@ class _EventLog:
             for value in event.summary.value
         }
         self._folder = folder
-        self._writer = tf.summary.create_file_writer(folder)
+        self.writer = tf.summary.create_file_writer(folder)
 
-    def scalar(self, tag: str, value: float, step: int) -> None:
-        if self._is_new(tag, step):
-            with self._open():
-                tf.summary.scalar(tag, value, step)
-
-    def image(self, tag: str, picture: np.ndarray, step: int) -> None:
-        if self._is_new(tag, step):
-            with self._open():
-                tf.summary.image(tag, picture[np.newaxis], step)
-
-    def histogram(self, tag: str, array: np.ndarray, step: int) -> None:
-        """Write a histogram of the finite values.
-
-        By NumPy: `tf.summary.histogram` takes 8 bytes for each value and bucket, 9 GB for fc6.
-        """
-        if self._is_new(tag, step):
-            values = np.asarray(array, np.float64)  # float32 cannot part equal biases
-            counts, edges = np.histogram(values[np.isfinite(values)], _BUCKETS)
-            with self._open():
-                tf.summary.write(
-                    tag,
-                    tf.constant(np.stack([edges[:-1], edges[1:], counts], axis=1), tf.float64),
-                    step,
-                    metadata=histogram_metadata.create_summary_metadata(
-                        display_name=None, description=None
-                    ),
-                )
-
-    def close(self) -> None:
-        self._writer.close()
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[None]:
+    def add(self, kind: Callable, tag: str, value: float | np.ndarray, step: int) -> None:
+        """Write a point with `kind`, such as tf.summary.scalar, unless it was written before."""
+        if (tag, step) in self._written:
+            return
+        self._written.add((tag, step))
         try:
-            with self._writer.as_default():
-                yield
+            with self.writer.as_default():
+                kind(tag, value, step)
         except tf.errors.OpError as error:
             reason = str(error.message).strip().splitlines()[0]
             raise OSError(
@@ -172,7 +136,17 @@ class _EventLog:
                 self._folder,
             ) from error
 
-    def _is_new(self, tag: str, step: int) -> bool:
-        is_new = (tag, step) not in self._written
-        self._written.add((tag, step))
-        return is_new
+
+def _histogram(tag: str, array: np.ndarray, step: int) -> None:
+    """Write a histogram of the finite values.
+
+    By NumPy: `tf.summary.histogram` takes 8 bytes for each value and bucket, 9 GB for fc6.
+    """
+    values = np.asarray(array, np.float64)  # float32 cannot part equal biases
+    counts, edges = np.histogram(values[np.isfinite(values)], _BUCKETS)
+    tf.summary.write(
+        tag,
+        tf.constant(np.stack([edges[:-1], edges[1:], counts], axis=1), tf.float64),
+        step,
+        metadata=metadata.create_summary_metadata(display_name=None, description=None),
+    )
