@@ -42,9 +42,12 @@ class Progress(keras.callbacks.Callback):
         self._batch_size = batch_size
         self._first_step = first_step
         self._refresh_seconds = refresh_seconds
-        self._pace = _Pace(clock)
+        self._clock = clock
         self._epoch = 0
         self._bar: tqdm.tqdm | None = None
+        self._began = 0.0  # of the step or the validation
+        self._taken = 0  # steps of this process; the first includes the tracing of the graph
+        self._first_seconds = self._later_seconds = self._validation_seconds = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping | None = None) -> None:
         """Open the bar."""
@@ -61,11 +64,17 @@ class Progress(keras.callbacks.Callback):
             disable=None,  # that is, unless stderr is a terminal
         )
         self._first_step = 0
-        self._pace.begin_step()
+        self._began = self._clock()
 
     def on_train_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
         """Advance the bar; the loss is NaN until the sums of the first step are there."""
-        self._pace.end_step()
+        now = self._clock()
+        if self._taken:
+            self._later_seconds += now - self._began
+        else:
+            self._first_seconds = now - self._began
+        self._taken += 1
+        self._began = now
         left = duration(self._seconds_left(self._epoch, batch + 1))
         if not math.isnan(logs["cross_entropy"]):
             self._bar.set_postfix_str(
@@ -74,17 +83,22 @@ class Progress(keras.callbacks.Callback):
                 refresh=False,
             )
         self._bar.update(self._batch_size)
-        if self._pace.steps == _STEPS_TO_AN_ESTIMATE:
-            self._estimate(batch + 1)
+        if self._taken == _STEPS_TO_AN_ESTIMATE:
+            speed = _speed(self._batch_size / self._seconds_a_step)
+            tqdm.tqdm.write(
+                f"about {duration(self._training_seconds_left(self._epoch, batch + 1))} to epoch "
+                f"{self._epochs} at {speed} (validation not counted)",
+                file=sys.stderr,
+            )
 
     def on_test_begin(self, logs: Mapping | None = None) -> None:
         """Show that validation runs."""
-        self._pace.begin_validation()
+        self._began = self._clock()
         self._bar.set_postfix_str("validation")
 
     def on_test_end(self, logs: Mapping | None = None) -> None:
         """Note the time it took, for the time that is left."""
-        self._pace.end_validation()
+        self._validation_seconds = self._clock() - self._began
 
     def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
         """Replace the bar by the line of the epoch."""
@@ -102,65 +116,19 @@ class Progress(keras.callbacks.Callback):
             parts.append(f"{duration(self._seconds_left(epoch + 1, 0))} left")
         print("; ".join(parts), file=sys.stderr, flush=True)
 
-    def _estimate(self, done: int) -> None:
-        speed = _speed(self._batch_size / self._pace.seconds_a_step)
-        tqdm.tqdm.write(
-            f"about {duration(self._training_seconds_left(self._epoch, done))} to epoch "
-            f"{self._epochs} at {speed} (validation not counted)",
-            file=sys.stderr,
-        )
+    @property
+    def _seconds_a_step(self) -> float:
+        """The mean without the first step, unless there is no other."""
+        return self._later_seconds / (self._taken - 1) if self._taken > 1 else self._first_seconds
 
     def _training_seconds_left(self, epoch: int, step: int) -> float:
         """Return the seconds of the run's steps from a step of an epoch on."""
-        return ((self._epochs - epoch) * self._steps - step) * self._pace.seconds_a_step
+        return ((self._epochs - epoch) * self._steps - step) * self._seconds_a_step
 
     def _seconds_left(self, epoch: int, step: int) -> float:
         """Return the same with validations, once there was one to measure."""
-        validations = (self._epochs - epoch) * self._pace.validation_seconds
+        validations = (self._epochs - epoch) * self._validation_seconds
         return self._training_seconds_left(epoch, step) + validations
-
-
-class _Pace:
-    """Durations of steps and validations in this process.
-
-    The first step is left out of the mean: it includes the tracing of the graph.
-
-    Attributes:
-        steps: number of steps so far.
-        validation_seconds: of the last validation; 0 before there was one.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.steps = 0
-        self.validation_seconds = 0.0
-        self._clock = clock
-        self._began = 0.0
-        self._first_seconds = 0.0
-        self._later_seconds = 0.0
-
-    @property
-    def seconds_a_step(self) -> float:
-        """The mean; the first step's where there is no other."""
-        return self._later_seconds / (self.steps - 1) if self.steps > 1 else self._first_seconds
-
-    def begin_step(self) -> None:
-        """Start the first step of an epoch; each later one starts where the one before ends."""
-        self._began = self._clock()
-
-    def end_step(self) -> None:
-        now = self._clock()
-        if self.steps:
-            self._later_seconds += now - self._began
-        else:
-            self._first_seconds = now - self._began
-        self.steps += 1
-        self._began = now
-
-    def begin_validation(self) -> None:
-        self._began = self._clock()
-
-    def end_validation(self) -> None:
-        self.validation_seconds = self._clock() - self._began
 
 
 def duration(seconds: float) -> str:
