@@ -8,7 +8,7 @@ that does.
 import contextlib
 import inspect
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import keras
 import tensorflow as tf
@@ -133,8 +133,7 @@ def make_optimizer(
         average: of the weights, to be kept beside them; see `update_rules.averages_of`.
 
     Raises:
-        ValueError: there is no such optimizer, none on this stack, it keeps no average, or it does
-            not take an option or its value.
+        ValueError: no such optimizer, none on this stack, or it does not take an option or average.
     """
     if name not in ADDONS_OPTIMIZERS:
         raise ValueError(
@@ -158,17 +157,18 @@ def make_optimizer(
                 f"an average of the weights goes with {', '.join(_OWN)}, sgd and adam, but the "
                 f"optimizer is tfa:{name}; leave the average out"
             )
-    _require_options(name, options, known)
+    wrong = [f"there is no {option}" for option in options if option not in known]
+    wrong += [f"{option} is needed" for option in _NEEDED.get(name, ()) if option not in options]
+    if wrong:
+        raise ValueError(
+            f"the options of {name} are {', '.join(known) or 'none'}; {', '.join(wrong)}"
+        )
     with _explain_refused(name, options):
         return kind(learning_rate=rate, **arguments, **options)
 
 
 def check(name: str, options: Mapping[str, object], average: AverageRule | None = None) -> None:
-    """Take a step with an optimizer: most of them look at their options only then.
-
-    Raises:
-        ValueError: as `make_optimizer`.
-    """
+    """Take a step with an optimizer, which checks its options; raise as `make_optimizer`."""
     optimizer = make_optimizer(name, 0.1, options, average)
     with _explain_refused(name, options):
         weights = tf.Variable([1.0], name="fc8/kernel")
@@ -183,12 +183,3 @@ def _explain_refused(name: str, options: Mapping[str, object]) -> Iterator[None]
     except (TypeError, ValueError, AttributeError, tf.errors.OpError) as error:
         first_line = str(error).partition("\n")[0]
         raise ValueError(f"{name} does not take {dict(options)}: {first_line}") from error
-
-
-def _require_options(name: str, options: Collection[str], known: Collection[str]) -> None:
-    wrong = [f"there is no {option}" for option in options if option not in known]
-    wrong += [f"{option} is needed" for option in _NEEDED.get(name, ()) if option not in options]
-    if wrong:
-        raise ValueError(
-            f"the options of {name} are {', '.join(known) or 'none'}; {', '.join(wrong)}"
-        )

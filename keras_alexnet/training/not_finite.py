@@ -17,16 +17,10 @@ _CHECK_THE_DATA = "check the pixel scale, and the data set's statistics with dat
 
 
 def checked(loss: tf.Tensor) -> tf.Tensor:
-    """Return the loss, unless it is NaN or infinite.
+    """Return a scalar loss; an InvalidArgumentError with `MARK`, if it is NaN or infinite.
 
     In a graph the update of the weights does not wait for the check by itself, for no gradient
     needs the value of the loss: let the gradients depend on what is returned here.
-
-    Args:
-        loss: of a batch, a scalar of any floating type.
-
-    Raises:
-        tf.errors.InvalidArgumentError: it is not finite; `MARK` is in the message.
     """
     return tf.debugging.check_numerics(loss, MARK)
 
@@ -43,9 +37,8 @@ def explain(
         learning_rate: at that step.
 
     Returns:
-        The error to raise. It names the first layer with a weight that is not finite, in the order
-        of the forward pass; or else the input, if it is not finite; or else the first layer whose
-        output is not; or else the loss.
+        The error to raise. It names the first that is not finite of: the layers' weights in the
+        order of the forward pass, the input, the layers' outputs, the loss.
     """
     origin, advice = next(
         _origins(network, inputs),

@@ -86,23 +86,16 @@ def _cosine(course: Course) -> Rate:
 
 # The log of network 145 (layer-params-145.cfg of the 2012 program), in epochs. Its 91 epochs are
 # the paper's "1 CNN"; pushed back to a higher rate and run on to 135, it beat the paper.
-LOGGED_EPOCHS = 135
+_LOGGED_EPOCHS = 135
 
 
-def _logged(epoch: int, multiplier: float) -> Change:
-    return Change(epoch / LOGGED_EPOCHS, multiplier)
+def _logged(*changes: tuple[int, float]) -> tuple[Change, ...]:
+    return tuple(Change(epoch / _LOGGED_EPOCHS, multiplier) for epoch, multiplier in changes)
 
 
-_LOGGED_RATES = (
-    _logged(25, 0.1),
-    _logged(51, 0.01),
-    _logged(79, 0.001),
-    _logged(91, 0.1),
-    _logged(107, 0.01),
-    _logged(124, 0.001),
-)
-_LOGGED_CONV1 = (_logged(67, 0.1), _logged(72, 0.0), _logged(91, 1.0))
-_LOGGED_QUIET = ((67 / LOGGED_EPOCHS, 91 / LOGGED_EPOCHS), (124 / LOGGED_EPOCHS, 1.0))
+_LOGGED_RATES = _logged((25, 0.1), (51, 0.01), (79, 0.001), (91, 0.1), (107, 0.01), (124, 0.001))
+_LOGGED_CONV1 = _logged((67, 0.1), (72, 0.0), (91, 1.0))
+_LOGGED_QUIET = ((67 / _LOGGED_EPOCHS, 91 / _LOGGED_EPOCHS), (124 / _LOGGED_EPOCHS, 1.0))
 
 
 def _krizhevsky2012(course: Course) -> Rate:
@@ -121,12 +114,7 @@ SCHEDULES: Mapping[str, Policy] = {
 
 
 def quiet_steps(schedule: str, steps: int) -> list[tuple[int, int]]:
-    """Return the steps (from, to; to exclusive) of a run without colour noise.
-
-    Args:
-        schedule: a key of `SCHEDULES`.
-        steps: of the whole run.
-    """
+    """Return the steps (from, to; to exclusive) without colour noise, of a run of `steps`."""
     quiet = SCHEDULES[schedule].quiet
     return [(round(steps * first), round(steps * last)) for first, last in quiet]
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import h5py
 import keras
@@ -17,7 +17,6 @@ from keras_alexnet.network.variables import named_variables
 from keras_alexnet.training import checkpoints
 
 _KINDS = ("kernel", "bias")  # the order in which Keras numbers a layer's weights in a file
-_GROUP = re.compile(r"(.+?)(?:_([0-9]+))?", re.DOTALL)  # a class, and which of its layers, from 0
 _NAMES_BY_CLASS = {
     kind: [name for name in LAYER_NAMES if name.startswith(start)]
     for kind, start in {"grouped_conv2d": "conv", "dense": "fc"}.items()
@@ -39,8 +38,7 @@ def load(network: keras.Model, source: str) -> list[str]:
         Names of the layers that were set, in the order of the network.
 
     Raises:
-        ValueError: there is no such file or folder, it is no such file or has no whole checkpoint,
-            or no layer of it fits.
+        ValueError: the source is absent, is no such file or run, or none of its layers fits.
     """
     present = columns.read_weights(network)
     with _open_source(source) as found:
@@ -60,11 +58,7 @@ def load(network: keras.Model, source: str) -> list[str]:
 
 
 def check(source: str) -> None:
-    """Refuse a source that `load` could not read, before there is a network to load into.
-
-    Raises:
-        ValueError: as `load`, but for shapes.
-    """
+    """Raise the ValueError of a source that `load` cannot read, before there is a network."""
     with _open_source(source):
         pass
 
@@ -96,7 +90,13 @@ def freeze(network: keras.Model, names: Sequence[str]) -> None:
 def _open_source(source: str) -> Iterator[Mapping[str, np.ndarray | h5py.Dataset]]:
     """Yield the arrays of a source by "layer/variable"; a file's are read only when used."""
     if os.path.isdir(source):
-        yield _checkpoint_weights(source)
+        checkpoint = checkpoints.read(source, "best")
+        if checkpoint is None:
+            raise ValueError(
+                f"init_weights must be a run with a finished epoch, but {source} has no whole "
+                "checkpoint; train it first, or check the path"
+            )
+        yield {**checkpoint.weights, **checkpoint.averages}  # what was validated
         return
     if not os.path.exists(source):
         raise ValueError(
@@ -113,16 +113,6 @@ def _open_source(source: str) -> Iterator[Mapping[str, np.ndarray | h5py.Dataset
         ) from error
 
 
-def _checkpoint_weights(workdir: str) -> Mapping[str, np.ndarray]:
-    checkpoint = checkpoints.read(workdir, "best")
-    if checkpoint is None:
-        raise ValueError(
-            f"init_weights must be a run with a finished epoch, but {workdir} has no whole "
-            f"checkpoint; train it first, or check the path"
-        )
-    return {**checkpoint.weights, **checkpoint.averages}  # what was validated
-
-
 def _file_weights(file: h5py.File) -> dict[str, h5py.Dataset]:
     """Return the arrays of a file: layers/<class>_<number>/vars/<number>, its name in vars.
 
@@ -132,7 +122,8 @@ def _file_weights(file: h5py.File) -> dict[str, h5py.Dataset]:
     weights = {}
     try:
         groups = {group: file["layers"][group]["vars"] for group in file["layers"]}
-        of_keras_2 = _names_by_place(name for name, variables in groups.items() if len(variables))
+        with_weights = [group for group, variables in groups.items() if len(variables)]
+        of_keras_2 = _names_by_place(with_weights)
         for group, variables in groups.items():
             layer = variables.attrs.get("name", of_keras_2.get(group, group))
             for index, kind in enumerate(_KINDS[: len(variables)]):
@@ -145,7 +136,7 @@ def _file_weights(file: h5py.File) -> dict[str, h5py.Dataset]:
     return weights
 
 
-def _names_by_place(groups: Iterable[str]) -> dict[str, str]:
+def _names_by_place(groups: Sequence[str]) -> dict[str, str]:
     """Return the layers' names in a file of Keras 2, which only numbers the layers of a class.
 
     Args:
@@ -154,16 +145,13 @@ def _names_by_place(groups: Iterable[str]) -> dict[str, str]:
     Returns:
         Names by group; none for a class with fewer or more layers than a whole AlexNet's.
     """
-    places: dict[str, list[tuple[int, str]]] = {}
-    for group in groups:
-        kind, number = _GROUP.fullmatch(group).groups()
-        places.setdefault(kind, []).append((int(number or 0), group))
-    return {
-        group: name
-        for kind, names in _NAMES_BY_CLASS.items()
-        if len(places.get(kind, [])) == len(names)
-        for (_, group), name in zip(sorted(places[kind]), names, strict=True)
-    }
+    found = {}
+    for kind, names in _NAMES_BY_CLASS.items():
+        of_kind = [group for group in groups if re.fullmatch(rf"{kind}(_[0-9]+)?", group)]
+        if len(of_kind) == len(names):
+            in_order = sorted(of_kind, key=lambda group: (len(group), group))
+            found.update(zip(in_order, names, strict=True))
+    return found
 
 
 def _layers(variables: Collection[str]) -> list[str]:

@@ -18,11 +18,7 @@ AverageRule = float | SWA
 
 
 def beside(variable) -> contextlib.AbstractContextManager:
-    """Place operations on the device of a variable; under a strategy, leave them to the strategy.
-
-    Args:
-        variable: of Keras or of TensorFlow.
-    """
+    """Place operations on the device of a variable; a strategy places them by itself."""
     if tf.distribute.has_strategy():
         return contextlib.nullcontext()
     return tf.device(tf_variable(variable).device)
@@ -155,11 +151,7 @@ def kept_share(rule: AverageRule, step: tf.Variable) -> tf.Tensor:
 
 
 def averages_of(optimizer: keras.optimizers.Optimizer) -> list:
-    """Return the averages of the trainable variables, in their order; empty if none are kept.
-
-    Args:
-        optimizer: one with a loss scale around it included.
-    """
+    """Return the averages of the trainable variables, in their order; empty if none are kept."""
     return getattr(inner_optimizer(optimizer), "averages", [])
 
 
