@@ -37,9 +37,8 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
             data_dir=_DATA_DIR.value,
             workdir=_WORKDIR.value,
             profile=profile,
-            recipe=options.options_from_flags(FLAGS, profile),
+            recipe=options.recipe_from_flags(FLAGS, profile),
             run_options=options.run_options_from_flags(FLAGS),
-            flags_text=FLAGS.flags_into_string(),
         )
     except stopping.Stopped as stopped:
         raise command_line.TryAgain(str(stopped)) from stopped

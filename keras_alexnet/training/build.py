@@ -14,7 +14,7 @@ from keras_alexnet.training.options import TrainingOptions
 
 def build(
     profile: Profile,
-    options: TrainingOptions,
+    recipe: TrainingOptions,
     classes: int,
     statistics: records.Statistics,
     steps: int,
@@ -25,7 +25,7 @@ def build(
 
     Args:
         profile: the network, overrides applied.
-        options: the recipe.
+        recipe: of the run.
         classes: how many.
         statistics: of the data set; what is subtracted, and the colour noise.
         steps: an epoch.
@@ -38,9 +38,9 @@ def build(
         profile=profile,
         classes=classes,
         classifier_activation=None,  # the loss from logits is exact where softmax saturates
-        seed=options.seed,
+        seed=recipe.seed,
     )
-    if options.strategy == choices.COLUMN_PARALLEL:
+    if recipe.strategy == choices.COLUMN_PARALLEL:
         network = columns.place_columns(network, columns.column_devices(profile))
     size = profile.input_size
     inputs = {
@@ -49,13 +49,13 @@ def build(
         "flip": keras.Input([], dtype="uint8", name="flip"),
         "noise": keras.Input([3], dtype="float32", name="noise"),
     }
-    augment = augmentations.parse(options.augment)
+    augment = augmentations.parse(recipe.augment)
     if augment:
         inputs["augment"] = keras.Input(augmentations.shape(augment), name="augment")
     preprocess = preprocessing.NetworkInput(profile, statistics, augment)
     model = keras.Model(inputs, network(preprocess(inputs)))
-    starting_weights.freeze(network, options.freeze)
-    optimizer = optimizers.make_optimizer(profile, options, steps)
+    starting_weights.freeze(network, recipe.freeze)
+    optimizer = optimizers.make_optimizer(profile, recipe, steps)
     model.compile(optimizer)  # which puts a loss scale around it for float16
     # Its variables exist before a checkpoint is read.
     keras_compat.build_optimizer(model.optimizer, model.trainable_variables)

@@ -22,9 +22,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
 from data_prep import files
+from keras_alexnet import columns
+from keras_alexnet.network import keras_compat
+from keras_alexnet.training import schedules, update_rules
 
 METRICS = "metrics.jsonl"
 TIMINGS = "timings.jsonl"
@@ -86,20 +90,17 @@ class Checkpoint:
 def write(workdir: str, checkpoint: Checkpoint, keep: int = 2) -> None:
     """Write a checkpoint, then the metrics, then remove checkpoints that are not needed.
 
-    A crash between any two of these leaves a folder from which the run goes on. What stays: the
-    last `keep`, the last of a whole epoch, and the best.
-
-    Args:
-        workdir: folder of a run.
-        checkpoint: to write.
-        keep: at least 1.
+    A crash between any two of these leaves a folder from which the run goes on. The last `keep`
+    checkpoints, the last of a whole epoch and the best stay.
 
     Raises:
         OSError: the disk is full; the checkpoints before are as they were.
     """
     run = checkpoint.state
     path = _path(workdir, run.place)
-    _remove_abandoned(workdir)
+    for name in _names(workdir):  # of a run killed in here: up to half a gigabyte
+        if _ABANDONED.fullmatch(name):
+            shutil.rmtree(os.path.join(workdir, _CHECKPOINTS, name))
     if os.path.isdir(path):  # a broken one, or read would have gone on from it
         shutil.rmtree(path)
     arrays = {
@@ -127,6 +128,64 @@ def write(workdir: str, checkpoint: Checkpoint, keep: int = 2) -> None:
     _remove_old(workdir, run.history, keep)
 
 
+@dataclasses.dataclass(frozen=True)
+class RunWriter:
+    """A writer of checkpoints of one model.
+
+    Attributes:
+        workdir: the run's folder.
+        network: the AlexNet inside the model.
+        model: the model that is trained, its optimizer built.
+        plateau: the schedule whose state must survive, or None.
+        keep: number of the last checkpoints to keep.
+    """
+
+    workdir: str
+    network: keras.Model
+    model: keras.Model
+    plateau: schedules.Plateau | None
+    keep: int
+
+    def write(self, state: RunState) -> None:
+        """Write a checkpoint of the state; an OSError, if the disk is full, say."""
+        network, trained = self.network, self.model.trainable_variables
+        averages = update_rules.averages_of(self.model.optimizer)
+        checkpoint = Checkpoint(
+            state=state,
+            weights=columns.read_weights(network),
+            averages=columns.named_values(network, trained, averages) if averages else {},
+            optimizer=[v.numpy() for v in keras_compat.optimizer_state(self.model.optimizer)],
+            schedule=self.plateau.state if self.plateau else None,
+        )
+        try:
+            write(self.workdir, checkpoint, self.keep)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"the checkpoint after {state.place.epoch} epochs and {state.place.step} steps "
+                f"cannot be written ({error.strerror or error}); the one before is whole: make "
+                "room and run the same command again",
+                self.workdir,
+            ) from error
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Restore all that decides the next step; a ValueError, if it does not fit the model."""
+        columns.assign_weights(self.network, checkpoint.weights)
+        variables = keras_compat.optimizer_state(self.model.optimizer)
+        shapes = [tuple(variable.shape) for variable in variables]
+        found = [array.shape for array in checkpoint.optimizer]
+        if shapes != found:
+            raise ValueError(
+                f"an optimizer with {len(found)} variables is needed to go on from the checkpoint "
+                f"in {self.workdir}, but the flags make another, with {len(shapes)}; go on with "
+                f"the flags of the run's flags.txt"
+            )
+        for variable, value in zip(variables, checkpoint.optimizer, strict=True):
+            variable.assign(value)
+        if self.plateau and checkpoint.schedule:
+            self.plateau.state = checkpoint.schedule
+
+
 def write_metrics(workdir: str, run: RunState) -> None:
     """Write metrics.jsonl and timings.jsonl whole: neither ahead of the checkpoint nor behind."""
     for name, lines in ((METRICS, run.history), (TIMINGS, run.timings)):
@@ -138,36 +197,37 @@ def read(workdir: str, which: str = "newest") -> Checkpoint | None:
     """Return a checkpoint that is whole.
 
     One whose bytes are not those that were written is passed over with a warning, and the next
-    older one is taken.
+    older one is taken; None if none is left.
 
     Args:
         workdir: folder of a run.
-        which: "newest", in the middle of an epoch as it may be; "last", of a whole epoch; or
-            "best", of the epoch with the best validation top-1.
-
-    Returns:
-        None if there is no whole checkpoint.
+        which: "newest", possibly within an epoch; "last", of a whole epoch; or "best", of the epoch
+            with the best validation top-1.
     """
     places = _places(workdir)[::-1]
     if which != "newest":
         places = [place for place in places if not place.step]
     if which == "best" and places:
-        newest = next(filter(None, (_read_state(workdir, place) for place in places)), None)
+        states = (_read_state(_path(workdir, place)) for place in places)
+        newest = next(filter(None, states), None)
         best = best_of(newest["history"])["epoch"] if newest else None
         places.sort(key=lambda place: place.epoch != best)  # stable: the newest come after it
     for place in places:
-        checkpoint = _read_whole(workdir, place)
-        if checkpoint:
-            return checkpoint
+        try:
+            return _read_whole(_path(workdir, place), place)
+        except _BrokenError as error:
+            print(f"warning: {error} is not as it was written; passed over", file=sys.stderr)
     return None
 
 
-def _read_whole(workdir: str, place: Place) -> Checkpoint | None:
-    state = _read_state(workdir, place)
-    path = _path(workdir, place)
+class _BrokenError(Exception):
+    """The path of a file of a checkpoint that is not as it was written."""
+
+
+def _read_whole(path: str, place: Place) -> Checkpoint:
+    state = _read_state(path)
     if not state:
-        _warn(f"{os.path.join(path, _STATE)} is not as it was written; passed over")
-        return None
+        raise _BrokenError(os.path.join(path, _STATE))
     # What is empty has no file.
     arrays: dict[str, dict[str, np.ndarray]] = {_WEIGHTS: {}, _AVERAGES: {}, _OPTIMIZER: {}}
     for name, digest in state["sha256"].items():
@@ -177,8 +237,7 @@ def _read_whole(workdir: str, place: Place) -> Checkpoint | None:
         except OSError:
             content = b""
         if hashlib.sha256(content).hexdigest() != digest:
-            _warn(f"{os.path.join(path, name)} is not as it was written; passed over")
-            return None
+            raise _BrokenError(os.path.join(path, name))
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays[name] = {key: archive[key] for key in archive.files}
     return Checkpoint(
@@ -193,9 +252,9 @@ def _read_whole(workdir: str, place: Place) -> Checkpoint | None:
     )
 
 
-def _read_state(workdir: str, place: Place) -> dict | None:
+def _read_state(path: str) -> dict | None:
     try:
-        with open(os.path.join(_path(workdir, place), _STATE), encoding="utf-8") as file:
+        with open(os.path.join(path, _STATE), encoding="utf-8") as file:
             state = json.load(file)
         digest = state.pop("sha256_of_state")
     except (OSError, ValueError, AttributeError, KeyError):
@@ -209,10 +268,13 @@ def _digest(state: Mapping[str, object]) -> str:
 
 def _places(workdir: str) -> list[Place]:
     """Return the places that have a checkpoint's folder, ascending."""
-    folder = os.path.join(workdir, _CHECKPOINTS)
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    matches = filter(None, map(_NAME.fullmatch, names))
+    matches = filter(None, map(_NAME.fullmatch, _names(workdir)))
     return sorted(Place(int(match[1]), int(match[2] or 0)) for match in matches)
+
+
+def _names(workdir: str) -> list[str]:
+    folder = os.path.join(workdir, _CHECKPOINTS)
+    return os.listdir(folder) if os.path.isdir(folder) else []
 
 
 def _remove_old(workdir: str, history: Sequence[Mapping[str, object]], keep: int) -> None:
@@ -223,14 +285,6 @@ def _remove_old(workdir: str, history: Sequence[Mapping[str, object]], keep: int
     for place in places:
         if place not in kept:
             shutil.rmtree(_path(workdir, place))
-
-
-def _remove_abandoned(workdir: str) -> None:
-    """Remove the files of a run killed inside `write`: up to half a gigabyte."""
-    folder = os.path.join(workdir, _CHECKPOINTS)
-    for name in os.listdir(folder) if os.path.isdir(folder) else []:
-        if _ABANDONED.fullmatch(name):
-            shutil.rmtree(os.path.join(folder, name))
 
 
 def _path(workdir: str, place: Place) -> str:
@@ -249,7 +303,3 @@ def _write_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> str:
         np.savez(file, **arrays)
         file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -18,12 +18,6 @@ from keras_alexnet.inputs.record_order import Share
 from keras_alexnet.network.choices import COLUMN_PARALLEL, MULTI_WORKER
 from keras_alexnet.training.stopping import Stopped
 
-PRECISIONS = {
-    "float32": "float32",
-    "bfloat16": "mixed_bfloat16",
-    "float16": "mixed_float16",
-}
-_VARIABLE = "TF_CONFIG"
 _EXAMPLE = (
     '{"cluster": {"worker": ["HOST1:2222", "HOST2:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
@@ -57,7 +51,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     if name == COLUMN_PARALLEL:
         return tf.distribute.get_strategy()
     if name == MULTI_WORKER:
-        check_config(os.environ)
+        check_config(os.environ.get("TF_CONFIG", ""))
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
         except RuntimeError as error:
@@ -89,12 +83,8 @@ def resolve_precision(name: str) -> str:
 
 
 def use_precision(name: str) -> None:
-    """Set Keras' policy for the layers made from now on.
-
-    Args:
-        name: a key of `PRECISIONS`.
-    """
-    keras.mixed_precision.set_global_policy(PRECISIONS[name])
+    """Set Keras' policy for the layers made from now on; `name` is in `choices.PRECISIONS`."""
+    keras.mixed_precision.set_global_policy(name if name == "float32" else f"mixed_{name}")
 
 
 def check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
@@ -120,13 +110,12 @@ def _cpu_has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def check_config(environment: Mapping[str, str]) -> None:
-    """Refuse an environment without a TF_CONFIG that names this process' place among workers.
+def check_config(text: str) -> None:
+    """Refuse a TF_CONFIG that does not name this process' place among workers.
 
     Raises:
         ValueError: with an example of a TF_CONFIG.
     """
-    text = environment.get(_VARIABLE, "")
     try:
         config = json.loads(text or "null")
         workers = config["cluster"]["worker"]
@@ -136,9 +125,8 @@ def check_config(environment: Mapping[str, str]) -> None:
         usable = False
     if not usable:
         raise ValueError(
-            f"the strategy multi_worker needs the environment variable {_VARIABLE} with the "
-            f"workers and this one's place among them, such as {_EXAMPLE}; it is "
-            f"{text or 'not set'!r}"
+            "the strategy multi_worker needs the environment variable TF_CONFIG with the workers "
+            f"and this one's place among them, such as {_EXAMPLE}; it is {text or 'not set'!r}"
         )
 
 
@@ -149,34 +137,20 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 @contextlib.contextmanager
 def chief_first(strategy: tf.distribute.Strategy) -> Iterator[bool]:
-    """Let the chief run the body before all other processes begin it.
-
-    Yields:
-        Whether this process is the chief.
-    """
-    if not is_chief(strategy):
-        _meet(strategy)
+    """Let the chief run the body before the others begin it; yield whether this is the chief."""
+    is_first = is_chief(strategy)
+    if is_first:
+        yield True
+    if _place(strategy)[1] > 1:  # wait until all processes are here
+        here = strategy.run(lambda: tf.constant(1.0))
+        strategy.reduce(tf.distribute.ReduceOp.SUM, here, axis=None)
+    if not is_first:
         yield False
-        return
-    yield True
-    _meet(strategy)
-
-
-def _meet(strategy: tf.distribute.Strategy) -> None:
-    """Wait until all processes are here."""
-    if _place(strategy)[1] == 1:
-        return
-    here = strategy.run(lambda: tf.constant(1.0))
-    strategy.reduce(tf.distribute.ReduceOp.SUM, here, axis=None)
 
 
 @contextlib.contextmanager
 def explain_lost_worker(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Turn the error that TensorFlow raises when another process is gone into one line.
-
-    Raises:
-        Stopped: in place of TensorFlow's error; with a single process, that one is raised.
-    """
+    """Raise Stopped in place of TensorFlow's error, if another process is gone."""
     try:
         yield
     except _LOST as error:

@@ -16,24 +16,14 @@ from keras_alexnet.network.profiles import PROFILES
 
 def data_dir(values: flags.FlagValues) -> flags.FlagHolder[str]:
     """Define --data_dir, required."""
-    return flags.DEFINE_string(
-        "data_dir",
-        None,
-        "the folder that data_prep.prepare wrote",
-        required=True,
-        flag_values=values,
-    )
+    text = "the folder that data_prep.prepare wrote"
+    return flags.DEFINE_string("data_dir", None, text, required=True, flag_values=values)
 
 
 def workdir(values: flags.FlagValues) -> flags.FlagHolder[str]:
     """Define --workdir, required."""
-    return flags.DEFINE_string(
-        "workdir",
-        None,
-        "the run's folder: checkpoints, metrics.jsonl, TensorBoard logs",
-        required=True,
-        flag_values=values,
-    )
+    text = "the run's folder: checkpoints, metrics.jsonl, TensorBoard logs"
+    return flags.DEFINE_string("workdir", None, text, required=True, flag_values=values)
 
 
 def checkpoint(values: flags.FlagValues) -> flags.FlagHolder[str]:

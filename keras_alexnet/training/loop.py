@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_alexnet.network import keras_compat
@@ -21,7 +20,6 @@ from keras_alexnet.training.stopping import Stopped, StopSignal
 
 # Metrics logged for validation. Its loss equals cross_entropy, so it is omitted.
 _VALIDATION = ("cross_entropy", "top1", "top5", "images")
-GradientListener = Callable[[int, Sequence[tf.Tensor]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +32,7 @@ class Extent:
         batch_size: global, photos.
         validation_images: records of the validation split, each to be counted once; None to
             skip the check, where a run looks at a part of them.
+        seconds: time after which an epoch is the last one of this call; None for no limit.
         notes: added to the metrics of each epoch.
     """
 
@@ -41,6 +40,7 @@ class Extent:
     steps: int
     batch_size: int
     validation_images: int | None
+    seconds: float | None = None
     notes: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
@@ -58,8 +58,8 @@ class Hooks:
 
     callbacks: Sequence[keras.callbacks.Callback] = ()
     save: Callable[[RunState], None] = lambda state: None
-    save_seconds: float = 600.0
-    on_gradients: GradientListener = lambda step, gradients: None
+    save_seconds: float = math.inf
+    on_gradients: Callable[[int, Sequence[tf.Tensor]], None] = lambda step, gradients: None
     gradient_every: int = 0
 
 
@@ -68,8 +68,7 @@ class TrainingLoop:
     """A loop that trains a model from the place in its state to the end.
 
     Attributes:
-        model: compiled; its weights and its optimizer are those of the place.
-        steps: of that model.
+        steps: of a model whose weights and optimizer are those of the place.
         train_data: batches of `inputs.pipeline.train_dataset` from the place on.
         validation_data: batches of `inputs.pipeline.central_views`, iterated over anew each epoch.
         extent: length of the run.
@@ -79,7 +78,6 @@ class TrainingLoop:
         last_features: of the latest batch.
     """
 
-    model: keras.Model
     steps: TrainingSteps
     train_data: tf.data.Dataset | tf.distribute.DistributedDataset
     validation_data: tf.data.Dataset | tf.distribute.DistributedDataset
@@ -90,6 +88,7 @@ class TrainingLoop:
     last_features: object = None
 
     def __post_init__(self) -> None:
+        self.model = self.steps.model
         self._totals = Totals(self.state.totals)
         self._callbacks = keras.callbacks.CallbackList(list(self.hooks.callbacks), model=self.model)
         self._saved = self.state.place
@@ -102,7 +101,7 @@ class TrainingLoop:
         return epoch * self.extent.steps + step + 1
 
     def run(self) -> None:
-        """Train to the last epoch, or until a callback sets `model.stop_training`.
+        """Train to the last epoch, the end of the time, or a callback's `model.stop_training`.
 
         Raises:
             Stopped: the process was asked to end, and a checkpoint was written.
@@ -111,25 +110,33 @@ class TrainingLoop:
         """
         self.model.stop_training = False
         self._callbacks.on_train_begin()
+        began, limit = time.monotonic(), self.extent.seconds
         batches = iter(self.train_data)
         while self.state.place.epoch < self.extent.epochs and not self.model.stop_training:
             self._run_epoch(batches)
+            if limit is not None and time.monotonic() - began >= limit:
+                break
         self._callbacks.on_train_end()
 
     def _run_epoch(self, batches: Iterator) -> None:
         epoch, first_step = self.state.place
-        clock = _Clock()
+        began, waited = time.perf_counter(), 0.0
         if not first_step:
             self.state.learning_rate = keras_compat.learning_rate(self.model.optimizer)
         self._callbacks.on_epoch_begin(epoch)
         for step in range(first_step, self.extent.steps):
-            self._train_step(Place(epoch, step), batches, clock)
-            self._save_or_end()
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            self._train_step(Place(epoch, step), batch)
+            if self._totals.stop:
+                self._end()
+            if time.perf_counter() - self._saved_at >= self.hooks.save_seconds:
+                self._save()
         self._totals.settle()
-        train_seconds = clock.seconds
+        train_seconds = time.perf_counter() - began
         trained = means(self._totals.values)
         validation = self._validate()
-        self._check(validation)
         images = (self.extent.steps - first_step) * self.extent.batch_size
         logs = {
             "learning_rate": self.state.learning_rate,
@@ -138,14 +145,21 @@ class TrainingLoop:
         }
         timings = {
             "images_per_second": round(images / train_seconds, 1),
-            "input_wait_seconds": round(clock.waited, 1),
-            "seconds": round(clock.seconds, 1),
+            "input_wait_seconds": round(waited, 1),
+            "seconds": round(time.perf_counter() - began, 1),
         }
-        self._finish_epoch(logs, timings)
+        state = self.state
+        number, done = epoch + 1, (epoch + 1) * self.extent.steps
+        state.history.append({"epoch": number, "step": done, **logs, **self.extent.notes})
+        state.timings.append({"epoch": number, **timings})
+        state.place = Place(number)
+        state.learning_rate = None
+        self._totals = Totals()
+        # Those that change the rate first: what they did is in the checkpoint.
+        self._callbacks.on_epoch_end(epoch, {**logs, **timings})
+        self._save()
 
-    def _train_step(self, place: Place, batches: Iterator, clock: "_Clock") -> None:
-        with clock.waiting():
-            batch = next(batches)
+    def _train_step(self, place: Place, batch: tuple) -> None:
         self.last_features = batch[0]
         number = self.next_step
         stop = tf.constant(float(self.stop.is_set))
@@ -175,43 +189,20 @@ class TrainingLoop:
             self._end()
         logs = means(totals.values)
         self._callbacks.on_test_end(logs)
-        return logs
-
-    def _check(self, validation: dict[str, float]) -> None:
         expected = self.extent.validation_images
-        counted = round(validation["images"])
+        counted = round(logs["images"])
         if expected is not None and counted != expected:
             raise ValueError(
                 f"validation must count each of {expected} photos once; it counted {counted}; "
                 f"run data_prep.verify on the data set"
             )
-        if not math.isfinite(validation["cross_entropy"]):
+        if not math.isfinite(logs["cross_entropy"]):
             raise ValueError(
                 f"the validation loss after epoch {self.state.place.epoch + 1} is "
-                f"{validation['cross_entropy']}; the last checkpoint is whole: lower "
-                f"the learning rate in a new workdir"
+                f"{logs['cross_entropy']}; the last checkpoint is whole: lower the learning rate "
+                "in a new workdir"
             )
-        validation["images"] = counted
-
-    def _finish_epoch(self, logs: dict[str, object], timings: dict[str, object]) -> None:
-        state = self.state
-        epoch = state.place.epoch
-        step = (epoch + 1) * self.extent.steps
-        state.history.append({"epoch": epoch + 1, "step": step, **logs, **self.extent.notes})
-        state.timings.append({"epoch": epoch + 1, **timings})
-        state.place = Place(epoch + 1)
-        state.learning_rate = None
-        self._totals = Totals()
-        # Those that change the rate first: what they did is in the checkpoint.
-        self._callbacks.on_epoch_end(epoch, {**logs, **timings})
-        self._save()
-
-    def _save_or_end(self) -> None:
-        """Write a checkpoint inside an epoch if it is time, or end if a process was asked to."""
-        if self._totals.stop:
-            self._end()
-        if time.perf_counter() - self._saved_at >= self.hooks.save_seconds:
-            self._save()
+        return {**logs, "images": counted}
 
     def _save(self) -> None:
         self._totals.settle()
@@ -243,28 +234,3 @@ def _averaged(model: keras.Model) -> Iterator[None]:
     finally:
         for variable, value in zip(variables, weights, strict=True):
             variable.assign(value)
-
-
-class _Clock:
-    """Seconds since it was made, and the part of them spent waiting for photos."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self.waited = 0.0
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._began
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.waited += time.perf_counter() - began
-
-
-def first_features(features: object, strategy: tf.distribute.Strategy) -> dict[str, np.ndarray]:
-    """Return the features of a batch that this process' first replica got."""
-    return tf.nest.map_structure(
-        lambda part: strategy.experimental_local_results(part)[0], features
-    )

@@ -128,7 +128,7 @@ class Adam(DecayInGradient, keras.optimizers.Adam):
         super().update_weight(self.decayed(gradient, variable), variable, learning_rate)
 
 
-# By the value of --optimizer, where it is not an optimizer of TensorFlow Addons.
+# By `recipe.optimizer`, where it is not an optimizer of TensorFlow Addons.
 OPTIMIZERS: Mapping[str, type[DecayInGradient]] = {"sgd": MomentumSGD, "adam": Adam}
 
 
@@ -171,11 +171,5 @@ def make_optimizer(
     if recipe.optimizer == "adam":  # Adam rescales gradients: no momentum, no rate of the biases
         return Adam(rate, **arguments)
     multiplier = profile.bias_learning_rate_multiplier
-    falls = profile.bias_learning_rate_falls
-    return MomentumSGD(
-        rate,
-        recipe.momentum,
-        bias_multiplier=multiplier,
-        bias_learning_rate=None if falls else recipe.learning_rate * multiplier,
-        **arguments,
-    )
+    own_rate = None if profile.bias_learning_rate_falls else recipe.learning_rate * multiplier
+    return MomentumSGD(rate, recipe.momentum, multiplier, own_rate, **arguments)

@@ -57,7 +57,8 @@ class TrainingOptions:
 class RunOptions:
     """Settings of how a run is fed, kept and shown: nothing that decides what it computes.
 
-    The fields mean what the flags of their names mean.
+    The fields mean what the flags of their names mean; `flags_text`, all of a command's flags, is
+    kept in the workdir for a person.
     """
 
     skip_bad_records: int = 0
@@ -67,6 +68,7 @@ class RunOptions:
     histogram_steps: int = 0
     allow_changed_flags: tuple[str, ...] = ()
     dry_run: bool = False
+    flags_text: str = ""
 
 
 # By the flag: the field of a profile that it overrides; of tuples, all their entries.
@@ -124,12 +126,8 @@ def flags_behind(name: str) -> set[str]:
     return {"data_dir"}
 
 
-def options_from_flags(values: flags.FlagValues, profile: Profile) -> TrainingOptions:
+def recipe_from_flags(values: flags.FlagValues, profile: Profile) -> TrainingOptions:
     """Return the flags' values; where one is not given, the profile's; precision resolved.
-
-    Args:
-        values: of a command that called `flags.define_training`.
-        profile: from `profile_from_flags`.
 
     Raises:
         ValueError: two flags contradict each other.
@@ -155,9 +153,10 @@ def options_from_flags(values: flags.FlagValues, profile: Profile) -> TrainingOp
 
 def run_options_from_flags(values: flags.FlagValues) -> RunOptions:
     """Return the values of the flags that `flags.define_run` defined."""
-    given = {field.name: getattr(values, field.name) for field in dataclasses.fields(RunOptions)}
+    names = {field.name for field in dataclasses.fields(RunOptions)} - {"flags_text"}
+    given = {name: getattr(values, name) for name in names}
     given["allow_changed_flags"] = tuple(given["allow_changed_flags"])
-    return RunOptions(**given)
+    return RunOptions(**given, flags_text=values.flags_into_string())
 
 
 def _strategy(values: flags.FlagValues) -> str:
@@ -173,9 +172,10 @@ def _strategy(values: flags.FlagValues) -> str:
 
 def _averages(values: flags.FlagValues) -> dict[str, object]:
     """Return the options `ema` and `swa`."""
-    start, period = values.start_averaging, values.average_period
+    given = {"start": values.start_averaging, "period": values.average_period}
+    given = {name: value for name, value in given.items() if value is not None}
     is_swa = values.moving_average == "swa"
-    if not is_swa and (start, period) != (None, None):
+    if given and not is_swa:
         raise ValueError(
             "--start_averaging and --average_period are of --moving_average=swa, but that is "
             f"{values.moving_average}; leave them out, or take swa"
@@ -189,19 +189,13 @@ def _averages(values: flags.FlagValues) -> dict[str, object]:
         )
     if not is_swa:
         return {"ema": USUAL_MOMENTUM, "swa": None}
-    start = USUAL_SWA.start if start is None else start
-    return {"ema": None, "swa": SWA(start, USUAL_SWA.period if period is None else period)}
-
-
-# Options of TensorFlow Addons' optimizers, if they are any; and flags that they cannot follow.
-_AMONG_THE_OPTIONS = ("momentum", "weight_decay")
-_NOT_THEIRS = ("clip_norm", "bias_learning_rate_multiplier", "bias_decay_multiplier")
+    return {"ema": None, "swa": USUAL_SWA._replace(**given)}
 
 
 def _optimizer_options(values: flags.FlagValues, optimizer: str) -> dict[str, object] | None:
-    """Return the value of --optimizer_options; all given flags must go with the optimizer.
+    """Return the value of --optimizer_options; refuse flags that the optimizer does not take.
 
-    What a profile has of these flags is given up without an error.
+    The profile's values of such flags are ignored.
     """
     text = values.optimizer_options
     if addons_name(optimizer) is None:
@@ -211,12 +205,13 @@ def _optimizer_options(values: flags.FlagValues, optimizer: str) -> dict[str, ob
                 f"{optimizer}, which has flags: --momentum, --weight_decay ...; take one of both"
             )
         return None
-    if given := _given(values, _AMONG_THE_OPTIONS):
+    if given := _given(values, "momentum", "weight_decay"):
         raise ValueError(
             f"--optimizer={optimizer} takes all from --optimizer_options, but {given} came; put it "
             "in there, if it is an option of it"
         )
-    if given := _given(values, _NOT_THEIRS):
+    others = ("clip_norm", "bias_learning_rate_multiplier", "bias_decay_multiplier")
+    if given := _given(values, *others):
         raise ValueError(f"--optimizer={optimizer} does not go with {given}; leave it out")
     if text is None:
         return None
@@ -232,7 +227,7 @@ def _optimizer_options(values: flags.FlagValues, optimizer: str) -> dict[str, ob
     return options
 
 
-def _given(values: flags.FlagValues, names: tuple[str, ...]) -> str:
+def _given(values: flags.FlagValues, *names: str) -> str:
     given = {name: getattr(values, name) for name in names}
     return ", ".join(f"--{name}={value}" for name, value in given.items() if value is not None)
 
@@ -241,22 +236,21 @@ def check(recipe: TrainingOptions) -> None:
     """Refuse a recipe whose optimizer a run cannot have, before anything is made.
 
     Raises:
-        ValueError: one of TensorFlow Addons is not there on this stack, in two columns, or under
-            this schedule, or does not take its options.
+        ValueError: the optimizer is TensorFlow Addons', and absent on this stack, in two columns or
+            under this schedule, or it does not take its options.
     """
     name = addons_name(recipe.optimizer)
     if name is None:
         return
     from keras_alexnet.training import addons, schedules  # here: they load TensorFlow
 
-    of_layers = schedules.SCHEDULES[recipe.schedule].of_layers
-    refused = {
-        "two columns on two devices": recipe.strategy == COLUMN_PARALLEL,
-        f"the schedule {recipe.schedule}, in which {' '.join(of_layers)} has a rate of its own": (
-            bool(of_layers)
-        ),
-    }
-    for what, is_so in refused.items():
-        if is_so:
-            raise ValueError(f"{recipe.optimizer} does not go with {what}; take another optimizer")
+    refused = []
+    if recipe.strategy == COLUMN_PARALLEL:
+        refused.append("two columns on two devices")
+    if layers := " ".join(schedules.SCHEDULES[recipe.schedule].of_layers):
+        refused.append(f"the schedule {recipe.schedule}, in which {layers} has a rate of its own")
+    if refused:
+        raise ValueError(
+            f"{recipe.optimizer} does not go with {refused[0]}; take another optimizer"
+        )
     addons.check(name, recipe.optimizer_options or {}, recipe.average)

@@ -8,7 +8,6 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -23,17 +22,16 @@ from keras_alexnet.training import (
     checkpoints,
     devices,
     not_finite,
-    progress,
+    options,
     schedules,
     starting_weights,
     stopping,
 )
-from keras_alexnet.training import options as training_options
 from keras_alexnet.training import workdir as workdirs
-from keras_alexnet.training.checkpoints import Place, RunState
-from keras_alexnet.training.loop import Extent, Hooks, TrainingLoop, first_features
+from keras_alexnet.training.checkpoints import Place, RunState, RunWriter
+from keras_alexnet.training.loop import Extent, Hooks, TrainingLoop
 from keras_alexnet.training.options import RunOptions, TrainingOptions
-from keras_alexnet.training.run_writer import RunWriter
+from keras_alexnet.training.progress import Progress
 from keras_alexnet.training.steps import TrainingSteps
 from keras_alexnet.training.tensorboard_logs import TensorBoardLogs
 
@@ -48,7 +46,6 @@ def train(
     profile: Profile,
     recipe: TrainingOptions,
     run_options: RunOptions = _USUAL,
-    flags_text: str = "",
 ) -> dict[str, object]:
     """Train until the last epoch, or the plateau after the last drop, and return the figures.
 
@@ -58,7 +55,6 @@ def train(
         profile: the network, overrides applied.
         recipe: everything else that decides what is computed.
         run_options: how the run is fed, kept and shown.
-        flags_text: kept in the workdir for a person.
 
     Returns:
         epochs done, the best epoch's validation top1 and top5, images (of the validation split),
@@ -76,27 +72,21 @@ def train(
         columns.column_devices(profile)  # refuse before there is a workdir
     strategy = devices.make_strategy(recipe.strategy)
     devices.check_batch(recipe.batch_size, strategy)
-    training_options.check(recipe)
+    options.check(recipe)
     if run_options.stop_after_seconds is not None and recipe.strategy == choices.MULTI_WORKER:
         raise ValueError(
             "stop_after_seconds goes by one process' clock, but the strategy multi_worker has more "
             "than one, and all must end after the same epoch; leave it out, and send them SIGTERM"
         )
     with devices.explain_lost_worker(strategy), stopping.handle_signals() as stop:
-        data = open_run(data_dir, workdir, profile, recipe, run_options, flags_text)
-        history, is_cut_short = run(recipe, profile, data, workdir, stop, run_options)
-    figures = _dry_figures(history) if run_options.dry_run else _figures(history, workdir)
+        data = _open_run(data_dir, workdir, profile, recipe, run_options)
+        history, is_cut_short = _run(recipe, profile, data, workdir, stop, run_options)
+    seconds = {"seconds": round(time.perf_counter() - started, 1)}
+    if run_options.dry_run:
+        figures = {name: history[-1][name] for name in ("loss", "val_cross_entropy")}
+        return {"dry_run": True, **figures, **seconds}
     if is_cut_short:
-        figures["stopped_after_seconds"] = run_options.stop_after_seconds
-    return {**figures, "seconds": round(time.perf_counter() - started, 1)}
-
-
-def _dry_figures(history: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    figures = {name: history[-1][name] for name in ("loss", "val_cross_entropy")}
-    return {"dry_run": True, **figures}
-
-
-def _figures(history: Sequence[Mapping[str, object]], workdir: str) -> dict[str, object]:
+        seconds["stopped_after_seconds"] = run_options.stop_after_seconds
     best = checkpoints.best_of(history)
     return {
         "epochs": len(history),
@@ -106,11 +96,12 @@ def _figures(history: Sequence[Mapping[str, object]], workdir: str) -> dict[str,
         "images": best["val_images"],
         "workdir": workdir,
         **{name: value for name, value in best.items() if name == "skipped_records"},
+        **seconds,
     }
 
 
 @dataclasses.dataclass(frozen=True)
-class RunData:
+class _RunData:
     """Data to train on and to validate with.
 
     Attributes:
@@ -118,31 +109,20 @@ class RunData:
         statistics: of its train split.
         found: its manifest, and the broken records of the train split that were left out.
         steps: steps an epoch.
-        validation_images: records of the validation split.
     """
 
     data_dir: str
     statistics: records.Statistics
     found: broken_records.Skipped
     steps: int
-    validation_images: int
 
 
-def open_run(
-    data_dir: str,
-    workdir: str,
-    profile: Profile,
-    recipe: TrainingOptions,
-    run_options: RunOptions,
-    flags_text: str,
-) -> RunData:
+def _open_run(
+    data_dir: str, workdir: str, profile: Profile, recipe: TrainingOptions, run_options: RunOptions
+) -> _RunData:
     """Read the data set's description, and make the workdir this run's.
 
-    Of several processes the chief does it first; a dry run leaves the workdir alone. The arguments
-    are those of `train`.
-
-    Raises:
-        ValueError: data or workdir cannot be used.
+    Of several processes the chief does it first; a dry run leaves the workdir alone.
     """
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
     statistics = records.read_statistics(data_dir, tf.io.gfile.GFile)
@@ -150,72 +130,41 @@ def open_run(
     pipeline.train_steps(manifest, recipe.batch_size)  # raises, if there is none
     if recipe.init_weights and not workdirs.is_run(workdir):
         starting_weights.check(recipe.init_weights)  # refuse before there is a workdir
-    description = _describe(data_dir, manifest, profile, recipe)
-    found = broken_records.Skipped(manifest, {}, 0)
-    with devices.chief_first(devices.make_strategy(recipe.strategy)) as is_chief:
-        if is_chief and not run_options.dry_run:
-            workdirs.start(
-                workdir,
-                description,
-                data_dir,
-                flags_behind=training_options.flags_behind,
-                allowed=run_options.allow_changed_flags,
-                flags_text=flags_text,
-            )
-        if run_options.skip_bad_records and not run_options.dry_run:
-            folder = os.path.join(workdir, workdirs.SKIPPED)
-            limit = run_options.skip_bad_records
-            found = broken_records.set_aside(data_dir, manifest, folder, limit)
-    return RunData(
-        data_dir=data_dir,
-        statistics=statistics,
-        found=found,
-        steps=pipeline.train_steps(found.manifest, recipe.batch_size),
-        validation_images=manifest.splits["validation"].records,
-    )
-
-
-def _describe(
-    data_dir: str, manifest: records.Manifest, profile: Profile, recipe: TrainingOptions
-) -> dict[str, object]:
-    """Return everything that decides the weights, for run.json; and the code's version."""
     with tf.io.gfile.GFile(os.path.join(data_dir, records.MANIFEST), "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()
-    return {
+    description = {  # everything that decides the weights; and the code's version
         "profile": profile.to_dict(),
         "options": dataclasses.asdict(recipe),
         "classes": [dataclasses.asdict(entry) for entry in manifest.classes],
         "manifest_sha256": digest,
         "version": workdirs.code_version(),
     }
+    found = broken_records.Skipped(manifest, {}, 0)
+    with devices.chief_first(devices.make_strategy(recipe.strategy)) as is_chief:
+        if is_chief and not run_options.dry_run:
+            workdirs.start(workdir, description, data_dir, run_options)
+        if run_options.skip_bad_records and not run_options.dry_run:
+            folder = os.path.join(workdir, workdirs.SKIPPED)
+            found = broken_records.set_aside(
+                data_dir, manifest, folder, run_options.skip_bad_records
+            )
+    steps = pipeline.train_steps(found.manifest, recipe.batch_size)
+    return _RunData(data_dir, statistics, found, steps)
 
 
-def run(
+def _run(
     recipe: TrainingOptions,
     profile: Profile,
-    data: RunData,
+    data: _RunData,
     workdir: str,
     stop: stopping.StopSignal,
-    run_options: RunOptions = _USUAL,
+    run_options: RunOptions,
 ) -> tuple[list[dict], bool]:
     """Train from where the workdir is to the end.
-
-    Args:
-        recipe: everything that decides what is computed, besides the profile and the data.
-        profile: the network, overrides applied.
-        data: from `open_run`.
-        workdir: the run's folder.
-        stop: set once the process was asked to end.
-        run_options: how the run is fed, kept and shown.
 
     Returns:
         The metrics of all epochs, earlier ones included; and whether the time limit ended the call
         before the run.
-
-    Raises:
-        ValueError: a record is broken, or the loss is not finite.
-        OSError: a checkpoint or a log cannot be written.
-        Stopped: the process was asked to end.
     """
     strategy = devices.make_strategy(recipe.strategy)
     dry = run_options.dry_run
@@ -242,7 +191,8 @@ def run(
     elif recipe.init_weights:
         with strategy.scope():
             starting_weights.load(network, recipe.init_weights)
-    print(_announcement(recipe, profile, data, strategy, state.place), file=sys.stderr)
+    replicas = strategy.num_replicas_in_sync
+    print(_announcement(recipe, profile, data, replicas, state.place), file=sys.stderr)
 
     def is_whole() -> bool:
         is_over = plateau is not None and plateau.is_over
@@ -250,40 +200,23 @@ def run(
 
     if is_whole():
         return state.history, False
-    extent = Extent(
-        epochs=1 if dry else recipe.epochs,
-        steps=min(_DRY_STEPS, data.steps) if dry else data.steps,
-        batch_size=recipe.batch_size,
-        validation_images=None if dry else data.validation_images,
-        notes={"skipped_records": data.found.count} if run_options.skip_bad_records else {},
-    )
-    seconds = None if dry else run_options.stop_after_seconds
-    time_limit = None if seconds is None else stopping.TimeLimit(seconds)
-    callbacks = [callback for callback in (plateau, time_limit) if callback]
-    if dry or devices.is_chief(strategy):
-        first_step = state.place.step
-        callbacks.append(
-            progress.Progress(extent.epochs, extent.steps, extent.batch_size, first_step)
-        )
-    if dry or not devices.is_chief(strategy):
-        every = 0 if dry else run_options.histogram_steps
-        hooks = Hooks(callbacks, save_seconds=float("inf"), gradient_every=every)
+    if dry:
+        extent = Extent(1, min(_DRY_STEPS, data.steps), recipe.batch_size, validation_images=None)
     else:
-        hooks = _chief_hooks(callbacks, network, model, writer, workdir, run_options)
-    datasets = _datasets(recipe, profile, data, run_options, state.place)
-    share = devices.share_of(strategy)
-    if share == record_order.Share():
-        train_data, validation_data = (make(share) for make in datasets)
-    else:
-        train_data, validation_data = (
-            strategy.distribute_datasets_from_function(lambda context, make=make: make(share))
-            for make in datasets
+        extent = Extent(
+            epochs=recipe.epochs,
+            steps=data.steps,
+            batch_size=recipe.batch_size,
+            validation_images=data.found.manifest.splits["validation"].records,
+            seconds=run_options.stop_after_seconds,
+            notes={"skipped_records": data.found.count} if run_options.skip_bad_records else {},
         )
+    hooks = _hooks(writer, extent, state.place, run_options, devices.is_chief(strategy))
+    train_data, validation_data = _datasets(recipe, profile, data, run_options, state.place)
     with pipeline.broken_data_is_one_line(
         data.data_dir, data.found.manifest, shard_paths=data.found.shard_paths
     ):
         loop = TrainingLoop(
-            model=model,
             steps=TrainingSteps(model, strategy, recipe.batch_size, recipe.label_smoothing),
             train_data=train_data,
             validation_data=validation_data,
@@ -299,13 +232,16 @@ def run(
                 raise
             augment = augmentations.parse(recipe.augment)
             preprocess = preprocessing.NetworkInput(profile, data.statistics, augment)
+            features = tf.nest.map_structure(  # of this process' first replica
+                lambda part: strategy.experimental_local_results(part)[0], loop.last_features
+            )
             raise not_finite.explain(
                 network,
-                preprocess(first_features(loop.last_features, strategy), training=True),
+                preprocess(features, training=True),
                 step=loop.next_step,
                 learning_rate=keras_compat.learning_rate(model.optimizer),
             ) from error
-    is_cut_short = time_limit is not None and time_limit.is_over and not is_whole()
+    is_cut_short = not dry and not is_whole()
     if is_cut_short:
         print(
             f"the time is over: stopped after epoch {state.place.epoch}; run the same command "
@@ -316,19 +252,13 @@ def run(
 
 
 def _announcement(
-    recipe: TrainingOptions,
-    profile: Profile,
-    data: RunData,
-    strategy: tf.distribute.Strategy,
-    place: Place,
+    recipe: TrainingOptions, profile: Profile, data: _RunData, replicas: int, place: Place
 ) -> str:
     """Return a description of the run before it starts."""
-    replicas = strategy.num_replicas_in_sync
-    places = (
-        f"devices: {replicas}, batch {recipe.batch_size} ({recipe.batch_size // replicas} each)"
-    )
+    batch = recipe.batch_size
+    places = f"devices: {replicas}, batch {batch} ({batch // replicas} each)"
     if recipe.strategy == choices.COLUMN_PARALLEL:
-        places = f"devices: 2, a column each, batch {recipe.batch_size}"
+        places = f"devices: 2, a column each, batch {batch}"
     splits = {name: split.records for name, split in data.found.manifest.splits.items()}
     left_out = f" ({data.found.count} broken ones left out)" if data.found.count else ""
     return (
@@ -342,14 +272,16 @@ def _announcement(
 def _datasets(
     recipe: TrainingOptions,
     profile: Profile,
-    data: RunData,
+    data: _RunData,
     run_options: RunOptions,
     place: Place,
-) -> tuple[Callable[[record_order.Share], tf.data.Dataset], ...]:
-    """Return what makes the batches to train on from a place on, and those to validate with."""
+) -> tuple[tf.data.Dataset | tf.distribute.DistributedDataset, ...]:
+    """Return the batches to train on from a place on, and those to validate with."""
+    strategy = devices.make_strategy(recipe.strategy)
+    share = devices.share_of(strategy)
     augment = augmentations.parse(recipe.augment)
 
-    def train_batches(share: record_order.Share) -> tf.data.Dataset:
+    def train_batches() -> tf.data.Dataset:
         return pipeline.train_dataset(
             data.data_dir,
             data.found.manifest,
@@ -367,7 +299,7 @@ def _datasets(
             data.found.shard_paths,
         )
 
-    def validation_batches(share: record_order.Share) -> tf.data.Dataset:
+    def validation_batches() -> tf.data.Dataset:
         stored = pipeline.eval_dataset(
             data.data_dir, data.found.manifest, batch_size=recipe.batch_size, share=share
         )
@@ -376,27 +308,34 @@ def _datasets(
             batches = batches.take(_DRY_STEPS * share.replicas // share.workers)
         return batches
 
-    return train_batches, validation_batches
+    if share == record_order.Share():
+        return train_batches(), validation_batches()
+    return tuple(
+        strategy.distribute_datasets_from_function(lambda context, make=make: make())
+        for make in (train_batches, validation_batches)
+    )
 
 
-def _chief_hooks(
-    callbacks: Sequence[keras.callbacks.Callback],
-    network: keras.Model,
-    model: keras.Model,
-    writer: RunWriter,
-    workdir: str,
-    run_options: RunOptions,
+def _hooks(
+    writer: RunWriter, extent: Extent, place: Place, run_options: RunOptions, is_chief: bool
 ) -> Hooks:
-    logs = TensorBoardLogs(os.path.join(workdir, workdirs.TENSORBOARD), network)
-
-    def log_gradients(step: int, gradients: Sequence[tf.Tensor]) -> None:
-        variables = model.trainable_variables
-        logs.log_histograms(step, columns.named_values(network, variables, gradients))
-
-    return Hooks(
+    """Return the callbacks of this process; the chief alone writes, and in a dry run nobody."""
+    callbacks = [writer.plateau] if writer.plateau else []
+    if run_options.dry_run or is_chief:
+        callbacks.append(Progress(extent.epochs, extent.steps, extent.batch_size, place.step))
+    if run_options.dry_run:
+        return Hooks(callbacks)
+    hooks = Hooks(callbacks, gradient_every=run_options.histogram_steps)
+    if not is_chief:
+        return hooks
+    network, model = writer.network, writer.model
+    logs = TensorBoardLogs(os.path.join(writer.workdir, workdirs.TENSORBOARD), network)
+    return dataclasses.replace(
+        hooks,
         callbacks=[*callbacks, logs],
         save=writer.write,
         save_seconds=run_options.checkpoint_seconds,
-        on_gradients=log_gradients,
-        gradient_every=run_options.histogram_steps,
+        on_gradients=lambda step, gradients: logs.log_histograms(
+            step, columns.named_values(network, model.trainable_variables, gradients)
+        ),
     )

@@ -23,11 +23,7 @@ Features = Mapping[str, tf.Tensor]
 
 
 def means(totals: Sequence[float]) -> dict[str, float]:
-    """Return means over the photos, by name; `images` stays a sum.
-
-    Args:
-        totals: in the order of `SUMS`, over any number of steps.
-    """
+    """Return means over the photos, by name, of sums as `SUMS`; `images` stays a sum."""
     named = dict(zip(SUMS, map(float, totals), strict=True))
     del named["stop"]
     images = named["images"]
@@ -55,7 +51,7 @@ class TrainingSteps:
         batch_size: int,
         label_smoothing: float = 0.0,
     ) -> None:
-        self._model = model
+        self.model = model
         self._strategy = strategy
         self._batch_size = batch_size
         self._smoothing = label_smoothing
@@ -101,10 +97,10 @@ class TrainingSteps:
         return self._sum(self._strategy.run(self._validate_replica, args=(*batch, stop)))
 
     def _train_replica(self, features: Features, labels: tf.Tensor, stop: tf.Tensor) -> tuple:
-        variables = self._model.trainable_variables
-        optimizer = self._model.optimizer
+        variables = self.model.trainable_variables
+        optimizer = self.model.optimizer
         with tf.GradientTape() as tape:
-            logits = self._model(features, training=True)
+            logits = self.model(features, training=True)
             of_photos = cross_entropy(labels, logits, self._smoothing)
             # Each replica's share of the global mean, so that the gradients' sum is that of it.
             loss = tf.reduce_sum(of_photos) / self._batch_size
@@ -117,9 +113,13 @@ class TrainingSteps:
         return self._sums(of_photos, labels, logits, tf.ones_like(of_photos), stop), gradients
 
     def _validate_replica(
-        self, features: Features, labels: tf.Tensor, weights: tf.Tensor, stop: tf.Tensor
+        self,
+        features: Features,
+        labels: tf.Tensor,
+        weights: tf.Tensor,
+        stop: tf.Tensor,
     ) -> tf.Tensor:
-        logits = self._model(features, training=False)
+        logits = self.model(features, training=False)
         of_photos = cross_entropy(labels, logits)
         return self._sums(of_photos, labels, logits, weights, stop)
 
@@ -149,7 +149,7 @@ class Totals:
     """Sums over steps, in float64 and one step behind: a device need not wait for their transfer.
 
     Args:
-        values: earlier sums, in the order of `SUMS`; their "stop" is ignored.
+        values: earlier sums, as `SUMS`; their "stop" is ignored.
     """
 
     def __init__(self, values: Sequence[float] = ()) -> None:

@@ -17,7 +17,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
@@ -27,6 +27,7 @@ from keras_alexnet.network import variables
 from keras_alexnet.network.model import AlexNet
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.training import checkpoints
+from keras_alexnet.training.options import RunOptions, flags_behind
 
 RUN = "run.json"
 FLAGS_TEXT = "flags.txt"
@@ -34,6 +35,7 @@ TENSORBOARD = "tensorboard"
 SKIPPED = "skipped"
 _STATISTICS = "statistics"
 _VERSION = "version"  # recorded in run.json but ignored when comparing runs
+_USUAL = RunOptions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +43,10 @@ class TrainedRun:
     """A trained network and everything needed to use it.
 
     Attributes:
-        model: network input float32 [N, S, S, 3] -> softmax float32 [N, classes].
+        model: from network input, float32 [N, S, S, 3], to softmax, float32 [N, classes].
         profile: of the network.
         classes: in the order of their labels.
-        statistics: of the photos it was trained on.
+        statistics: of the train split.
         description: JSON-able: workdir, profile, epoch, top1, top5 of that epoch's validation,
             manifest_sha256 of the data set, precision.
     """
@@ -60,10 +62,7 @@ def start(
     workdir: str,
     run: Mapping[str, object],
     data_dir: str,
-    *,
-    flags_behind: Callable[[str], Collection[str]],
-    allowed: Collection[str] = (),
-    flags_text: str = "",
+    run_options: RunOptions = _USUAL,
 ) -> None:
     """Make a folder the run's, or check that it is already.
 
@@ -71,10 +70,8 @@ def start(
         workdir: local folder; made if absent.
         run: JSON-able; everything that decides what the run computes. Its "version" may differ.
         data_dir: the data set whose statistics are kept with the run.
-        flags_behind: from a name in `run` to the flags that decide it, as `options.flags_behind`.
-        allowed: flags that may differ from those that the run began with; the folder then gets
-            the new ones.
-        flags_text: content of flags.txt.
+        run_options: its `allow_changed_flags` may differ from those that the run began with; the
+            folder then gets the new ones. Its `flags_text` is the content of flags.txt.
 
     Raises:
         ValueError: the folder belongs to another run (the differences are named), or holds
@@ -85,14 +82,31 @@ def start(
     if is_run(workdir):
         ours = read_run(workdir)
         differences = _differences(ours, asked)
-        _refuse_other(workdir, differences, allowed, flags_behind)
-        _note_other_version(ours, asked)
+        allowed = set(run_options.allow_changed_flags)
+        if refused := sorted(name for name in differences if not flags_behind(name) & allowed):
+            named = (
+                f"{name}: there {differences[name][0]}, asked for {differences[name][1]}"
+                for name in refused
+            )
+            causes = sorted({min(flags_behind(name)) for name in refused})
+            raise ValueError(
+                f"{workdir} holds a run with other settings ({'; '.join(named)}); go on with the "
+                "same settings, name another workdir, or allow it with "
+                f"allow_changed_flags={','.join(causes)}"
+            )
+        before, now = ours.get(_VERSION), asked.get(_VERSION)
+        if before != now:
+            print(
+                f"note: the run was begun with other code, {before}, than this, {now}: it goes "
+                "on, but not bit for bit as it would have",
+                file=sys.stderr,
+            )
         if not differences:
             return
     else:
         _make(workdir, data_dir)
     # run.json last: with it the folder is a run's.
-    files.write_file(os.path.join(workdir, FLAGS_TEXT), flags_text)
+    files.write_file(os.path.join(workdir, FLAGS_TEXT), run_options.flags_text)
     files.write_file(path, json.dumps(asked, indent=1, sort_keys=True) + "\n")
 
 
@@ -116,39 +130,6 @@ def _make(workdir: str, data_dir: str) -> None:
     for name in (records.STATISTICS, records.MEAN_IMAGE):
         with tf.io.gfile.GFile(os.path.join(data_dir, name), "rb") as file:
             files.write_file(os.path.join(workdir, name), file.read())
-
-
-def _refuse_other(
-    workdir: str,
-    differences: Mapping[str, tuple[object, object]],
-    allowed: Collection[str],
-    flags_behind: Callable[[str], Collection[str]],
-) -> None:
-    refused = {
-        name: values
-        for name, values in differences.items()
-        if not set(flags_behind(name)) & set(allowed)
-    }
-    if refused:
-        told = "; ".join(
-            f"{name}: there {ours}, asked for {asked}"
-            for name, (ours, asked) in sorted(refused.items())
-        )
-        causes = sorted({sorted(flags_behind(name))[0] for name in refused})
-        raise ValueError(
-            f"{workdir} holds a run with other settings ({told}); go on with the same settings, "
-            f"name another workdir, or allow it with allow_changed_flags={','.join(causes)}"
-        )
-
-
-def _note_other_version(ours: Mapping[str, object], asked: Mapping[str, object]) -> None:
-    before, now = ours.get(_VERSION), asked.get(_VERSION)
-    if before != now:
-        print(
-            f"note: the run was begun with other code, {before}, than this, {now}: it goes on, but "
-            f"not bit for bit as it would have",
-            file=sys.stderr,
-        )
 
 
 def _differences(ours: object, asked: object, name: str = "") -> dict[str, tuple[object, object]]:
@@ -220,9 +201,6 @@ def load_run(workdir: str, checkpoint: str = "best") -> TrainedRun:
     return TrainedRun(model, profile, classes, records.read_statistics(workdir), description)
 
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
-
-
 def code_version() -> dict[str, str | None]:
     """Return the versions of keras_alexnet, tensorflow, keras and python, and the commit.
 
@@ -232,27 +210,24 @@ def code_version() -> dict[str, str | None]:
         version = importlib.metadata.version("keras-alexnet")
     except importlib.metadata.PackageNotFoundError:  # run from a folder, not installed
         version = None
+    commit = _git("rev-parse", "HEAD")
+    if _git("ls-files", "--error-unmatch", os.path.basename(__file__)) is None:
+        commit = None  # no git, or a checkout of something else around an installed package
+    elif _git("status", "--porcelain", "--untracked-files=no"):
+        commit = f"{commit}+"
     return {
         "keras_alexnet": version,
-        "commit": _commit(),
+        "commit": commit,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "python": platform.python_version(),
     }
 
 
-def _commit() -> str | None:
-    head = _git("rev-parse", "HEAD")
-    if not head or _git("ls-files", "--error-unmatch", os.path.basename(__file__)) is None:
-        return None  # no git, or a checkout of something else around an installed package
-    return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
-
-
 def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", os.path.dirname(os.path.abspath(__file__)), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", _HERE, *arguments], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

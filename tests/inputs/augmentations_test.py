@@ -20,7 +20,7 @@ from keras_alexnet.preflight_checks.report import preflight
 from keras_alexnet.training import checkpoints
 from keras_alexnet.training import flags as training_flags
 from keras_alexnet.training.checkpoints import Place
-from keras_alexnet.training.options import RunOptions, flags_behind, options_from_flags
+from keras_alexnet.training.options import RunOptions, flags_behind, recipe_from_flags
 
 SIDE = 63
 GRAIN = np.random.default_rng(0).integers(-30, 31, [4, SIDE, SIDE, 3])
@@ -175,7 +175,7 @@ def options_of(*arguments):
     values = flags.FlagValues()
     training_flags.define_training(values)
     values(["train", *arguments])
-    return options_from_flags(values, PROFILES["paper"])
+    return recipe_from_flags(values, PROFILES["paper"])
 
 
 def test_the_flag_is_a_list_whose_strengths_are_kept_with_the_run():

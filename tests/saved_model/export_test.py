@@ -19,7 +19,6 @@ from keras_alexnet.network.variables import named_variables
 from keras_alexnet.saved_model import agreement, publishing, signatures, versions, warmup
 from keras_alexnet.saved_model.versions import check
 from keras_alexnet.training import checkpoints, workdir
-from keras_alexnet.training.options import flags_behind
 
 pytestmark = pytest.mark.slow
 
@@ -302,7 +301,7 @@ def write_run(folder, run, data_dir):
         "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
         "options": {"precision": "float32"},
     }
-    workdir.start(str(folder), facts, str(data_dir), flags_behind=flags_behind)
+    workdir.start(str(folder), facts, str(data_dir))
     variables = named_variables(run.model)
     checkpoints.write(
         str(folder),

@@ -1,51 +1,7 @@
-import types
-
 import pytest
 from train_runs import assert_same_run, metrics_of, run
 
-from keras_alexnet.training import stopping
 from keras_alexnet.training.options import RunOptions
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-def stops(callback, clock, ends):
-    """Whether training ends after each of some epochs, which end at given seconds."""
-    callback.set_model(types.SimpleNamespace(stop_training=False))
-    clock.now += 50  # between the making and the beginning
-    callback.on_train_begin()
-    began, seen = clock.now, []
-    for epoch, end in enumerate(ends):
-        callback.on_epoch_begin(epoch)
-        clock.now = began + end
-        callback.on_epoch_end(epoch, {})
-        seen.append(callback.model.stop_training)
-    return seen
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(0, [True] * 3), (20, [False, True, True]), (21, [False, False, True]), (31, [False] * 3)],
-)
-def test_training_ends_after_the_epoch_in_which_the_time_is_over(seconds, expected):
-    """Epochs end after 10, 20 and 30 s."""
-    clock = Clock()
-    callback = stopping.TimeLimit(seconds, clock)
-    callback.set_model(types.SimpleNamespace(stop_training=False))
-    clock.now += 50  # between the making and the beginning
-    callback.on_train_begin()
-    began, seen = clock.now, []
-    for epoch, end in enumerate((10, 20, 30)):
-        clock.now = began + end
-        callback.on_epoch_end(epoch, {})
-        seen.append(callback.model.stop_training)
-    assert seen == expected
 
 
 @pytest.mark.slow

@@ -201,7 +201,7 @@ def test_a_killed_run_of_two_columns_is_resumed(tmp_path, data, arrays, capsys):
         data_dir=data,
         workdir=str(run),
         profile=profile,
-        recipe=options.options_from_flags(values, profile),
+        recipe=options.recipe_from_flags(values, profile),
         run_options=options.run_options_from_flags(values),
     )
     assert "epochs 2 (from step 3) to 2" in capsys.readouterr().err
