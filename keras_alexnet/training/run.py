@@ -68,16 +68,16 @@ def train(
         Stopped: the process was asked to end, or another worker has ended.
     """
     started = time.perf_counter()
-    if recipe.strategy == choices.COLUMN_PARALLEL:
-        columns.column_devices(profile)  # refuse before there is a workdir
-    strategy = devices.make_strategy(recipe.strategy)
-    devices.check_batch(recipe.batch_size, strategy)
-    options.check(recipe)
     if run_options.stop_after_seconds is not None and recipe.strategy == choices.MULTI_WORKER:
         raise ValueError(
             "stop_after_seconds goes by one process' clock, but the strategy multi_worker has more "
             "than one, and all must end after the same epoch; leave it out, and send them SIGTERM"
         )
+    if recipe.strategy == choices.COLUMN_PARALLEL:
+        columns.column_devices(profile)  # refuse before there is a workdir
+    strategy = devices.make_strategy(recipe.strategy)
+    devices.check_batch(recipe.batch_size, strategy)
+    options.check(recipe)
     with devices.explain_lost_worker(strategy), stopping.handle_signals() as stop:
         data = _open_run(data_dir, workdir, profile, recipe, run_options)
         history, is_cut_short = _run(recipe, profile, data, workdir, stop, run_options)

@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_alexnet.network import choices, keras_compat
 from keras_alexnet.network.choices import SWA
 from keras_alexnet.network.keras_compat import IS_KERAS_2
-from keras_alexnet.training import addons, update_rules
+from keras_alexnet.training import addons, optimizers, update_rules
 
 WITH_ADDONS = pytest.mark.skipif(not IS_KERAS_2, reason="needs TensorFlow Addons: make test-addons")
 WITHOUT_ADDONS = pytest.mark.skipif(
@@ -29,6 +29,9 @@ def train(optimizer):
         keras_compat.apply_gradients(optimizer, [tf.constant(gradient)], [weights])
         seen.append(weights.numpy())
         averages += [average.numpy() for average in update_rules.averages_of(optimizer)]
+    state = keras_compat.optimizer_state(optimizer)
+    kept = update_rules.averages_of(optimizer)
+    assert all(any(one is variable for variable in state) for one in kept), "in no checkpoint"
     return seen, averages
 
 
@@ -116,32 +119,33 @@ def test_every_other_optimizer_of_tensorflow_addons_makes_steps(name):
         addons.make_optimizer(name, 0.1, {}, 0.9)
 
 
-RULES = {"ema": 0.75, "swa": SWA(1, 2)}
-
-
 def averages_of_numpy(rule, weights):
     """Of the weights after each step, in float64."""
     kept, average, seen = [], None, []
     for step, w in enumerate(np.asarray(weights, np.float64)):
-        if rule == "ema":
-            average = w if average is None else 0.75 * average + 0.25 * w
-        elif step < 1:
+        if not isinstance(rule, SWA):
+            average = w if average is None else rule * average + (1 - rule) * w
+        elif step < rule.start:
             average = w
-        elif (step - 1) % 2 == 0:
+        elif (step - rule.start) % rule.period == 0:
             kept.append(w)
             average = np.mean(kept, axis=0)
         seen.append(average)
     return seen
 
 
-@pytest.mark.parametrize("rule", list(RULES))
-@OWN
-def test_what_both_stacks_have_keeps_averages(name, rule):
-    options = REFERENCES[name][1]
-    weights, averages = train(addons.make_optimizer(name, 0.1, options, RULES[rule]))
+@pytest.mark.parametrize("rule", [0.75, SWA(1, 2)])
+@pytest.mark.parametrize("name", [*REFERENCES, *optimizers.OPTIMIZERS])
+def test_averages_of_the_weights_are_kept_beside_them(name, rule):
+    def make(average):
+        if name in REFERENCES:
+            return addons.make_optimizer(name, 0.1, REFERENCES[name][1], average)
+        return optimizers.OPTIMIZERS[name](0.1, average=average)
+
+    weights, averages = train(make(rule))
     np.testing.assert_allclose(averages, averages_of_numpy(rule, weights), rtol=1e-5, atol=1e-6)
-    alone, _ = train(addons.make_optimizer(name, 0.1, options))
-    np.testing.assert_array_equal(weights, alone, "it is kept beside, and changes nothing")
+    alone, _ = train(make(None))
+    np.testing.assert_array_equal(weights, alone, "the average changes nothing")
 
 
 @WITHOUT_ADDONS

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from keras_alexnet.network import keras_compat
-from keras_alexnet.training import devices, optimizers, update_rules
+from keras_alexnet.training import devices, optimizers
 
 
 def fit_20_steps(optimizer):
@@ -138,23 +138,6 @@ def test_two_replicas_clip_what_one_device_would():
 
     step()
     np.testing.assert_allclose(layer.get_weights()[0], [[-0.6, -0.8]], rtol=1e-6)
-
-
-@pytest.mark.parametrize("make", list(optimizers.OPTIMIZERS.values()))
-def test_a_moving_average_of_the_weights(make):
-    optimizer = make(0.1, average=0.75)
-    layer = keras.layers.Dense(1, kernel_initializer="ones")
-    layer.build([None, 1])
-    optimizer.build(layer.trainable_variables)
-    average = None
-    for gradient in (1.0, -2.0, 0.5, 3.0):
-        update(optimizer, layer, [[gradient]], [0.0])
-        weight = layer.get_weights()[0][0, 0]
-        average = weight if average is None else 0.75 * average + 0.25 * weight
-        kept = update_rules.averages_of(optimizer)
-        np.testing.assert_allclose(kept[0].numpy()[0, 0], average, rtol=1e-6)
-    state = keras_compat.optimizer_state(optimizer)
-    assert any(kept[0] is variable for variable in state), "in no checkpoint"
 
 
 @pytest.mark.slow

@@ -90,45 +90,44 @@ def trained(tmp_path_factory):
 
 @NETWORKS
 @pytest.mark.parametrize("kind", ["file", "run"])
-def test_all_layers_of_the_same_shapes_are_set(trained, capsys, kind, make):
+@pytest.mark.parametrize("classes", [7, 11])
+def test_layers_of_the_same_shapes_are_set_and_others_start_anew(
+    trained, capsys, kind, make, classes
+):
     weights, sources = trained
-    network = make()
+    network = make(classes=classes)
     before = read_weights(network)
     assert all(
-        np.any(before[f"{name}/kernel"] != weights[f"{name}/kernel"]) for name in LAYER_NAMES
+        np.any(before[f"{name}/kernel"] != weights[f"{name}/kernel"]) for name in ALL_BUT_FC8
     )
-    assert starting_weights.load(network, sources[kind]) == list(LAYER_NAMES)
     assert weights["drop6/step"] == 1, "which is no weight and stays 0 here"
-    assert_set(network, before, weights, LAYER_NAMES)
-    assert capsys.readouterr().err == (
-        f"weights of {' '.join(LAYER_NAMES)} are taken from {sources[kind]}\n"
-    )
+    layers, anew = list(LAYER_NAMES), ""
+    if classes != 7:
+        layers = ALL_BUT_FC8
+        there, here = (read["fc8/kernel"].shape for read in (weights, before))
+        anew = f"; what does not fit starts anew: fc8/kernel is {there} there and {here} here"
+    assert starting_weights.load(network, sources[kind]) == layers
+    assert_set(network, before, weights, layers)
+    said = f"weights of {' '.join(layers)} are taken from {sources[kind]}{anew}\n"
+    assert capsys.readouterr().err == said
 
 
-@NETWORKS
-@pytest.mark.parametrize("kind", ["file", "run"])
-def test_fc8_for_other_classes_starts_anew(trained, capsys, kind, make):
+def other_network(path):
+    """Save weights of a network that is no AlexNet."""
+    network = keras.Sequential([keras.Input([3]), keras.layers.Dense(2, name="block1")])
+    network.save_weights(path)
+
+
+def test_weights_of_another_width_or_network_are_refused(trained, tmp_path):
     weights, sources = trained
-    network = make(classes=11)
-    before = read_weights(network)
-    assert starting_weights.load(network, sources[kind]) == ALL_BUT_FC8
-    assert_set(network, before, weights, ALL_BUT_FC8)
-    shapes = [read["fc8/kernel"].shape for read in (weights, before)]
-    assert capsys.readouterr().err == (
-        f"weights of {' '.join(ALL_BUT_FC8)} are taken from {sources[kind]}; what does not fit "
-        f"starts anew: fc8/kernel is {shapes[0]} there and {shapes[1]} here\n"
-    )
-
-
-@pytest.mark.parametrize("kind", ["file", "run"])
-def test_weights_of_another_width_are_refused(trained, kind):
     network = alexnet(profile=dataclasses.replace(PROFILES["paper"].scaled(0.2), input_size=128))
     before = read_weights(network)
-    there = trained[0]["conv1/kernel"].shape
-    here = before["conv1/kernel"].shape
-    refused = f"{trained[1][kind]} fits: conv1/kernel is {there} there and {here} here; take"
-    with pytest.raises(ValueError, match=re.escape(refused)):
-        starting_weights.load(network, trained[1][kind])
+    other_network(other := str(tmp_path / "other.weights.h5"))
+    here, there = (read["conv1/kernel"].shape for read in (before, weights))
+    for source, found in ((sources["file"], there), (sources["run"], there), (other, "absent")):
+        refused = f"{source} fits: conv1/kernel is {found} there and {here} here; take"
+        with pytest.raises(ValueError, match=re.escape(refused)):
+            starting_weights.load(network, source)
     assert_set(network, before, {}, [])
 
 
@@ -151,6 +150,16 @@ def test_a_layer_that_the_file_lacks_starts_anew(tmp_path, capsys):
     assert "starts anew: fc6/kernel is absent there and (" in told
 
 
+def name_layers(path, names):
+    """Write names of layers, by their kernel's shape, into a file; without any, remove them."""
+    with h5py.File(path, "r+") as file:
+        for group in (layer["vars"] for layer in file["layers"].values()):
+            if names and len(group):
+                group.attrs["name"] = names[group["0"].shape]
+            else:
+                group.attrs.pop("name", None)
+
+
 @pytest.mark.parametrize("is_named", [True, False])
 def test_files_of_both_generations_of_keras_are_read(is_named, tmp_path):
     """Keras 3 writes the layers' names, Keras 2 does not."""
@@ -159,12 +168,7 @@ def test_files_of_both_generations_of_keras_are_read(is_named, tmp_path):
     source.save_weights(path)
     with_weights = [layer for layer in source.layers if layer.weights]
     kernels = {tuple(layer.weights[0].shape): layer.name for layer in with_weights}
-    with h5py.File(path, "r+") as file:
-        for group in file["layers"].values():
-            if is_named and len(group["vars"]):
-                group["vars"].attrs["name"] = kernels[group["vars/0"].shape]
-            elif not is_named:
-                group["vars"].attrs.pop("name", None)
+    name_layers(path, kernels if is_named else {})
     network = alexnet()
     before = read_weights(network)
     assert starting_weights.load(network, path) == list(LAYER_NAMES)
@@ -174,45 +178,50 @@ def test_files_of_both_generations_of_keras_are_read(is_named, tmp_path):
 def test_layers_without_a_name_are_not_guessed(tmp_path):
     path = str(tmp_path / "network.weights.h5")
     AlexNet(ablations.apply(PROFILE, ["conv3"]), 7, seed=2).save_weights(path)
-    with h5py.File(path, "r+") as file:
-        for group in file["layers"].values():
-            group["vars"].attrs.pop("name", None)
+    name_layers(path, {})
     assert starting_weights.load(alexnet(), path) == list(LAYER_NAMES[5:])
 
 
-def other_file(kind, path):
-    """A file that is none of Keras' weights."""
-    if kind == "text":
-        path.write_text("conv1 conv2\n")
-    elif kind == "pickle":
-        path.write_bytes(pickle.dumps({"conv1/kernel": np.zeros(3)}))
-    elif kind == "cut":
-        alexnet().save_weights(path)
-        path.write_bytes(path.read_bytes()[:-1000])
-    else:
+def cut_file(path):
+    alexnet().save_weights(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def write_words(path):
+    with h5py.File(path, "w") as file:
+        variables = file.create_group("layers/dense/vars")
+        variables.attrs["name"] = "fc8"
+        variables.create_dataset("0", data=["a kernel"])
+
+
+def array_at(name):
+    """Return a function that writes an HDF5 file with one array."""
+
+    def write(path):
         with h5py.File(path, "w") as file:
-            OTHER_LAYOUTS[kind](file)
+            file.create_dataset(name, data=np.zeros(3))
+
+    return write
 
 
-def words(file):
-    variables = file.create_group("layers/dense/vars")
-    variables.attrs["name"] = "fc8"
-    variables.create_dataset("0", data=["a kernel"])
-
-
-OTHER_LAYOUTS = {
-    "empty": lambda file: None,
-    "keras 1": lambda file: file.create_dataset("conv1/conv1/kernel:0", data=np.zeros(3)),
-    "array for a group": lambda file: file.create_dataset("layers", data=np.zeros(3)),
-    "no variables": lambda file: file.create_dataset("layers/dense/0", data=np.zeros(3)),
-    "words": words,
-}
-
-
-@pytest.mark.parametrize("kind", ["text", "pickle", "cut", *OTHER_LAYOUTS])
-def test_what_is_no_file_of_weights_is_refused(tmp_path, kind):
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(lambda path: path.write_text("conv1 conv2\n"), id="text"),
+        pytest.param(
+            lambda path: path.write_bytes(pickle.dumps({"conv1/kernel": np.zeros(3)})), id="pickle"
+        ),
+        pytest.param(cut_file, id="cut"),
+        pytest.param(lambda path: h5py.File(path, "w").close(), id="empty"),
+        pytest.param(array_at("conv1/conv1/kernel:0"), id="keras 1"),
+        pytest.param(array_at("layers"), id="array for a group"),
+        pytest.param(array_at("layers/dense/0"), id="no variables"),
+        pytest.param(write_words, id="words"),
+    ],
+)
+def test_what_is_no_file_of_weights_is_refused(tmp_path, write):
     path = tmp_path / "other.weights.h5"
-    other_file(kind, path)
+    write(path)
     network = alexnet()
     before = read_weights(network)
     with pytest.raises(ValueError, match=f"of Keras, whole, but {path} is none") as error:
@@ -221,23 +230,11 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path, kind):
     assert_set(network, before, {}, [])
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
-    other = keras.Sequential([keras.Input([3]), keras.layers.Dense(2, name="block1")])
-    other.save_weights(tmp_path / "other.weights.h5")
-    with pytest.raises(
-        ValueError, match=r"nothing in .* fits: conv1/kernel is absent there and \("
-    ):
-        starting_weights.load(alexnet(), str(tmp_path / "other.weights.h5"))
-
-
-def test_no_source_is_an_error_of_one_line(tmp_path):
+def test_no_source_and_a_run_without_a_whole_checkpoint_are_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"or the workdir of a run, but there is no .*/absent;"):
-        starting_weights.load(alexnet(), str(tmp_path / "absent"))
-
-
-def test_a_run_without_a_whole_checkpoint_is_refused(tmp_path, capsys):
+        starting_weights.check(str(tmp_path / "absent"))
     with pytest.raises(ValueError, match="has no whole checkpoint"):
-        starting_weights.load(alexnet(), str(tmp_path))
+        starting_weights.check(str(tmp_path))
     write_checkpoint(tmp_path, 1, read_weights(alexnet()), top1=0.5)
     os.truncate(tmp_path / "checkpoints" / "epoch-0001" / "weights.npz", 1000)
     with pytest.raises(ValueError, match="has no whole checkpoint"):

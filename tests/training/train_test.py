@@ -14,7 +14,6 @@ from train_runs import (
 )
 
 from data_prep import records
-from data_prep.command_line import UserError
 from keras_alexnet.analysis import evaluation
 from keras_alexnet.network.profiles import PROFILES
 from keras_alexnet.training import checkpoints, workdir
@@ -22,15 +21,11 @@ from keras_alexnet.training import checkpoints, workdir
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def finished(data_dir, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("train") / "run"
+def test_a_run_learns_and_its_figures_are_those_of_its_metrics_and_of_evaluate(finished, data_dir):
+    folder = finished()
+    written = (folder / "metrics.jsonl").read_bytes()
     figures = run(data_dir, folder)
-    return folder, figures
-
-
-def test_figures_and_metrics(finished, data_dir):
-    folder, figures = finished
+    assert (folder / "metrics.jsonl").read_bytes() == written, "a finished run is left as it is"
     manifest = records.read_manifest(data_dir)
     metrics = metrics_of(folder)
     assert figures["epochs"] == len(metrics) == 3
@@ -38,7 +33,12 @@ def test_figures_and_metrics(finished, data_dir):
     assert figures["top1"] == max(line["val_top1"] for line in metrics)
     assert [line["step"] for line in metrics] == [4, 8, 12]
     assert metrics[0]["loss"] == pytest.approx(metrics[0]["cross_entropy"], rel=1e-5)
-    assert (folder / "tensorboard").is_dir()
+    assert metrics[-1]["cross_entropy"] < metrics[0]["cross_entropy"]
+    trained = workdir.load_run(str(folder), "last")
+    evaluated = evaluation.evaluate(trained=trained, data_dir=str(data_dir), batch_size=4)
+    assert evaluated["images"] == 10
+    for name in ("top1", "top5"):
+        assert evaluated[name] == pytest.approx(metrics[-1][f"val_{name}"])
 
 
 # One that subtracts the centre of the mean image, and one with constants and no random crop.
@@ -58,27 +58,13 @@ def test_a_profile_goes_its_own_way_from_records_to_accuracy(data_dir, tmp_path,
     assert one_view["top1"] == figures["top1"], "validation in fit sees no noise, evaluate neither"
 
 
-def test_the_network_learns_something(finished):
-    metrics = metrics_of(finished[0])
-    assert metrics[-1]["cross_entropy"] < metrics[0]["cross_entropy"]
-
-
-def test_a_finished_run_is_left_as_it_is(finished, data_dir):
-    folder, figures = finished
-    before = (folder / "metrics.jsonl").read_bytes()
-    again = run(data_dir, folder)
-    assert (folder / "metrics.jsonl").read_bytes() == before
-    assert again["top1"] == figures["top1"]
-
-
-def test_two_runs_are_the_same_bit_for_bit(finished, data_dir, tmp_path):
+def test_the_same_seed_is_the_same_run_bit_for_bit_and_another_is_another(
+    finished, data_dir, tmp_path
+):
     run(data_dir, tmp_path / "run")
-    assert_same_run(finished[0], tmp_path / "run")
-
-
-def test_another_seed_is_another_run(finished, data_dir, tmp_path):
-    run(data_dir, tmp_path / "run", seed=6, epochs=1)
-    assert metrics_of(tmp_path / "run")[0] != metrics_of(finished[0])[0]
+    assert_same_run(finished(), tmp_path / "run")
+    run(data_dir, tmp_path / "other", seed=6, epochs=1)
+    assert metrics_of(tmp_path / "other")[0] != metrics_of(finished())[0]
 
 
 def test_one_and_two_replicas_compute_the_same(data_dir, tmp_path):
@@ -96,11 +82,12 @@ def test_one_and_two_replicas_compute_the_same(data_dir, tmp_path):
     assert_moved_alike(start_of(profile), one.averages, two.averages)
 
 
-def test_columns_on_two_devices_train_as_on_one_and_go_on_after_a_kill(data_dir, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
+def test_columns_on_two_devices_train_as_on_one_and_go_on_after_a_kill(
+    finished, data_dir, tmp_path
+):
     changes = {"epochs": 2, "learning_rate": 0.001}
-    run(data_dir, one, strategy="one_device", **changes)
-    run(data_dir, two, strategy="column_parallel", **changes)
+    one = finished(strategy="one_device", **changes)
+    two = finished(strategy="column_parallel", **changes)
     weights = [checkpoints.read(str(folder)).weights for folder in (one, two)]
     assert weights[0].keys() == weights[1].keys(), "a checkpoint does not say where it was made"
     assert_moved_alike(start_of(), *weights)
@@ -110,41 +97,34 @@ def test_columns_on_two_devices_train_as_on_one_and_go_on_after_a_kill(data_dir,
     shutil.rmtree(again / "checkpoints" / "epoch-0002")
     run(data_dir, again, strategy="column_parallel", **changes)
     assert_same_run(two, again)
-    seed = PROFILES["seed"].scaled(0.0625)
-    with pytest.raises(
-        (ValueError, UserError), match="seed has 1; take one of paper, krizhevsky2012"
-    ):
-        run(data_dir, tmp_path / "seed", seed, strategy="column_parallel")
-    assert not (tmp_path / "seed").exists()
 
 
-def test_evaluate_agrees_with_the_validation_of_the_last_epoch(finished, data_dir):
-    folder, _ = finished
-    trained = workdir.load_run(str(folder), "last")
-    figures = evaluation.evaluate(trained=trained, data_dir=str(data_dir), views=1, batch_size=4)
-    last = metrics_of(folder)[-1]
-    assert figures["images"] == 10
-    assert figures["top1"] == pytest.approx(last["val_top1"])
-    assert figures["top5"] == pytest.approx(last["val_top5"])
-
-
-def test_a_batch_that_does_not_divide_among_the_devices_is_refused(data_dir, tmp_path):
-    with pytest.raises(ValueError, match="divide among the 2 devices, but it is 7"):
-        run(data_dir, tmp_path / "run", batch_size=7)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(data_dir, tmp_path):
-    with pytest.raises(
-        ValueError,
-        match=r"not finite at step \d+ with learning rate 1e\+20: it began at \w+, whose .* has",
-    ):
-        run(data_dir, tmp_path / "run", learning_rate=1e20)
-
-
-def test_stored_photos_smaller_than_the_input_are_refused(data_dir, tmp_path):
-    profile = dataclasses.replace(PROFILE, input_size=300)
-    with pytest.raises((ValueError, UserError), match=r"at least 300 pixels, .* stores 256"):
-        run(data_dir, tmp_path / "run", profile)
+@pytest.mark.parametrize(
+    ("profile", "changes", "message"),
+    [
+        (PROFILE, {"batch_size": 7}, "divide among the 2 devices, but it is 7"),
+        (
+            PROFILE,
+            {"learning_rate": 1e20},
+            r"not finite at step \d+ with learning rate 1e\+20: it began at \w+, whose .* has",
+        ),
+        (
+            dataclasses.replace(PROFILE, input_size=300),
+            {},
+            r"at least 300 pixels, .* stores 256",
+        ),
+        (
+            PROFILES["seed"].scaled(0.0625),
+            {"strategy": "column_parallel"},
+            "seed has 1; take one of paper, krizhevsky2012",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused(data_dir, tmp_path, profile, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(data_dir, tmp_path / "run", profile, **changes)
+    is_begun = "learning_rate" in changes
+    assert (tmp_path / "run").exists() == is_begun
 
 
 @pytest.mark.parametrize(

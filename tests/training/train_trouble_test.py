@@ -1,6 +1,7 @@
-"""What can happen to a run: kills, SIGTERM, full disks, damaged checkpoints, broken records."""
+"""What can end or hinder a run: kills, SIGTERM, time limits, full disks, damage, broken records."""
 
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import multiprocessing.forkserver
@@ -16,18 +17,23 @@ import pytest
 from repository import ROOT
 from train_runs import assert_same_run, metrics_of, own_lines, places_of, run
 
-from data_prep.command_line import UserError
 from keras_alexnet.training import checkpoints, progress, stopping
 from keras_alexnet.training.options import RunOptions
 
 pytestmark = pytest.mark.slow
 
 EACH_STEP = RunOptions(checkpoint_seconds=0.0)
+AT_ONCE = RunOptions(stop_after_seconds=0.0)
 _COMMAND = (
     *("--profile=paper", "--width=0.0625", "--kernel_init=he_normal", "--bias_init=0"),
-    *("--pixel_scale=0.0167", "--batch_size=4", "--epochs=3", "--precision=float32"),
+    *(f"--pixel_scale={1 / 60}", "--batch_size=4", "--epochs=4", "--precision=float32"),
     *("--strategy=one_device", "--schedule=plateau", "--patience=1", "--seed=5"),
 )
+
+
+@pytest.fixture
+def whole_run(finished):
+    return finished(epochs=2, strategy="one_device")
 
 
 def _train(data_dir, folder, changes):
@@ -46,13 +52,9 @@ def processes():
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.soak)])
-def test_kills_and_the_same_run(data_dir, tmp_path, processes, kills):
+def test_kills_and_the_same_run(finished, data_dir, tmp_path, processes, kills):
     changes = {"strategy": "one_device", "batch_size": 4, "epochs": 4}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = processes.Process(target=_train, args=(data_dir, whole, changes))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    killed = tmp_path / "killed"
     seconds = random.Random(0)
     moments = []
     for _ in range(kills):
@@ -71,7 +73,7 @@ def test_kills_and_the_same_run(data_dir, tmp_path, processes, kills):
     process.start()
     process.join()
     assert process.exitcode == 0
-    assert_same_run(whole, killed)
+    assert_same_run(finished(**changes), killed)
     assert not list((killed / "checkpoints").glob(".*"))
 
 
@@ -98,12 +100,8 @@ def command(data_dir, folder, *more):
         process.communicate()
 
 
-def test_sigterm_writes_a_checkpoint_and_the_same_command_goes_on(data_dir, tmp_path):
-    whole, ended = tmp_path / "whole", tmp_path / "ended"
-    with command(data_dir, whole) as process:
-        output, _ = process.communicate()
-        assert process.returncode == 0
-        assert json.loads(output)["epochs"] == 3
+def test_sigterm_writes_a_checkpoint_and_the_same_command_goes_on(finished, data_dir, tmp_path):
+    ended = tmp_path / "ended"
     with command(data_dir, ended, "--checkpoint_seconds=0") as process:
         while not places_of(ended) and process.poll() is None:
             time.sleep(0.01)
@@ -113,17 +111,19 @@ def test_sigterm_writes_a_checkpoint_and_the_same_command_goes_on(data_dir, tmp_
         assert time.monotonic() - asked < 15
     assert process.returncode == 75, said
     assert "asked to end: the checkpoint after" in own_lines(said)[-1]
-    assert places_of(ended)[-1] < checkpoints.Place(3)
+    assert places_of(ended)[-1] < checkpoints.Place(4)
     with command(data_dir, ended) as process:
-        process.communicate()
+        output, _ = process.communicate()
         assert process.returncode == 0
-    assert_same_run(whole, ended)
+        assert json.loads(output)["epochs"] == 4
+    assert_same_run(finished(strategy="one_device", batch_size=4, epochs=4), ended)
 
 
 @pytest.mark.parametrize("when", ["on_train_batch_end", "on_test_begin"])
-def test_asked_to_end_in_training_or_in_validation(data_dir, tmp_path, monkeypatch, when):
-    whole, ended = tmp_path / "whole", tmp_path / "ended"
-    run(data_dir, whole, epochs=2, strategy="one_device")
+def test_asked_to_end_in_training_or_in_validation(
+    data_dir, tmp_path, monkeypatch, whole_run, when
+):
+    ended = tmp_path / "ended"
     original = getattr(progress.Progress, when)
 
     def asked_to_end(self, *args, **kwargs):
@@ -142,7 +142,7 @@ def test_asked_to_end_in_training_or_in_validation(data_dir, tmp_path, monkeypat
     assert place.step == {"on_test_begin": 4, "on_train_batch_end": 3}[when]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     run(data_dir, ended, epochs=2, strategy="one_device")
-    assert_same_run(whole, ended)
+    assert_same_run(whole_run, ended)
 
 
 def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_taken(
@@ -158,13 +158,6 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_taken(
     run(data_dir, again, epochs=2, strategy="one_device")
     assert "passed over" in capsys.readouterr().err
     assert_same_run(whole_run, again)
-
-
-@pytest.fixture(scope="module")
-def whole_run(data_dir, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    run(data_dir, folder, epochs=2, strategy="one_device")
-    return folder
 
 
 def test_a_full_disk_stops_the_run_and_the_last_checkpoint_is_whole(
@@ -206,7 +199,7 @@ def test_broken_records_stop_the_run_or_are_left_out_and_counted(data_dir, tmp_p
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with pytest.raises((ValueError, UserError), match=rf"{shard.name}, record \d+"):
+    with pytest.raises(ValueError, match=rf"{shard.name}, record \d+"):
         run(copy, tmp_path / "stopped", epochs=1)
     skip = RunOptions(skip_bad_records=1)
     figures = run(copy, tmp_path / "run", epochs=2, run_options=skip)
@@ -221,7 +214,26 @@ def test_broken_records_stop_the_run_or_are_left_out_and_counted(data_dir, tmp_p
 
 def test_a_dry_run_takes_two_steps_and_keeps_nothing(data_dir, tmp_path):
     folder = tmp_path / "run"
-    figures = run(data_dir, folder, run_options=RunOptions(dry_run=True))
-    assert figures["dry_run"] is True
+    figures = run(data_dir, folder, run_options=dataclasses.replace(AT_ONCE, dry_run=True))
+    assert figures.keys() == {"dry_run", "loss", "val_cross_entropy", "seconds"}
     assert figures["loss"] > 0
     assert not folder.exists()
+
+
+def test_a_command_whose_time_is_over_ends_well_and_goes_on(data_dir, tmp_path, capsys, whole_run):
+    folder = tmp_path / "a"
+    for limited, epochs in ((AT_ONCE, 1), (RunOptions(stop_after_seconds=3600.0), 2)):
+        figures = run(data_dir, folder, run_options=limited, epochs=2, strategy="one_device")
+        assert figures["epochs"] == epochs
+        assert figures.get("stopped_after_seconds") == (0.0 if epochs == 1 else None)
+        said = "the time is over: stopped after epoch 1" in capsys.readouterr().err
+        assert said == (epochs == 1)
+    assert_same_run(whole_run, folder)
+    figures = run(data_dir, tmp_path / "b", run_options=AT_ONCE, epochs=1, strategy="one_device")
+    assert "stopped_after_seconds" not in figures, "it was over with the last epoch"
+
+
+def test_several_processes_have_no_common_clock(data_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"one process' clock.*SIGTERM"):
+        run(data_dir, tmp_path / "run", run_options=AT_ONCE, strategy="multi_worker")
+    assert not (tmp_path / "run").exists()
