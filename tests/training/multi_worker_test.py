@@ -11,19 +11,23 @@ import time
 
 import pytest
 from repository import ROOT
-from train_runs import PROFILE, assert_moved_alike, metrics_of, own_lines, places_of, run, start_of
+from train_runs import (
+    FLAGS,
+    PROFILE,
+    assert_moved_alike,
+    metrics_of,
+    own_lines,
+    places_of,
+    run,
+    start_of,
+)
 
 from keras_alexnet.training import checkpoints, devices
 
 pytestmark = pytest.mark.slow
 
-# What PROFILE and the options of train_runs are, as flags.
-_FLAGS = (
-    *("--profile=paper", "--width=0.0625", "--kernel_init=he_normal", "--bias_init=0"),
-    *(f"--pixel_scale={1 / 60}", "--dropout=0", "--batch_size=8", "--precision=float32"),
-    "--learning_rate=0.001",  # that of `assert_moved_alike`
-    *("--schedule=plateau", "--patience=1", "--seed=5", "--strategy=multi_worker"),
-)
+# The learning rate is that of `assert_moved_alike`.
+_FLAGS = (*FLAGS, "--dropout=0", "--learning_rate=0.001", "--strategy=multi_worker")
 
 
 def _free_ports(count):
@@ -56,10 +60,8 @@ def start_workers(data_dir, folder, epochs, *more):
 def ends(processes, timeout=120):
     """Exit status and messages of each."""
     try:
-        return [
-            (process.communicate(timeout=timeout)[1], process.returncode)[::-1]
-            for process in processes
-        ]
+        said = [process.communicate(timeout=timeout)[1] for process in processes]
+        return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
     finally:
         for process in processes:
             process.kill()

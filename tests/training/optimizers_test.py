@@ -31,6 +31,12 @@ def update(optimizer, layer, *gradients):
     keras_compat.apply_gradients(optimizer, gradients, layer.trainable_variables)
 
 
+def one_unit(kernel):
+    layer = keras.layers.Dense(1, kernel_initializer=kernel)
+    layer.build([None, 1])
+    return layer
+
+
 def gradients(x, y, w, b):
     error = 2 * (x @ w + b - y) / y.size
     return x.T @ error, error.sum(0)
@@ -76,8 +82,7 @@ def test_adam_has_its_decay_in_the_gradient():
 def test_a_rate_of_the_biases_own_does_not_fall():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2, 4], [0.1, 0.01, 0.0])
     optimizer = optimizers.MomentumSGD(schedule, 0.9, bias_multiplier=9.0, bias_learning_rate=0.2)
-    layer = keras.layers.Dense(1, kernel_initializer="ones")
-    layer.build([None, 1])
+    layer = one_unit("ones")
     w = b = v_w = v_b = 0.0
     for rate in (0.1, 0.1, 0.1, 0.01, 0.01, 0.0):
         update(optimizer, layer, [[1.0]], [1.0])
@@ -90,8 +95,7 @@ def test_a_rate_of_the_biases_own_does_not_fall():
 def test_the_biases_have_their_rate_under_loss_scaling_too():
     inner = optimizers.MomentumSGD(0.1, 0.9, bias_multiplier=3.0)
     optimizer = keras.mixed_precision.LossScaleOptimizer(inner, initial_scale=4.0)
-    layer = keras.layers.Dense(1, kernel_initializer="zeros")
-    layer.build([None, 1])
+    layer = one_unit("zeros")
     gradients = [tf.constant([[4.0]]), tf.constant([4.0])]  # of the loss times the scale
     keras_compat.apply_gradients(optimizer, gradients, layer.trainable_variables)
     kernel, bias = layer.get_weights()
@@ -111,8 +115,7 @@ def test_config_round_trip():
 
 def test_gradients_that_are_too_long_together_are_shortened():
     optimizer = optimizers.MomentumSGD(1.0, 0.9, clip_norm=2.5)
-    layer = keras.layers.Dense(1, kernel_initializer="zeros")
-    layer.build([None, 1])
+    layer = one_unit("zeros")
     update(optimizer, layer, [[3.0]], [4.0])
     kernel, bias = layer.get_weights()
     np.testing.assert_allclose([kernel[0, 0], bias[0]], [-1.5, -2.0], rtol=1e-6)  # of length 2.5

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -53,15 +54,6 @@ def test_what_a_flag_names_is_the_flags():
     assert (parsed.epochs, parsed.precision) == (7, "float32")
 
 
-@pytest.mark.slow
-def test_two_columns_are_a_way_to_use_two_devices():
-    assert parse("--column_parallel")[1].strategy == "column_parallel"
-    assert parse()[1].strategy == "mirrored"
-    assert parse("--strategy=one_device", "--nocolumn_parallel")[1].strategy == "one_device"
-    with pytest.raises(ValueError, match="--strategy and --column_parallel were given; take one"):
-        parse("--strategy=mirrored", "--column_parallel")
-
-
 def test_flags_offer_what_there_is():
     with_code = {*optimizers.OPTIMIZERS, *(f"tfa:{name}" for name in choices.ADDONS_OPTIMIZERS)}
     assert set(choices.OPTIMIZERS) == with_code
@@ -99,13 +91,6 @@ def test_the_options_of_an_optimizer_are_json():
         parse("--optimizer=tfa:yogi")
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "0.1", "{weight_decay: 0.1}", '"SGD"'])
-def test_options_that_are_no_object_are_an_error(text):
-    with pytest.raises(ValueError, match="must be a JSON object") as error:
-        parse(SGDW, f"--optimizer_options={text}")
-    assert str(error.value).endswith(f"but got {text}")
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -115,6 +100,14 @@ def test_options_that_are_no_object_are_an_error(text):
         (["--bias_decay_multiplier=0"], r"--bias_decay_multiplier=0.0; leave it out"),
         (["--bias_learning_rate_multiplier=2"], r"not go with --bias_learning_rate_multiplier=2.0"),
         (["--optimizer=sgd", "--optimizer_options={}"], r"of --optimizer=tfa:NAME, but .* is sgd"),
+        *(
+            (
+                [f"--optimizer_options={text}"],
+                f"must be a JSON object, .* but got {re.escape(text)}$",
+            )
+            for text in ("", "[1]", "0.1", "{weight_decay: 0.1}", '"SGD"')
+        ),
+        (["--strategy=mirrored", "--column_parallel"], r"--strategy and --column_parallel were"),
         (["--ema=0.9", "--moving_average=ema"], r"--ema=0.9 and --moving_average=ema were given"),
         (["--ema=0.9", "--moving_average=swa"], r"--moving_average=swa were given; take one"),
         (["--start_averaging=0"], r"are of --moving_average=swa, but that is none"),
@@ -127,17 +120,24 @@ def test_flags_that_contradict_each_other_are_an_error(given, message):
     assert "\n" not in str(error.value)
 
 
-def test_moving_averages():
-    def averages(*given):
-        parsed = parse(*given)[1]
-        return parsed.ema, parsed.swa
-
-    assert averages() == (None, None)
-    assert averages("--ema=0.9", "--moving_average=none") == (0.9, None)
-    assert averages("--moving_average=ema") == (0.99, None)
-    assert averages("--moving_average=swa") == (None, SWA(start=0, period=10))
-    swa = averages("--moving_average=swa", "--start_averaging=7", "--average_period=2")
-    assert swa == (None, SWA(start=7, period=2))
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], {"strategy": "mirrored", "ema": None, "swa": None}),
+        (["--column_parallel"], {"strategy": "column_parallel"}),
+        (["--strategy=one_device", "--nocolumn_parallel"], {"strategy": "one_device"}),
+        (["--ema=0.9", "--moving_average=none"], {"ema": 0.9, "swa": None}),
+        (["--moving_average=ema"], {"ema": 0.99, "swa": None}),
+        (["--moving_average=swa"], {"ema": None, "swa": SWA(start=0, period=10)}),
+        (
+            ["--moving_average=swa", "--start_averaging=7", "--average_period=2"],
+            {"swa": SWA(start=7, period=2)},
+        ),
+    ],
+)
+def test_flags_that_are_an_option_together(given, expected):
+    parsed = parse(*given)[1]
+    assert {name: getattr(parsed, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,6 @@ def test_a_log_file_gets_a_line_an_epoch(capsys):
         f"epoch 2/3: {figures}; 50 s left",
         f"epoch 3/3: {figures}",
     ]
-
-
-def test_a_fast_and_short_epoch_has_its_line_too(capsys):
     progress = Progress(epochs=1, steps=1, batch_size=8)
     progress.on_epoch_begin(0)
     instant = {"images_per_second": 12345.6, "seconds": 0.0, "input_wait_seconds": 0.0}

@@ -81,8 +81,7 @@ def test_validation_learns_nothing_and_counts_by_weight():
     np.testing.assert_allclose(sums[:2], -own[:3].sum(), rtol=1e-4)
     assert sums[4] == 3
     assert sums[5] == 1, "a process was asked to end"
-    for one, other in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    np.testing.assert_equal(model.get_weights(), before)
 
 
 @pytest.mark.slow
@@ -126,10 +125,9 @@ def test_a_loss_that_is_not_finite_changes_no_weight(strategy, value):
         data = scope.experimental_distribute_values_from_function(lambda context: next(parts))
     with pytest.raises(tf.errors.InvalidArgumentError, match=not_finite.MARK):
         steps.train(data, NOBODY)
-    for one, other in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    for one, other in zip(momentum, model.optimizer.momentums, strict=True):
-        np.testing.assert_array_equal(one, other.numpy())
+    np.testing.assert_equal(model.get_weights(), before)
+    after = [variable.numpy() for variable in model.optimizer.momentums]
+    np.testing.assert_equal(after, momentum)
 
 
 @pytest.mark.slow

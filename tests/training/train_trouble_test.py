@@ -15,7 +15,7 @@ import time
 
 import pytest
 from repository import ROOT
-from train_runs import assert_same_run, metrics_of, own_lines, places_of, run
+from train_runs import FLAGS, assert_same_run, metrics_of, own_lines, places_of, run
 
 from keras_alexnet.training import checkpoints, progress, stopping
 from keras_alexnet.training.options import RunOptions
@@ -24,21 +24,19 @@ pytestmark = pytest.mark.slow
 
 EACH_STEP = RunOptions(checkpoint_seconds=0.0)
 AT_ONCE = RunOptions(stop_after_seconds=0.0)
-_COMMAND = (
-    *("--profile=paper", "--width=0.0625", "--kernel_init=he_normal", "--bias_init=0"),
-    *(f"--pixel_scale={1 / 60}", "--batch_size=4", "--epochs=4", "--precision=float32"),
-    *("--strategy=one_device", "--schedule=plateau", "--patience=1", "--seed=5"),
-)
+TWO = {"epochs": 2, "strategy": "one_device"}
+SMALL = {"epochs": 4, "strategy": "one_device", "batch_size": 4}
+_COMMAND = (*FLAGS, "--batch_size=4", "--epochs=4", "--strategy=one_device")
 
 
 @pytest.fixture
 def whole_run(finished):
-    return finished(epochs=2, strategy="one_device")
+    return finished(**TWO)
 
 
-def _train(data_dir, folder, changes):
+def _train(data_dir, folder):
     """In a process of its own; module level, so that it can be sent there."""
-    run(data_dir, folder, run_options=EACH_STEP, **changes)
+    run(data_dir, folder, run_options=EACH_STEP, **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +51,19 @@ def processes():
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.soak)])
 def test_kills_and_the_same_run(finished, data_dir, tmp_path, processes, kills):
-    changes = {"strategy": "one_device", "batch_size": 4, "epochs": 4}
     killed = tmp_path / "killed"
+
+    def start():
+        process = processes.Process(target=_train, args=(data_dir, killed))
+        process.start()
+        return process
+
     seconds = random.Random(0)
     moments = []
     for _ in range(kills):
-        process = processes.Process(target=_train, args=(data_dir, killed, changes))
-        process.start()
-        _wait_for_a_new_checkpoint(process, killed)
+        process, before = start(), places_of(killed)
+        while process.is_alive() and places_of(killed) == before:
+            time.sleep(0.02)
         time.sleep(seconds.uniform(0, 0.4))
         process.kill()
         process.join()
@@ -69,18 +72,11 @@ def test_kills_and_the_same_run(finished, data_dir, tmp_path, processes, kills):
     if kills == 20:
         assert len(set(moments)) > 5, f"too few of the kills were inside of the run: {moments}"
         assert any(place.step for place in moments), "no kill was inside of an epoch"
-    process = processes.Process(target=_train, args=(data_dir, killed, changes))
-    process.start()
+    process = start()
     process.join()
     assert process.exitcode == 0
-    assert_same_run(finished(**changes), killed)
+    assert_same_run(finished(**SMALL), killed)
     assert not list((killed / "checkpoints").glob(".*"))
-
-
-def _wait_for_a_new_checkpoint(process, folder):
-    before = places_of(folder)
-    while process.is_alive() and places_of(folder) == before:
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -106,9 +102,7 @@ def test_sigterm_writes_a_checkpoint_and_the_same_command_goes_on(finished, data
         while not places_of(ended) and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        asked = time.monotonic()
         _, said = process.communicate(timeout=30)
-        assert time.monotonic() - asked < 15
     assert process.returncode == 75, said
     assert "asked to end: the checkpoint after" in own_lines(said)[-1]
     assert places_of(ended)[-1] < checkpoints.Place(4)
@@ -116,7 +110,7 @@ def test_sigterm_writes_a_checkpoint_and_the_same_command_goes_on(finished, data
         output, _ = process.communicate()
         assert process.returncode == 0
         assert json.loads(output)["epochs"] == 4
-    assert_same_run(finished(strategy="one_device", batch_size=4, epochs=4), ended)
+    assert_same_run(finished(**SMALL), ended)
 
 
 @pytest.mark.parametrize("when", ["on_train_batch_end", "on_test_begin"])
@@ -132,16 +126,14 @@ def test_asked_to_end_in_training_or_in_validation(
 
     with monkeypatch.context() as patch:
         patch.setattr(progress.Progress, when, asked_to_end)
-        with pytest.raises(
-            stopping.Stopped, match="asked to end: the checkpoint after 0 epochs and"
-        ):
-            run(data_dir, ended, epochs=2, strategy="one_device")
+        with pytest.raises(stopping.Stopped, match="asked to end: the checkpoint after 0 epochs"):
+            run(data_dir, ended, **TWO)
     (place,) = places_of(ended)
     assert place.epoch == 0
     # Asked after the first step: the second tells all processes, the sums come one step later.
     assert place.step == {"on_test_begin": 4, "on_train_batch_end": 3}[when]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    run(data_dir, ended, epochs=2, strategy="one_device")
+    run(data_dir, ended, **TWO)
     assert_same_run(whole_run, ended)
 
 
@@ -155,7 +147,7 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_is_taken(
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    run(data_dir, again, epochs=2, strategy="one_device")
+    run(data_dir, again, **TWO)
     assert "passed over" in capsys.readouterr().err
     assert_same_run(whole_run, again)
 
@@ -165,31 +157,25 @@ def test_a_full_disk_stops_the_run_and_the_last_checkpoint_is_whole(
 ):
     folder = small_disk("6m") / "run"
     with pytest.raises(OSError, match=r"cannot be written .*No space left on device.*make room"):
-        run(data_dir, folder, epochs=2, strategy="one_device", run_options=EACH_STEP)
+        run(data_dir, folder, run_options=EACH_STEP, **TWO)
     assert places_of(folder), "not even one checkpoint fits"
     assert checkpoints.read(str(folder)).state.place == places_of(folder)[-1]
     subprocess.run(["mount", "-o", "remount,size=60m", folder.parent], check=True)
-    run(data_dir, folder, epochs=2, strategy="one_device")
+    run(data_dir, folder, **TWO)
     assert_same_run(whole_run, folder)
 
 
 def test_a_run_of_other_flags_refuses_and_what_is_allowed_may_differ(data_dir, tmp_path, whole_run):
     again = tmp_path / "again"
     shutil.copytree(whole_run, again)
-    with pytest.raises(
-        ValueError, match=r"options.epochs: there 2, asked for 3.*allow_changed_flags=epochs"
-    ):
-        run(data_dir, again, epochs=3, strategy="one_device")
-    figures = run(
-        data_dir,
-        again,
-        epochs=3,
-        strategy="one_device",
-        run_options=RunOptions(allow_changed_flags=("epochs",)),
-    )
-    assert figures["epochs"] == 3
+    three = {**TWO, "epochs": 3}
+    message = r"options.epochs: there 2, asked for 3.*allow_changed_flags=epochs"
+    with pytest.raises(ValueError, match=message):
+        run(data_dir, again, **three)
+    allowed = RunOptions(allow_changed_flags=("epochs",))
+    assert run(data_dir, again, run_options=allowed, **three)["epochs"] == 3
     assert metrics_of(again)[:2] == metrics_of(whole_run)
-    run(data_dir, again, epochs=3, strategy="one_device")  # it is the run's now
+    run(data_dir, again, **three)  # it is the run's now
 
 
 def test_broken_records_stop_the_run_or_are_left_out_and_counted(data_dir, tmp_path):
@@ -223,7 +209,7 @@ def test_a_dry_run_takes_two_steps_and_keeps_nothing(data_dir, tmp_path):
 def test_a_command_whose_time_is_over_ends_well_and_goes_on(data_dir, tmp_path, capsys, whole_run):
     folder = tmp_path / "a"
     for limited, epochs in ((AT_ONCE, 1), (RunOptions(stop_after_seconds=3600.0), 2)):
-        figures = run(data_dir, folder, run_options=limited, epochs=2, strategy="one_device")
+        figures = run(data_dir, folder, run_options=limited, **TWO)
         assert figures["epochs"] == epochs
         assert figures.get("stopped_after_seconds") == (0.0 if epochs == 1 else None)
         said = "the time is over: stopped after epoch 1" in capsys.readouterr().err
