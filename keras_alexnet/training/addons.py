@@ -13,17 +13,12 @@ from collections.abc import Iterator, Mapping
 import keras
 import tensorflow as tf
 
+from keras_alexnet.network import keras_compat
 from keras_alexnet.network.choices import ADDONS_OPTIMIZERS
-from keras_alexnet.network.keras_compat import (
-    IS_KERAS_2,
-    apply_gradients,
-    build_optimizer,
-    tf_variable,
-)
 from keras_alexnet.training.schedules import Rate
 from keras_alexnet.training.update_rules import AverageRule, PlainSGD, SharedRules
 
-if IS_KERAS_2:
+if keras_compat.IS_KERAS_2:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that its development has ended
         import tensorflow_addons as tfa
@@ -97,7 +92,10 @@ class LAMB(SharedRules, keras.optimizers.Adam):
     def update_weight(self, gradient, variable, learning_rate) -> None:
         """Update one variable by LAMB's rule."""
         index = self.index_of(variable)
-        first, second = tf_variable(self._momentums[index]), tf_variable(self._velocities[index])
+        first, second = (
+            keras_compat.tf_variable(self._momentums[index]),
+            keras_compat.tf_variable(self._velocities[index]),
+        )
         first.assign_add((gradient - first) * (1 - self.beta_1))
         second.assign_add((tf.square(gradient) - second) * (1 - self.beta_2))
         step = tf.cast(tf.convert_to_tensor(self.iterations) + 1, variable.dtype)
@@ -143,7 +141,7 @@ def make_optimizer(
     if name in _OWN:
         kind, known = _OWN[name]
         arguments = {"average": average}
-    elif not IS_KERAS_2:
+    elif not keras_compat.IS_KERAS_2:
         raise ValueError(
             f"{name} needs TensorFlow Addons, whose last release goes with TensorFlow 2.15: "
             "pip install .[addons] in an environment of Python 3.11; without it there are "
@@ -172,8 +170,8 @@ def check(name: str, options: Mapping[str, object], average: AverageRule | None 
     optimizer = make_optimizer(name, 0.1, options, average)
     with _explain_refused(name, options):
         weights = tf.Variable([1.0], name="fc8/kernel")
-        build_optimizer(optimizer, [weights])
-        apply_gradients(optimizer, [tf.constant([1.0])], [weights])
+        keras_compat.build_optimizer(optimizer, [weights])
+        keras_compat.apply_gradients(optimizer, [tf.constant([1.0])], [weights])
 
 
 @contextlib.contextmanager

@@ -71,9 +71,7 @@ def _origins(network: keras.Model, inputs: tf.Tensor) -> Iterator[tuple[str, str
 def _not_finite(values: tf.Tensor | np.ndarray) -> str | None:
     """Return what is not finite, in words; None if everything is."""
     values = np.asarray(values, np.float32)
-    count = np.count_nonzero(~np.isfinite(values))
-    if not count:
-        return None
-    kinds = {"NaN": np.isnan, "infinity": np.isinf}
-    names = " and ".join(name for name, is_kind in kinds.items() if is_kind(values).any())
-    return f"{names} in {count} of {values.size} places"
+    kinds = {"NaN": np.isnan(values), "infinity": np.isinf(values)}
+    count = sum(map(np.count_nonzero, kinds.values()))
+    names = " and ".join(name for name, places in kinds.items() if places.any())
+    return f"{names} in {count} of {values.size} places" if count else None

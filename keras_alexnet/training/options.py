@@ -6,14 +6,7 @@ from collections.abc import Mapping
 
 from absl import flags
 
-from keras_alexnet.network import ablations
-from keras_alexnet.network.choices import (
-    COLUMN_PARALLEL,
-    SWA,
-    USUAL_MOMENTUM,
-    USUAL_SWA,
-    addons_name,
-)
+from keras_alexnet.network import ablations, choices
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.network.profiles import PROFILES
 
@@ -40,7 +33,7 @@ class TrainingOptions:
     warmup_epochs: float = 0.0
     label_smoothing: float = 0.0
     ema: float | None = None
-    swa: SWA | None = None
+    swa: choices.SWA | None = None
     optimizer_options: Mapping[str, object] | None = None
     clip_norm: float | None = None
     init_weights: str | None = None
@@ -48,7 +41,7 @@ class TrainingOptions:
     augment: tuple[str, ...] | None = None
 
     @property
-    def average(self) -> float | SWA | None:
+    def average(self) -> float | choices.SWA | None:
         """The average of the weights that is kept: the momentum of a moving one, or SWA."""
         return self.ema if self.swa is None else self.swa
 
@@ -167,7 +160,7 @@ def _strategy(values: flags.FlagValues) -> str:
             "one way to use two devices is needed, but --strategy and --column_parallel were "
             "given; take one of them away"
         )
-    return COLUMN_PARALLEL
+    return choices.COLUMN_PARALLEL
 
 
 def _averages(values: flags.FlagValues) -> dict[str, object]:
@@ -188,8 +181,8 @@ def _averages(values: flags.FlagValues) -> dict[str, object]:
             f"--moving_average={values.moving_average} were given; take one"
         )
     if not is_swa:
-        return {"ema": USUAL_MOMENTUM, "swa": None}
-    return {"ema": None, "swa": USUAL_SWA._replace(**given)}
+        return {"ema": choices.USUAL_MOMENTUM, "swa": None}
+    return {"ema": None, "swa": choices.USUAL_SWA._replace(**given)}
 
 
 def _optimizer_options(values: flags.FlagValues, optimizer: str) -> dict[str, object] | None:
@@ -198,7 +191,7 @@ def _optimizer_options(values: flags.FlagValues, optimizer: str) -> dict[str, ob
     The profile's values of such flags are ignored.
     """
     text = values.optimizer_options
-    if addons_name(optimizer) is None:
+    if choices.addons_name(optimizer) is None:
         if text is not None:
             raise ValueError(
                 "--optimizer_options is of --optimizer=tfa:NAME, but the optimizer is "
@@ -239,13 +232,13 @@ def check(recipe: TrainingOptions) -> None:
         ValueError: the optimizer is TensorFlow Addons', and absent on this stack, in two columns or
             under this schedule, or it does not take its options.
     """
-    name = addons_name(recipe.optimizer)
+    name = choices.addons_name(recipe.optimizer)
     if name is None:
         return
     from keras_alexnet.training import addons, schedules  # here: they load TensorFlow
 
     refused = []
-    if recipe.strategy == COLUMN_PARALLEL:
+    if recipe.strategy == choices.COLUMN_PARALLEL:
         refused.append("two columns on two devices")
     if layers := " ".join(schedules.SCHEDULES[recipe.schedule].of_layers):
         refused.append(f"the schedule {recipe.schedule}, in which {layers} has a rate of its own")

@@ -270,11 +270,7 @@ def _announcement(
 
 
 def _datasets(
-    recipe: TrainingOptions,
-    profile: Profile,
-    data: _RunData,
-    run_options: RunOptions,
-    place: Place,
+    recipe: TrainingOptions, profile: Profile, data: _RunData, run_options: RunOptions, place: Place
 ) -> tuple[tf.data.Dataset | tf.distribute.DistributedDataset, ...]:
     """Return the batches to train on from a place on, and those to validate with."""
     strategy = devices.make_strategy(recipe.strategy)
@@ -323,10 +319,9 @@ def _hooks(
     callbacks = [writer.plateau] if writer.plateau else []
     if run_options.dry_run or is_chief:
         callbacks.append(Progress(extent.epochs, extent.steps, extent.batch_size, place.step))
-    if run_options.dry_run:
-        return Hooks(callbacks)
-    hooks = Hooks(callbacks, gradient_every=run_options.histogram_steps)
-    if not is_chief:
+    every = 0 if run_options.dry_run else run_options.histogram_steps
+    hooks = Hooks(callbacks, gradient_every=every)
+    if run_options.dry_run or not is_chief:
         return hooks
     network, model = writer.network, writer.model
     logs = TensorBoardLogs(os.path.join(writer.workdir, workdirs.TENSORBOARD), network)

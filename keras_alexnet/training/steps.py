@@ -7,6 +7,7 @@ scalar logs), cannot begin inside an epoch, and looks at a loss after the weight
 The loss is the cross-entropy, with label smoothing if the recipe has it.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -33,10 +34,11 @@ def means(totals: Sequence[float]) -> dict[str, float]:
     }
 
 
+@dataclasses.dataclass(eq=False)
 class TrainingSteps:
     """Steps of one model, each a TensorFlow function.
 
-    Args:
+    Attributes:
         model: from the features of `inputs.pipeline.train_dataset` to logits, with its optimizer
             built: see `build.build`.
         strategy: in whose scope the model was made.
@@ -44,17 +46,10 @@ class TrainingSteps:
         label_smoothing: of the training loss.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        strategy: tf.distribute.Strategy,
-        batch_size: int,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        self.model = model
-        self._strategy = strategy
-        self._batch_size = batch_size
-        self._smoothing = label_smoothing
+    model: keras.Model
+    strategy: tf.distribute.Strategy
+    batch_size: int
+    label_smoothing: float = 0.0
 
     @tf.function
     def train(self, batch: tuple, stop: tf.Tensor) -> tf.Tensor:
@@ -72,7 +67,7 @@ class TrainingSteps:
             InvalidArgumentError: with `not_finite.MARK`, if the loss is not finite; the weights
                 are then still those that it came from.
         """
-        sums, _ = self._strategy.run(self._train_replica, args=(*batch, stop))
+        sums, _ = self.strategy.run(self._train_replica, args=(*batch, stop))
         return self._sum(sums)
 
     @tf.function
@@ -80,7 +75,7 @@ class TrainingSteps:
         self, batch: tuple, stop: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Take the same step as `train`; also return the gradients, one a trainable variable."""
-        sums, gradients = self._strategy.run(self._train_replica, args=(*batch, stop))
+        sums, gradients = self.strategy.run(self._train_replica, args=(*batch, stop))
         return self._sum(sums), [self._sum(gradient) for gradient in gradients]
 
     @tf.function
@@ -94,16 +89,16 @@ class TrainingSteps:
         Returns:
             float32 [6], the sums of `SUMS`; the loss is without smoothing.
         """
-        return self._sum(self._strategy.run(self._validate_replica, args=(*batch, stop)))
+        return self._sum(self.strategy.run(self._validate_replica, args=(*batch, stop)))
 
     def _train_replica(self, features: Features, labels: tf.Tensor, stop: tf.Tensor) -> tuple:
         variables = self.model.trainable_variables
         optimizer = self.model.optimizer
         with tf.GradientTape() as tape:
             logits = self.model(features, training=True)
-            of_photos = cross_entropy(labels, logits, self._smoothing)
+            of_photos = cross_entropy(labels, logits, self.label_smoothing)
             # Each replica's share of the global mean, so that the gradients' sum is that of it.
-            loss = tf.reduce_sum(of_photos) / self._batch_size
+            loss = tf.reduce_sum(of_photos) / self.batch_size
             scaled = keras_compat.scaled_loss(optimizer, loss)
         # The backward pass starts from a number that a loss which is not finite does not give:
         # nothing is updated then.
@@ -134,7 +129,7 @@ class TrainingSteps:
         ranks = predictions.label_ranks(logits, labels)
         columns = (
             of_photos,
-            cross_entropy(labels, logits) if self._smoothing else of_photos,
+            cross_entropy(labels, logits) if self.label_smoothing else of_photos,
             tf.cast(ranks < 1, tf.float32),
             tf.cast(ranks < 5, tf.float32),
             tf.ones_like(weights),
@@ -142,7 +137,7 @@ class TrainingSteps:
         return tf.stack([*(tf.reduce_sum(column * weights) for column in columns), stop])
 
     def _sum(self, per_replica: tf.Tensor) -> tf.Tensor:
-        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
 
 
 class Totals:
