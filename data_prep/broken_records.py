@@ -1,7 +1,6 @@
 """Finds the records of a data set that cannot be trained on, and sets them aside.
 
-TensorFlow stops at a broken record without a word on where it is. What a good record is, is said
-once, in data_prep.verify.
+TensorFlow stops at a broken record without naming its place.
 """
 
 import concurrent.futures
@@ -17,28 +16,9 @@ import tensorflow as tf
 import tqdm
 
 from data_prep import files, record_check, records, tfrecord
+from data_prep.record_check import BrokenRecord
 
 SKIPPED = "skipped.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class BrokenRecord:
-    """A record that is not what the manifest promises.
-
-    Attributes:
-        shard: its name.
-        number: the record's in the shard, from 0.
-        offset: of its first byte; where that cannot be told, of where reading ended.
-        reason: what is wrong with it.
-    """
-
-    shard: str
-    number: int
-    offset: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.shard}, record {self.number} at byte {self.offset}: {self.reason}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +27,8 @@ class Skipped:
 
     Attributes:
         manifest: with the counts that are left.
-        shard_paths: where the shards are that differ from the data set's, by their names.
-        count: how many records were left out.
+        shard_paths: paths of the shards that differ from the data set's, by their names.
+        count: of the records left out.
     """
 
     manifest: records.Manifest
@@ -63,28 +43,25 @@ def find(
     limit: int | None = None,
     shard_paths: Mapping[str, str] | None = None,
 ) -> list[BrokenRecord]:
-    """Looks at every record of a split, with a progress bar on stderr.
+    """Find the broken records of a split, with a progress bar on stderr.
 
     After a record whose length is broken, or that is cut short, nothing in its shard can be read:
-    all that the manifest counts there is broken too.
+    all further records that the manifest counts there are broken, too.
 
     Args:
         data_dir: folder that data_prep.prepare wrote.
         manifest: of that folder.
         split: "train" or "validation".
-        limit: with more than so many broken records, the rest of the split is not looked at.
-        shard_paths: where shards are that are not to be read from `data_dir`, by their names.
+        limit: with more broken records than this, the rest of the split is not read.
+        shard_paths: paths of shards that are not to be read from `data_dir`, by their names.
 
     Returns:
         In the manifest's order.
     """
-    expected = record_check.Expectation(
-        data_dir, manifest.classes, manifest.label_offset, manifest.photo_format, sum_pixels=False
-    )
 
     def look(shard: records.Shard) -> list[BrokenRecord]:
         path = (shard_paths or {}).get(shard.name, os.path.join(data_dir, shard.name))
-        return list(_broken_of_shard(path, shard, expected))
+        return list(_broken_of_shard(path, shard, manifest))
 
     shards, broken = manifest.splits[split].shards, []
     # Threads: decoding and checksums, where the time goes, need no lock of Python's.
@@ -103,22 +80,23 @@ def find(
 
 
 def set_aside(data_dir: str, manifest: records.Manifest, folder: str, limit: int) -> Skipped:
-    """Makes copies of the train shards that have broken records, without these.
+    """Copy the train shards that have broken records, without these.
 
-    The split is looked through once: what was found is kept in `folder`, and another call with the
-    same manifest reads it there.
+    The split is read once: the list of broken records is kept in `folder`, for another call with
+    the same manifest.
 
     Args:
         data_dir: folder that data_prep.prepare wrote.
         manifest: of that folder.
         folder: local; for the copies, whole each, and for skipped.json, which is written last.
-        limit: how many broken records at most.
+        limit: of broken records.
 
     Returns:
-        In its manifest, the counts of the copies alone differ; sizes and hashes are the originals'.
+        The data set without its broken records. Of its manifest only the counts of records differ;
+        sizes and hashes are the originals'.
 
     Raises:
-        ValueError: there are more.
+        ValueError: there are more broken records than `limit`.
         OSError: the folder cannot be written.
     """
     path = os.path.join(folder, SKIPPED)
@@ -136,14 +114,18 @@ def set_aside(data_dir: str, manifest: records.Manifest, folder: str, limit: int
 
 
 def _broken_of_shard(
-    path: str, shard: records.Shard, expected: record_check.Expectation
+    path: str, shard: records.Shard, manifest: records.Manifest
 ) -> Iterator[BrokenRecord]:
     number, end, rest = 0, 0, "missing: the shard ends before it"
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
-            for number, frame in enumerate(tfrecord.read_frames(file), start=1):
-                if fault := _fault(frame, number <= shard.records, expected):
-                    yield BrokenRecord(shard.name, number - 1, frame.offset, fault)
+            found_records = record_check.read_shard(file, shard.name, manifest)
+            for number, (frame, found) in enumerate(found_records, start=1):
+                if isinstance(found, BrokenRecord):
+                    yield found
+                elif number > shard.records:
+                    reason = "the manifest counts no such record"
+                    yield BrokenRecord(shard.name, number - 1, frame.offset, reason)
                 end = frame.offset + frame.length
                 if not frame.length:  # and so the last one
                     rest = f"cannot be found after record {number - 1}: {frame.fault}"
@@ -151,16 +133,6 @@ def _broken_of_shard(
         rest = "missing, as the whole shard is"
     for missing in range(number, shard.records):
         yield BrokenRecord(shard.name, missing, end, rest)
-
-
-def _fault(
-    frame: tfrecord.Frame, is_expected: bool, expected: record_check.Expectation
-) -> str | None:
-    try:
-        record_check.check_record(frame, expected)
-    except ValueError as error:
-        return str(error)
-    return None if is_expected else "the manifest counts no such record"
 
 
 def _check_count(broken: Sequence[BrokenRecord], limit: int, data_dir: str) -> None:
@@ -185,8 +157,7 @@ def _with_lower_counts(
     numbers, train = _numbers_by_shard(broken), manifest.splits["train"]
     shards = tuple(
         dataclasses.replace(
-            shard,
-            records=len(set(range(shard.records)) - numbers.get(shard.name, set())),
+            shard, records=len(set(range(shard.records)) - numbers.get(shard.name, set()))
         )
         for shard in train.shards
     )
@@ -196,7 +167,7 @@ def _with_lower_counts(
 
 
 def _copy_without(numbers: Collection[int], source: str, copy: str) -> None:
-    """Copies a shard but for the records of these numbers; of a missing one nothing is left."""
+    """Copy a shard but for the records of these numbers; of a missing one nothing is left."""
     with (
         files.create(copy, f"{copy}.tmp") as output,
         contextlib.suppress(tf.errors.NotFoundError),
@@ -214,7 +185,7 @@ def _write_list(path: str, digest: str, broken: Sequence[BrokenRecord]) -> None:
 
 
 def _read_list(path: str, digest: str) -> list[BrokenRecord] | None:
-    """What `_write_list` wrote; None where there is nothing, or it is of another manifest."""
+    """Return what `_write_list` wrote; None where that is missing or of another manifest."""
     try:
         with open(path) as file:
             listed = json.load(file)

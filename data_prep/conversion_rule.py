@@ -1,32 +1,31 @@
-"""What can be asked of the conversion of photos, each choice with where it comes from."""
+"""The options of the conversion of photos, each with the source of its default."""
 
 import dataclasses
 
-# Of the side of a stored photo that is square, or of its short side.
+# Limits of a stored photo's short side, in pixels.
 SMALLEST_SIZE, LARGEST_SIZE = 8, 4096
 
 CROPS = ("center", "none")
 FITS = ("short_side", "warp")
 STORAGES = ("jpeg", "raw")
-# With the reasons of `decoding.UnusableError` after which what is missing is filled.
+# Each with the reasons of `decoding.UnusableError` after which missing pixels are filled.
 TRUNCATED = {"reject": (), "accept": ("truncated",)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What becomes of a photo's pixels.
+    """Rules by which a photo becomes the pixels of a record.
 
     Attributes:
-        size: pixels of the short side, 8 to 4096. 256 is the paper's (section 2).
-        crop: "center": the central square of size x size is kept, as in the paper; "none": the
-            whole photo is, for training that crops at random from all of it.
-        fit: "short_side": the short side becomes `size` and the long side follows, rounded half
-            up; by area averaging to shrink and bicubic to grow, the 2012 program's rule.
-            "warp": both sides become `size` whatever the photo's shape, by bilinear
-            interpolation between the four nearest pixels, also to shrink: what Caffe's
-            convert_imageset does (its `ReadImageToCVMat` calls cv::resize with the default
-            INTER_LINEAR), as used for the CaffeNet and AlexNet of its model zoo.
-        storage: "jpeg": baseline, 4:2:0; "raw": size x size x 3 bytes, row by row, RGB, for
+        short_side: pixels, 8 to 4096. 256 is the paper's (section 2).
+        crop: "center": the central square is kept, as in the paper; "none": the whole photo is,
+            for training that crops at random from all of it.
+        fit: "short_side": the long side follows the short one in proportion, rounded half up; by
+            area averaging to shrink and bicubic to grow, the 2012 program's rule. "warp": both
+            sides become `short_side`, by bilinear interpolation between the four nearest pixels,
+            also to shrink: what Caffe's convert_imageset does (its `ReadImageToCVMat` calls
+            cv::resize with the default INTER_LINEAR), as for the networks of its model zoo.
+        storage: "jpeg": baseline, 4:2:0; "raw": the RGB bytes of a square, row by row, for
             training that the decoding of JPEGs would hold up.
         quality: of the JPEG, 1 to 100, on libjpeg's scale. 95 is the 2012 program's.
         truncated: "reject": a photo whose end is missing is rejected; "accept": what there is of
@@ -38,7 +37,7 @@ class Rule:
         ValueError: a value is not among those above, or two do not fit together.
     """
 
-    size: int = 256
+    short_side: int = 256
     crop: str = "center"
     fit: str = "short_side"
     storage: str = "jpeg"
@@ -48,7 +47,7 @@ class Rule:
 
     def __post_init__(self):
         for name, allowed in {
-            "size": range(SMALLEST_SIZE, LARGEST_SIZE + 1),
+            "short_side": range(SMALLEST_SIZE, LARGEST_SIZE + 1),
             "quality": range(1, 101),
         }.items():
             value = getattr(self, name)

@@ -1,4 +1,4 @@
-r"""Turns ImageNet, or any folders of photos, into a data set to train on.
+r"""Turn ImageNet, or any folders of photos, into a data set to train on.
 
 Every photo becomes a square JPEG of 256 pixels inside shuffled TFRecord files; the mean photo and
 the colour statistics that AlexNet needs are computed on the way. Photos that cannot be read are
@@ -153,64 +153,73 @@ flags.mark_flags_as_required(["source", "input_dir", "output_dir"], flag_values=
 def prepare(
     *, input_dir: str, output_dir: str, beam_options: Sequence[str] = (), **choices: object
 ) -> dict[str, object]:
-    """Makes the data set; what an interrupted run with the same arguments has done is kept.
+    """Make the data set; what an interrupted run with the same arguments has done is kept.
 
     Args:
         input_dir: the folder that the source reads.
         output_dir: new, empty, or of an earlier run.
         beam_options: for Apache Beam; without any, all cores of this machine are used.
-        **choices: the fields of `options.Options`; only `source` must be given.
+        **choices: the fields of `recipe.Options`; only `source` must be given.
 
     Returns:
-        train_records, validation_records, rejected, repairs and notes (how many, by name), problems
-        (that the audit has found, in words), shards, classes, seconds, photos_per_second (of those
-        read in this run) and output_dir.
+        train_records, validation_records, rejected, repairs and notes (counts by name), problems
+        (texts of the audit), shards, classes, seconds, photos_per_second (of those read in this
+        run) and output_dir.
 
     Raises:
-        UserError: an argument or the input cannot be used, or the job was stopped by an error.
+        ValueError: an argument or the input cannot be used.
+        UserError: the job was stopped by an error.
     """
     started = time.monotonic()
-    wanted = Options(**choices)
+    options = Options(**choices)
     if beam_options:
         _check_beam_options(beam_options)
-    try:
-        wanted.rule()  # says now what does not fit together
-    except ValueError as error:
-        raise UserError(str(error)) from error
     source = sources.open_source(
-        wanted.source, input_dir, validation_fraction=wanted.validation_fraction
+        options.source, input_dir, validation_fraction=options.validation_fraction
     )
-    with catalog.Catalog(wanted.seed) as photos:
+    with catalog.Catalog(options.seed) as photos:
         photos.fill(tqdm.tqdm(source.photos, desc="list", unit="photo"))
         try:
-            manifest, done = _make(photos, source.classes, wanted, output_dir, beam_options)
-            problems = _problems(output_dir)
+            manifest, done = _make(photos, source.classes, options, output_dir, beam_options)
+            with storage.open_file(storage.join(output_dir, records.AUDIT)) as file:
+                findings = json.load(file)["findings"]
         except OSError as error:
             raise UserError(
                 f"the data set cannot be written: {error}; put that right and run the same "
                 "command again, finished shards are kept"
             ) from error
+    problems = [finding["text"] for finding in findings if finding["level"] == "problem"]
     for problem in problems:
         print(f"prepare: {problem} See {records.AUDIT_PAGE}.", file=sys.stderr)
-    return _figures(manifest, problems, output_dir, done, time.monotonic() - started)
+    seconds, splits = time.monotonic() - started, manifest.splits
+    return {
+        **{f"{name}_records": split.records for name, split in splits.items()},
+        "rejected": sum(split.rejected for split in splits.values()),
+        "repairs": dict(manifest.repairs),
+        "notes": dict(manifest.notes),
+        "problems": problems,
+        "shards": sum(len(split.shards) for split in splits.values()),
+        "classes": len(manifest.classes),
+        "seconds": round(seconds, 2),
+        "photos_per_second": round(done / seconds, 1),
+        "output_dir": output_dir,
+    }
 
 
 def _make(
     photos: catalog.Catalog,
     classes: tuple[records.ClassName, ...],
-    wanted: Options,
+    options: Options,
     output_dir: str,
     beam_options: Sequence[str],
 ) -> tuple[records.Manifest, int]:
-    """The manifest of the finished data set, and how many photos were converted for it now."""
-    recipe = wanted.recipe(photos, classes)
+    """Return the manifest of the finished data set, and the number of photos converted now."""
+    recipe = options.recipe(photos, classes)
     manifest, done = folder.finished(output_dir, recipe), 0
     if manifest is None:
         with folder.claim(output_dir, recipe, photos.state) as work_dir:
-            settings = shards.Settings(
-                output_dir, work_dir, classes, wanted.rule(), wanted.label_offset
-            )
-            plan = _plan(photos, wanted, work_dir)
+            settings = shards.Settings(output_dir, work_dir, classes, options)
+            plan = _plan(photos, options, work_dir)
             done = _convert(plan, settings, beam_options)
             manifest = finishing.finish(plan, settings, recipe)
     else:
@@ -219,16 +228,10 @@ def _make(
     return manifest, done
 
 
-def _problems(output_dir: str) -> list[str]:
-    with storage.open_file(storage.join(output_dir, records.AUDIT)) as file:
-        findings = json.load(file)["findings"]
-    return [finding["text"] for finding in findings if finding["level"] == "problem"]
-
-
-def _plan(photos: catalog.Catalog, wanted: Options, work_dir: str) -> dict[str, int]:
-    counts = wanted.shard_counts(photos.counts)
+def _plan(photos: catalog.Catalog, options: Options, work_dir: str) -> dict[str, int]:
+    counts = options.shard_counts(photos.counts)
     for split, count in counts.items():
-        if count < getattr(wanted, f"{split}_shards"):
+        if count < getattr(options, f"{split}_shards"):
             print(f"prepare: {count} {split} photos make {count} shards at most", file=sys.stderr)
     try:
         return shards.write_plans(work_dir, photos, counts)
@@ -237,10 +240,7 @@ def _plan(photos: catalog.Catalog, wanted: Options, work_dir: str) -> dict[str, 
 
 
 def _import_pipeline():
-    """Beam, late and quietly: it takes a second, and misses a client aloud that we do not use.
-
-    --help and a wrong flag do not wait for it.
-    """
+    """Import Beam late, as it takes a second, and without its warning of a missing client."""
     logging.disable(logging.WARNING)
     try:
         from data_prep.job import pipeline
@@ -265,13 +265,16 @@ def _check_beam_options(beam_options: Sequence[str]) -> None:
 def _convert(
     plan: Mapping[str, int], settings: shards.Settings, beam_options: Sequence[str]
 ) -> int:
-    """Runs the Beam job; returns how many photos were in the shards that had to be made."""
+    """Run the Beam job; return the number of photos in the shards that had to be made."""
     kept = folder.finished_shards(settings.work_dir, plan)
     if kept:
         print(f"prepare: {len(kept)} of {len(plan)} shards are done already", file=sys.stderr)
     log_path = folder.log_path(settings.output_dir)
-    workers = min(_cores(), len(plan) - len(kept))
-    # All shards: whether one that seems done is whole, a worker finds out.
+    # In a container, fewer than the machine's; macOS cannot tell.
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    workers = min(cores, len(plan) - len(kept))
+    # All shards: a worker checks whether one that seems done is whole.
     work = {name: 0 if name in kept else photos for name, photos in plan.items()}
     try:
         with folder.progress(settings.output_dir, settings.work_dir, plan, kept):
@@ -294,38 +297,8 @@ def _convert(
     return sum(work.values())
 
 
-def _cores() -> int:
-    """The cores this process may use, which in a container are fewer than the machine's."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count() or 1
-
-
-def _figures(
-    manifest: records.Manifest,
-    problems: Sequence[str],
-    output_dir: str,
-    photos: int,
-    seconds: float,
-) -> dict[str, object]:
-    splits = manifest.splits
-    return {
-        **{f"{name}_records": split.records for name, split in splits.items()},
-        "rejected": sum(split.rejected for split in splits.values()),
-        "repairs": dict(manifest.repairs),
-        "notes": dict(manifest.notes),
-        "problems": list(problems),
-        "shards": sum(len(split.shards) for split in splits.values()),
-        "classes": len(manifest.classes),
-        "seconds": round(seconds, 2),
-        "photos_per_second": round(photos / seconds, 1),
-        "output_dir": output_dir,
-    }
-
-
 def main(arguments: Sequence[str]) -> dict[str, object]:
-    """Reads the flags and does the work; `arguments` are the Beam options."""
+    """Prepare the data set that the flags describe; `arguments` are the Beam options."""
     if arguments and not arguments[0].startswith("--"):
         raise flags.Error(f"unexpected argument {arguments[0]!r}; flags are --name=value")
     names = ["input_dir", "output_dir", *(field.name for field in dataclasses.fields(Options))]

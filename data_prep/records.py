@@ -14,6 +14,7 @@ called, TensorFlow.
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -44,6 +45,8 @@ SPLITS = ("train", "validation")
 # image/format of the photos, by the recipe's "storage".
 IMAGE_FORMATS = {"jpeg": "JPEG", "raw": "RAW"}
 
+# Options of a recipe that a reader has to know.
+_STORED = ("short_side", "storage", "crop")
 # How to open a file: storage.open_file, or tf.io.gfile.GFile.
 OpenFile = Callable[[str, str], IO]
 
@@ -186,22 +189,6 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
-class PhotoFormat:
-    """What a reader has to know of the photos in the records.
-
-    Attributes:
-        short_side: pixels.
-        storage: "jpeg" or "raw".
-        crop: "center", the photos are squares, or "none", they are as long as the originals. Then
-            a reader takes the square in the middle, whose statistics are those of the data set.
-    """
-
-    short_side: int
-    storage: str
-    crop: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Manifest:
     """What a data set is and how it was made.
 
@@ -235,26 +222,24 @@ class Manifest:
         if self.label_offset not in (0, 1):
             raise ValueError(f"a label_offset of 0 or 1 is required. Received: {self.label_offset}")
 
-    @property
-    def photo_format(self) -> PhotoFormat:
-        """How the photos are stored, by the recipe.
+    @functools.cached_property
+    def photo_format(self) -> Rule:
+        """The short_side, storage and crop of the recipe; what else a rule has is the default.
+
+        Where crop is "none", a reader takes the square in the middle of each photo, whose
+        statistics are those of the data set.
 
         Raises:
-            ValueError: the recipe does not say it, or says what this version does not know.
+            ValueError: the recipe lacks the short side, or has a value that is unknown here.
         """
-        size = self.recipe.get("short_side")
-        stored = {
-            "storage": self.recipe.get("storage", "jpeg"),
-            "crop": self.recipe.get("crop", "center"),
-        }
+        recipe = {"short_side": None} | dict(self.recipe)
         try:
-            Rule(size=size, **stored)
+            return Rule(**{name: recipe[name] for name in _STORED if name in recipe})
         except ValueError as error:
             raise ValueError(
-                f"the manifest's recipe must tell how the photos are stored: {error}; "
+                f"the manifest's recipe must name how the photos are stored: {error}; "
                 "run data_prep.prepare again"
             ) from error
-        return PhotoFormat(short_side=size, **stored)
 
     def to_json(self) -> str:
         """The text of manifest.json: keys sorted, so that equal manifests are equal bytes.

@@ -29,64 +29,52 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from data_prep import command_line, record_check, records, storage, tfrecord
+from data_prep import command_line, record_check, records, storage
 from data_prep.command_line import UserError
 from data_prep.job import shards, statistics, tfds_metadata
 from data_prep.job.statistics import PixelSums
 from data_prep.photos import images
-from data_prep.record_check import Expectation, check_record
 
 
 @dataclasses.dataclass
 class ShardReport:
-    """What was found in one shard.
+    """Result of reading one shard.
 
     Attributes:
-        faults: one text each, that begins with the file's name.
-        sums: over the photos of a train shard, if asked for; else of none.
+        faults: one text each, which begins with the file's name.
+        sums: over the photos of a train shard, where statistics are checked; else None.
     """
 
     faults: list[str]
-    sums: PixelSums
+    sums: PixelSums | None
 
 
-def read_shard(expected: Expectation, shard: records.Shard, *, has_index: bool) -> ShardReport:
-    """Reads every record of a shard, and its index.
-
-    A broken record is a fault to name, never an error to stop at: after one whose payload alone is
-    broken the next ones are still read.
-
-    Args:
-        expected: of each record.
-        shard: as the manifest describes it; its name has been found to be a shard's.
-        has_index: whether there has to be an index of it.
-    """
-    sums = PixelSums.zeros(expected.photo_format.short_side if expected.sum_pixels else 0)
-    report = ShardReport([], sums)
-    add_up = expected.sum_pixels and shards.split_of(shard.name) == "train"
+def read_shard(
+    data_dir: str, manifest: records.Manifest, check_statistics: bool, shard: records.Shard
+) -> ShardReport:
+    """Read every record of a shard, and its index."""
+    side = manifest.photo_format.short_side
+    add_up = check_statistics and shards.split_of(shard.name) == "train"
+    report = ShardReport([], PixelSums.zeros(side) if add_up else None)
     lengths: list[int] = []
+    whole = True
     try:
-        with storage.open_file(storage.join(expected.data_dir, shard.name)) as file:
+        with storage.open_file(storage.join(data_dir, shard.name)) as file:
             hashed = _HashingReader(file)
-            whole = True
-            for number, frame in enumerate(tfrecord.read_frames(hashed)):
+            for frame, found in record_check.read_shard(hashed, shard.name, manifest):
                 lengths.append(frame.length)
                 whole = whole and not frame.fault
-                try:
-                    pixels = check_record(frame, expected)
-                except ValueError as error:
-                    where = f"{shard.name}, record {number} at byte {frame.offset}"
-                    report.faults.append(f"{where}: {error}")
-                    continue
-                if add_up:
-                    sums.add(images.central_square(pixels, expected.photo_format.short_side))
+                if isinstance(found, record_check.BrokenRecord):
+                    report.faults.append(str(found))
+                elif add_up:
+                    report.sums.add(images.central_square(found, side))
     except OSError as error:
         report.faults.append(f"{shard.name}: cannot be read ({error.strerror})")
         return report
     if whole:  # else size and hash are wrong, too, and nobody learns more from that
         report.faults += _total_faults(shard, hashed, len(lengths))
-        if has_index:
-            report.faults += _index_faults(expected.data_dir, shard, records.index_text(lengths))
+        if manifest.recipe.get("index"):
+            report.faults += _index_faults(data_dir, shard, records.index_text(lengths))
     return report
 
 
@@ -152,10 +140,10 @@ _LISTED_FAULTS = 20
 
 
 def verify(*, data_dir: str, check_statistics: bool = False) -> dict[str, object]:
-    """Proves a data set.
+    """Check a data set from end to end.
 
     Args:
-        data_dir: the folder that `data_prep.prepare` wrote; local.
+        data_dir: the folder that `data_prep.prepare` wrote.
         check_statistics: whether to compute the statistics again.
 
     Returns:
@@ -163,23 +151,25 @@ def verify(*, data_dir: str, check_statistics: bool = False) -> dict[str, object
         ("equal" or "not checked"), seconds and records_per_second.
 
     Raises:
-        UserError: there is no data set, or a fault in it: the first one, and how many there are.
-            If there are several, stderr has them.
+        ValueError: there is no data set.
+        UserError: faults were found: the first one and their number; stderr lists several.
     """
     started = time.monotonic()
     manifest = records.read_manifest(data_dir)
-    expected = record_check.Expectation(
-        data_dir, manifest.classes, manifest.label_offset, manifest.photo_format, check_statistics
-    )
+    sums = PixelSums.zeros(manifest.photo_format.short_side)
     faults = list(_file_faults(data_dir, manifest))
-    sums = PixelSums.zeros(expected.photo_format.short_side if check_statistics else 0)
-    for report in _shard_reports(expected, manifest):
+    for report in _shard_reports(data_dir, manifest, check_statistics):
         faults += report.faults
-        sums.merge(report.sums)
+        if report.sums:
+            sums.merge(report.sums)
     if check_statistics and not faults:
         faults += _statistics_faults(data_dir, sums)
     if faults:
-        _list(faults)
+        if len(faults) > 1:  # a single one is in the error itself
+            for fault in faults[:_LISTED_FAULTS]:
+                print(f"verify: {fault}", file=sys.stderr)
+        if len(faults) > _LISTED_FAULTS:
+            print(f"verify: and {len(faults) - _LISTED_FAULTS} more", file=sys.stderr)
         raise UserError(
             f"{faults[0]} ({len(faults)} {'fault' if len(faults) == 1 else 'faults'} in "
             f"{data_dir}); remove the folder and run data_prep.prepare again"
@@ -198,18 +188,8 @@ def verify(*, data_dir: str, check_statistics: bool = False) -> dict[str, object
     }
 
 
-def _list(faults: Sequence[str]) -> None:
-    """Shows faults to a person; of a single one, the error itself tells."""
-    if len(faults) == 1:
-        return
-    for fault in faults[:_LISTED_FAULTS]:
-        print(f"verify: {fault}", file=sys.stderr)
-    if len(faults) > _LISTED_FAULTS:
-        print(f"verify: and {len(faults) - _LISTED_FAULTS} more", file=sys.stderr)
-
-
 def _file_faults(data_dir: str, manifest: records.Manifest) -> Iterator[str]:
-    """Faults of all that is not in a shard."""
+    """Find the faults of all files that are not shards."""
     wanted, shard_names = set(_FILES), set()
     for split, content in manifest.splits.items():
         for index, shard in enumerate(content.shards):
@@ -236,7 +216,7 @@ def _file_faults(data_dir: str, manifest: records.Manifest) -> Iterator[str]:
 
 
 def _shard_like(data_dir: str) -> set[str]:
-    """The files that a reader's pattern would take for shards or their indices."""
+    """Return the files that a reader's pattern would take for shards or their indices."""
     found = {file.name for file in storage.files(data_dir, 1) if _SHARD_LIKE.fullmatch(file.name)}
     index_dir = storage.join(data_dir, records.INDEX_FOLDER)
     if storage.is_folder(index_dir):
@@ -245,7 +225,7 @@ def _shard_like(data_dir: str) -> set[str]:
 
 
 def _text_faults(data_dir: str, manifest: records.Manifest) -> Iterator[str]:
-    """labels.txt and rejected.jsonl against the manifest's own lists and counts."""
+    """Compare labels.txt and rejected.jsonl with the manifest's own lists and counts."""
     try:
         with storage.open_file(storage.join(data_dir, records.LABELS)) as file:
             if file.read().decode() != records.labels_text(manifest.classes):
@@ -264,21 +244,19 @@ def _text_faults(data_dir: str, manifest: records.Manifest) -> Iterator[str]:
 
 
 def _shard_reports(
-    expected: record_check.Expectation, manifest: records.Manifest
+    data_dir: str, manifest: records.Manifest, check_statistics: bool
 ) -> Iterator[ShardReport]:
-    """What is in the shards, in the manifest's order; each core reads one at a time."""
+    """Read the shards in the manifest's order; each core reads one at a time."""
     wanted = [
         shard
         for split in manifest.splits.values()
         for shard in split.shards
         if _SHARD_LIKE.fullmatch(shard.name)  # a name is only a name when it is no path
     ]
-    if not wanted:
-        return
-    read = functools.partial(read_shard, expected, has_index=bool(manifest.recipe.get("index")))
+    read = functools.partial(read_shard, data_dir, manifest, check_statistics)
     workers = min(os.cpu_count() or 1, len(wanted))
     progress = functools.partial(tqdm.tqdm, total=len(wanted), unit="shard", desc="verify")
-    if workers == 1:  # a second process would only cost its start
+    if workers <= 1:  # a second process would only cost its start
         yield from progress(map(read, wanted))
         return
     executor = concurrent.futures.ProcessPoolExecutor(
@@ -307,7 +285,7 @@ def _statistics_faults(data_dir: str, sums: PixelSums) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str]) -> dict[str, object]:
-    """Reads the flags and does the work."""
+    """Check the data set that the flags name."""
     del arguments
     return verify(data_dir=DATA_DIR.value, check_statistics=STATISTICS.value)
 

@@ -9,8 +9,6 @@ from data_prep.audit import Audit
 from data_prep.job import folder, shard_results, shards, statistics, tfds_metadata
 from data_prep.job.shard_results import ShardResult
 from data_prep.job.statistics import PixelSums
-from data_prep.photos.outcomes import Outcome
-from data_prep.sources.reference import Reference
 
 _TFDS_NAME = "keras_alexnet_photos"
 
@@ -18,11 +16,11 @@ _TFDS_NAME = "keras_alexnet_photos"
 def finish(
     plan: Mapping[str, int], settings: shards.Settings, recipe: Mapping[str, object]
 ) -> records.Manifest:
-    """Proves that each photo became a record or a reject, and writes all files but the shards.
+    """Check that each photo became a record or a reject, and write all files but the shards.
 
     Args:
-        plan: how many photos went into each shard, by its name.
-        settings: that the workers had.
+        plan: number of photos in each shard, by its name.
+        settings: of the workers.
         recipe: for the manifest.
 
     Returns:
@@ -31,99 +29,57 @@ def finish(
     Raises:
         ValueError: a shard is missing, photos are unaccounted for, or none could be used.
     """
-    books = _Books(settings)
+    made: dict[str, list[records.Shard]] = {split: [] for split in records.SPLITS}
+    rejected: dict[str, list[tuple[str, str]]] = {split: [] for split in records.SPLITS}
+    repairs, notes, files = Counter(), Counter(), {}
+    sums = PixelSums.zeros(settings.options.short_side)
     with Audit(settings.classes) as audit:
         for result in _results(plan, settings):
-            books.add(result)
-            photos = shards.read_plan(settings.work_dir, result.shard.name)
+            name = result.shard.name
+            split = shards.split_of(name)
+            made[split].append(result.shard)
+            if result.sums:
+                sums.merge(result.sums)
+            photos = shards.read_plan(settings.work_dir, name)
             for reference, outcome in zip(photos, result.outcomes, strict=True):
-                books.add_photo(reference, outcome)
+                if outcome.reason:
+                    rejected[split].append((reference.key, outcome.reason))
+                repairs.update(outcome.repairs)
+                notes.update(outcome.notes)
                 audit.add(reference, outcome)
-            audit.add_thumbnails(shards.split_of(result.shard.name), result.thumbnails)
-            if recipe["index"]:
-                books.publish_index(result)
-        books.check()
-        manifest = books.manifest(recipe)
+            audit.add_thumbnails(split, result.thumbnails)
+            if settings.options.index:
+                lengths = (o.record_bytes for o in result.outcomes if o.record_bytes)
+                index = records.index_name(name)
+                files[index] = _publish(settings, index, records.index_text(lengths))
+        _check(made, rejected)
+        manifest = records.Manifest(
+            recipe=recipe,
+            classes=settings.classes,
+            splits={
+                split: records.Split(tuple(made[split]), len(rejected[split]))
+                for split in records.SPLITS
+            },
+            repairs=dict(sorted(repairs.items())),
+            notes=dict(sorted(notes.items())),
+            files=files,
+            label_offset=settings.options.label_offset,
+        )
         contents = {
             records.LABELS: records.labels_text(settings.classes),
-            records.REJECTED: books.rejected_text(),
-            **statistics.to_files(statistics.finish(books.sums)),
+            records.REJECTED: _rejected_text(rejected),
+            **statistics.to_files(statistics.finish(sums)),
             **tfds_metadata.to_files(manifest, name=_TFDS_NAME),
             **audit.to_files(),
         }
     for name, content in contents.items():
-        manifest.files[name] = _publish(settings, name, content)
+        files[name] = _publish(settings, name, content)
     _publish(settings, records.MANIFEST, manifest.to_json())
     return manifest
 
 
-class _Books:
-    """What the manifest and the small files need to know of all shards, added up."""
-
-    def __init__(self, settings: shards.Settings):
-        self._settings = settings
-        self._made: dict[str, list[records.Shard]] = {split: [] for split in records.SPLITS}
-        self._rejected: dict[str, list[tuple[str, str]]] = {split: [] for split in records.SPLITS}
-        self._repairs: Counter[str] = Counter()
-        self._notes: Counter[str] = Counter()
-        self._files: dict[str, str] = {}
-        self.sums = PixelSums.zeros(settings.rule.size)
-
-    def add(self, result: ShardResult) -> None:
-        """Counts a shard in, but not its photos."""
-        self._made[shards.split_of(result.shard.name)].append(result.shard)
-        if result.sums:
-            self.sums.merge(result.sums)
-
-    def add_photo(self, reference: Reference, outcome: Outcome) -> None:
-        """Counts a photo in."""
-        if outcome.reason:
-            self._rejected[reference.split].append((reference.key, outcome.reason))
-        self._repairs.update(outcome.repairs)
-        self._notes.update(outcome.notes)
-
-    def publish_index(self, result: ShardResult) -> None:
-        """Writes where each record of a shard begins."""
-        name = records.index_name(result.shard.name)
-        lengths = (o.record_bytes for o in result.outcomes if o.record_bytes)
-        self._files[name] = _publish(self._settings, name, records.index_text(lengths))
-
-    def check(self) -> None:
-        """Refuses a split in which no photo could be used."""
-        for split, finished in self._made.items():
-            if not any(shard.records for shard in finished):
-                rejected = self._rejected[split]
-                raise ValueError(
-                    f"photos that can be read are needed; all {len(rejected)} {split} photos "
-                    f"were rejected, the first as {rejected[0][1]!r}"
-                )
-
-    def manifest(self, recipe: Mapping[str, object]) -> records.Manifest:
-        """The manifest, which still lacks the files that are made with its help."""
-        return records.Manifest(
-            recipe=recipe,
-            classes=self._settings.classes,
-            splits={
-                split: records.Split(tuple(self._made[split]), len(self._rejected[split]))
-                for split in records.SPLITS
-            },
-            repairs=dict(sorted(self._repairs.items())),
-            notes=dict(sorted(self._notes.items())),
-            files=self._files,
-            label_offset=self._settings.label_offset,
-        )
-
-    def rejected_text(self) -> str:
-        """The lines of rejected.jsonl."""
-        return "".join(
-            json.dumps({"split": split, "key": key, "reason": reason}) + "\n"
-            for split, photos in self._rejected.items()
-            for key, reason in sorted(photos)
-        )
-
-
 def _results(plan: Mapping[str, int], settings: shards.Settings) -> Iterator[ShardResult]:
-    """What became of each shard, one at a time: together they do not fit into memory."""
+    """Read the result of each shard, one at a time: together they do not fit into memory."""
     for name, photos in plan.items():
         result = shard_results.read(settings.work_dir, name)
         size = storage.size(storage.join(settings.output_dir, name))
@@ -134,10 +90,30 @@ def _results(plan: Mapping[str, int], settings: shards.Settings) -> Iterator[Sha
             )
         if len(result.outcomes) != photos:
             raise ValueError(
-                f"{name} was made of {photos} photos, but says what became of "
-                f"{len(result.outcomes)}; remove the output folder and run again"
+                f"{name} was made of {photos} photos, but its result lists {len(result.outcomes)}; "
+                "remove the output folder and run again"
             )
         yield result
+
+
+def _check(
+    made: Mapping[str, list[records.Shard]], rejected: Mapping[str, list[tuple[str, str]]]
+) -> None:
+    """Refuse a split in which no photo could be used."""
+    for split, finished in made.items():
+        if not any(shard.records for shard in finished):
+            raise ValueError(
+                f"photos that can be read are needed; all {len(rejected[split])} {split} photos "
+                f"were rejected, the first as {rejected[split][0][1]!r}"
+            )
+
+
+def _rejected_text(rejected: Mapping[str, list[tuple[str, str]]]) -> str:
+    return "".join(
+        json.dumps({"split": split, "key": key, "reason": reason}) + "\n"
+        for split, photos in rejected.items()
+        for key, reason in sorted(photos)
+    )
 
 
 def _publish(settings: shards.Settings, name: str, content: bytes | str) -> str:

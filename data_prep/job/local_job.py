@@ -8,9 +8,8 @@ soon as a worker does, or as soon as its parent is gone, however that was ended.
 """
 
 import contextlib
-import heapq
-import json
 import os
+import pickle
 import shlex
 import signal
 import subprocess
@@ -29,23 +28,17 @@ class JobError(Exception):
 
 
 def run(work: Mapping[str, int], settings: shards.Settings, *, workers: int, log_path: str) -> None:
-    """Writes the planned shards in `workers` processes.
+    """Write the planned shards in `workers` processes.
 
     Args:
-        work: how many photos are still to be converted for each shard, by its name.
+        work: number of photos still to be converted for each shard, by its name.
         settings: for `shards.write_shard`.
         workers: processes, each of them about 200 MB.
-        log_path: the file that all that Beam has to say is added to.
+        log_path: the file that Beam's output is appended to.
 
     Raises:
         JobError: a shard failed, or a process was killed.
     """
-    job = {
-        "groups": _balanced(work, workers),
-        "settings": settings.to_json(),
-        "workers": workers,
-        "log_path": log_path,
-    }
     with open(log_path, "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "data_prep.job.local_job"],
@@ -56,7 +49,7 @@ def run(work: Mapping[str, int], settings: shards.Settings, *, workers: int, log
             start_new_session=True,
         )
     try:
-        process.stdin.write(json.dumps(job).encode() + b"\n")
+        pickle.dump((_balanced(work, workers), settings, workers, log_path), process.stdin)
         process.stdin.flush()  # and stays open, as long as this process lives
         answer = process.stdout.read().decode().strip()
     except BrokenPipeError:
@@ -73,36 +66,29 @@ def run(work: Mapping[str, int], settings: shards.Settings, *, workers: int, log
 
 
 def _balanced(work: Mapping[str, int], workers: int) -> list[list[str]]:
-    """The shards for each worker, all with about as many photos.
+    """Return the shards for each worker, all with about as many photos.
 
     Beam's runner deals elements out by chance, before it begins: of eight shards, one of two
     workers may get six. Of as many elements as there are workers each gets one.
     """
     groups = [[] for _ in range(workers)]
-    loads = [(0, index) for index in range(workers)]
-    # The largest first, each to who has least, evens out best.
+    # The largest first, each to the group with the fewest photos, evens out best.
     for name in sorted(work, key=lambda name: (-work[name], name)):
-        photos, index = heapq.heappop(loads)
-        groups[index].append(name)
-        heapq.heappush(loads, (photos + work[name], index))
+        min(groups, key=lambda group: sum(map(work.get, group))).append(name)
     return groups
 
 
 def _main() -> None:
-    """The child: says on one line of stdout that all is done, or what went wrong."""
-    job = json.loads(sys.stdin.buffer.readline())
+    """Run the job in the child; one line on stdout is "done", or the reason of a failure."""
+    groups, settings, workers, log_path = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threading.excepthook = _end_with_worker
 
     from data_prep.job import pipeline  # only in this process: Beam takes 100 MB
 
     try:
-        pipeline.run(
-            job["groups"],
-            shards.Settings.from_json(job["settings"]),
-            pipeline.parse_options([f"--direct_num_workers={job['workers']}"]),
-            _processes(job["log_path"]),
-        )
+        options = pipeline.parse_options([f"--direct_num_workers={workers}"])
+        pipeline.run(groups, settings, options, _processes(log_path))
     except Exception as error:
         traceback.print_exc()
         _end(pipeline.cause(error))
@@ -110,7 +96,7 @@ def _main() -> None:
 
 
 def _processes(log_path: str):
-    """What --direct_running_mode=multi_processing is, but safe where a path has a space.
+    """Return the runner of --direct_running_mode=multi_processing, for paths with a space, too.
 
     Beam starts a worker by a shell command, and does not quote the path of Python in it. `exec`
     lets Beam kill the worker itself and not the shell around it.

@@ -1,4 +1,4 @@
-"""The choices of a person who prepares a data set: all that decides a byte of it."""
+"""The options of a data set, and its recipe: all that decides a byte of it."""
 
 import dataclasses
 import hashlib
@@ -8,27 +8,21 @@ import cv2
 import numpy as np
 import PIL.features
 
-from data_prep import conversion_rule, records
+from data_prep import records
+from data_prep.conversion_rule import Rule
 from data_prep.photos import images
 from data_prep.sources.catalog import Catalog
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What to make of which photos; each field is a flag of `data_prep.prepare`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Rule):
+    """Options of a data set; each field, those of `Rule` too, is a flag of `data_prep.prepare`.
 
     Attributes:
         source: one of `sources.SOURCES`.
         validation_fraction: of class folders that are not split yet; None where they are.
         train_shards: files of the train split; a split has no more files than photos.
         validation_shards: files of the validation split.
-        short_side: of the stored photos, pixels.
-        crop: of `images.Rule`, as are the next five.
-        fit: how a photo gets its size.
-        storage: what a record holds.
-        quality: of stored JPEGs.
-        truncated: what becomes of photos whose tail is missing.
-        pass_through: whether photos that need nothing are stored byte for byte.
         label_offset: 0, or 1 for readers of slim's convention, where 0 is the background.
         index: whether to write index files.
         seed: of the order of the photos, from 0.
@@ -38,44 +32,17 @@ class Options:
     validation_fraction: float | None = None
     train_shards: int = 1024
     validation_shards: int = 128
-    short_side: int = 256
-    crop: str = "center"
-    fit: str = "short_side"
-    storage: str = "jpeg"
-    quality: int = 95
-    truncated: str = "reject"
-    pass_through: bool = False
     label_offset: int = 0
     index: bool = False
     seed: int = 0
 
-    def rule(self) -> conversion_rule.Rule:
-        """How a photo becomes a record.
-
-        Raises:
-            ValueError: the options do not fit together.
-        """
-        return conversion_rule.Rule(
-            size=self.short_side,
-            crop=self.crop,
-            fit=self.fit,
-            storage=self.storage,
-            quality=self.quality,
-            truncated=self.truncated,
-            pass_through=self.pass_through,
-        )
-
     def shard_counts(self, photos: Mapping[str, int]) -> dict[str, int]:
-        """Files by split: as many as wished for, but no more than photos.
-
-        Args:
-            photos: how many there are, by split.
-        """
+        """Return the number of files by split, given that of photos."""
         wanted = {"train": self.train_shards, "validation": self.validation_shards}
         return {split: min(wanted[split], photos[split]) for split in records.SPLITS}
 
     def recipe(self, catalog: Catalog, classes: tuple[records.ClassName, ...]) -> dict[str, object]:
-        """For the manifest: all that decides a byte of the data set, but not where its input lies.
+        """Return what decides a byte of the data set, for the manifest; not where its input lies.
 
         Args:
             catalog: of the photos.

@@ -1,4 +1,4 @@
-"""One shard of the data set: the plan of its photos, the work of making it, what became of them.
+"""One shard of the data set: the plan of its photos, and the work of making it.
 
 What moves between machines is the name of a shard, never a photo. Everything else is on disk, in
 the work folder, where it also survives a kill:
@@ -12,6 +12,7 @@ Workers import this and no Beam; `data_prep.job.pipeline` spreads it over them.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import socket
@@ -19,10 +20,9 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-import numpy as np
-
-from data_prep import conversion_rule, records, storage, tfrecord
+from data_prep import records, storage, tfrecord
 from data_prep.job import shard_results
+from data_prep.job.recipe import Options
 from data_prep.job.shard_results import ShardResult
 from data_prep.job.statistics import PixelSums
 from data_prep.photos import decoding, images
@@ -40,42 +40,28 @@ _READ_AHEAD = 1 << 18
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a worker has to know besides the name of its shard.
+    """Settings of a worker, the same for all shards.
 
     Attributes:
         output_dir: where finished shards go.
         work_dir: the folder of plans and results; on the file system of `output_dir`.
         classes: in the order of their labels.
-        rule: how a photo becomes a record.
-        label_offset: what is added to a class' place to make its label.
+        options: of the data set.
     """
 
     output_dir: str
     work_dir: str
     classes: tuple[records.ClassName, ...]
-    rule: conversion_rule.Rule
-    label_offset: int = 0
-
-    def to_json(self) -> str:
-        """For a worker that is another process."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> "Settings":
-        """The inverse of `to_json`."""
-        fields = json.loads(text)
-        fields["classes"] = tuple(records.ClassName(**entry) for entry in fields["classes"])
-        fields["rule"] = conversion_rule.Rule(**fields["rule"])
-        return Settings(**fields)
+    options: Options
 
 
 def split_of(name: str) -> str:
-    """The split of a shard, from its name."""
+    """Return the split of a shard, from its name."""
     return name.partition("-")[0]
 
 
 def write_plans(work_dir: str, catalog: Catalog, shard_counts: Mapping[str, int]) -> dict[str, int]:
-    """Deals the shuffled photos of each split out to its shards, and writes down which.
+    """Deal the shuffled photos of each split out to its shards, and write one plan a shard.
 
     Args:
         work_dir: where the plans go.
@@ -83,7 +69,7 @@ def write_plans(work_dir: str, catalog: Catalog, shard_counts: Mapping[str, int]
         shard_counts: by the name of the split.
 
     Returns:
-        How many photos are in each shard, by the shard's name.
+        The number of photos in each shard, by the shard's name.
 
     Raises:
         ValueError: two photos of a split have one key.
@@ -102,13 +88,13 @@ def write_plans(work_dir: str, catalog: Catalog, shard_counts: Mapping[str, int]
 
 
 def read_plan(work_dir: str, name: str) -> list[Reference]:
-    """A shard's photos, as `write_plans` wrote them down."""
+    """Return a shard's photos, as `write_plans` wrote them."""
     with storage.open_file(storage.join(work_dir, name + PLAN_SUFFIX)) as file:
         return [Reference(*fields) for fields in json.loads(zlib.decompress(file.read()))]
 
 
 def write_shard(name: str, settings: Settings) -> ShardResult:
-    """Makes a planned shard, unless it is there already, and its result.
+    """Make a planned shard, unless it is there already, and its result.
 
     Runs on a worker. A runner may call it twice, even at once, for the same shard: each call
     writes a file of its own, and the last rename wins, with the same bytes.
@@ -134,25 +120,27 @@ def write_shard(name: str, settings: Settings) -> ShardResult:
 
 
 class _Work:
-    """A shard in the making: turns photos into records and keeps the books."""
+    """A shard in the making: its records, outcomes, thumbnails and sums so far."""
 
     def __init__(self, name: str, settings: Settings):
         self._name = name
-        self._settings = settings
+        self._classes, self._options = settings.classes, settings.options
         self._digest = hashlib.sha256()
         self._outcomes: list[Outcome] = []
         self._thumbnails: list[Thumbnail] = []
         self._shown: Counter[str] = Counter()
         # Statistics are of what is trained on.
-        self._sums = PixelSums.zeros(settings.rule.size) if split_of(name) == "train" else None
+        side = settings.options.short_side
+        self._sums = PixelSums.zeros(side) if split_of(name) == "train" else None
 
     def record(self, reference: Reference, data: bytes) -> bytes:
-        """The framed record of a photo; of one that is rejected, nothing."""
-        photo = images.convert(data, self._settings.rule)
+        """Return the framed record of a photo; b"" if it is rejected."""
+        photo = images.convert(data, self._options)
         record = b""
         if isinstance(photo, images.Converted):
-            if self._sums:
-                self._sums.add(self._stored_square(photo))
+            if self._sums:  # over the pixels that training will see: after JPEG
+                pixels = images.stored_pixels(photo, self._options)
+                self._sums.add(images.central_square(pixels, self._options.short_side))
             record = tfrecord.frame(self._example(reference, photo))
             self._digest.update(record)
         rejected = isinstance(photo, images.Rejected)
@@ -171,31 +159,26 @@ class _Work:
         return record
 
     def result(self) -> ShardResult:
-        """What became of all photos so far."""
+        """Return the result for all photos so far."""
         written = [outcome.record_bytes for outcome in self._outcomes if outcome.record_bytes]
         shard = records.Shard(self._name, len(written), sum(written), self._digest.hexdigest())
         return ShardResult(shard, self._outcomes, self._thumbnails, self._sums)
 
-    def _stored_square(self, photo: images.Converted) -> np.ndarray:
-        """What training will see: the photo as it is stored, after JPEG."""
-        rule = self._settings.rule
-        return images.central_square(images.stored_pixels(photo, rule), rule.size)
-
     def _example(self, reference: Reference, photo: images.Converted) -> bytes:
-        entry = self._settings.classes[reference.label]
+        entry = self._classes[reference.label]
         return records.encode(
             image=photo.image,
-            image_format=records.IMAGE_FORMATS[self._settings.rule.storage],
+            image_format=records.IMAGE_FORMATS[self._options.storage],
             height=photo.height,
             width=photo.width,
             filename=reference.filename,
-            label=reference.label + self._settings.label_offset,
+            label=reference.label + self._options.label_offset,
             wnid=entry.wnid,
             text=entry.name,
         )
 
     def _show(self, reference: Reference, outcome: Outcome, data: bytes) -> None:
-        """Keeps a thumbnail of what was odd about a photo, if there are not enough of its kind."""
+        """Keep a thumbnail of a repaired or rejected photo, unless there are enough of its kind."""
         kinds = (outcome.reason,) if outcome.reason else outcome.repairs
         wanted = [kind for kind in kinds if self._shown[kind] < THUMBNAILS_PER_SHARD]
         if wanted:
@@ -205,25 +188,17 @@ class _Work:
 
 
 def _read(references: Iterable[Reference]) -> Iterator[tuple[Reference, bytes]]:
-    """The photos' bytes; a tar is opened once for all photos that follow one another in it."""
-    file, path = None, None
-    try:
-        for reference in references:
-            if path != reference.path:
-                if file is not None:
-                    file.close()
-                path = reference.path
-                file = storage.open_file(path, read_ahead=_READ_AHEAD)
-            # One byte past the limit is enough for the photo to be rejected for its size.
-            wanted = min(reference.length, decoding.MAX_BYTES + 1)
-            file.seek(reference.offset)
-            data = file.read(wanted)
-            if len(data) < wanted:
-                raise OSError(f"{reference.path} has become shorter since it was listed")
-            yield reference, data
-    finally:
-        if file is not None:
-            file.close()
+    """Read photos; a tar is opened once for all photos that follow one another in it."""
+    for path, photos in itertools.groupby(references, key=lambda reference: reference.path):
+        with storage.open_file(path, read_ahead=_READ_AHEAD) as file:
+            for reference in photos:
+                # One byte past the limit is enough for the photo to be rejected for its size.
+                wanted = min(reference.length, decoding.MAX_BYTES + 1)
+                file.seek(reference.offset)
+                data = file.read(wanted)
+                if len(data) < wanted:
+                    raise OSError(f"{path} has become shorter since it was listed")
+                yield reference, data
 
 
 def _is_whole(path: str, shard: records.Shard) -> bool:

@@ -56,7 +56,7 @@ def to_files(manifest: records.Manifest, *, name: str) -> dict[str, str]:
     }
 
 
-def _feature_configs(labels: int, photo_format: records.PhotoFormat) -> dict[str, dict]:
+def _feature_configs(labels: int, photo_format: records.Rule) -> dict[str, dict]:
     """TFDS' description of each feature of a record, by the feature's name."""
     configs = {}
     for feature in records.FEATURES:
@@ -71,7 +71,7 @@ def _feature_configs(labels: int, photo_format: records.PhotoFormat) -> dict[str
     return configs
 
 
-def _photo_config(photo_format: records.PhotoFormat) -> dict:
+def _photo_config(photo_format: records.Rule) -> dict:
     """What image/encoded is to TFDS: either way, it gives the pixels."""
     side = photo_format.short_side if photo_format.crop == "center" else -1  # of any length
     shape = {"dimensions": [str(side), str(side), "3"]}

@@ -98,18 +98,22 @@ def convert(data: bytes, rule: Rule) -> Converted | Rejected:
     except decoding.UnusableError as error:
         return Rejected(error.reason, error.height, error.width)
     original = photo.pixels.shape[:2]
-    fitted = (rule.size, rule.size) if rule.fit == "warp" else _fitted(*original, rule.size)
+    fitted = (
+        (rule.short_side, rule.short_side)
+        if rule.fit == "warp"
+        else _fitted(*original, rule.short_side)
+    )
     # A line of pixels grows by a factor of size squared.
     if fitted[0] * fitted[1] > MAX_PIXELS or (rule.crop == "none" and max(fitted) > LONGEST_SIDE):
         return Rejected("too_elongated", *original)
-    stored = fitted if rule.crop == "none" else (rule.size, rule.size)
+    stored = fitted if rule.crop == "none" else (rule.short_side, rule.short_side)
     if _passes(data, photo, stored, rule):
         return Converted(
             data, *original, *original, photo.repairs, (*photo.notes, "passed_through")
         )
     pixels = _resized(photo.pixels, fitted, rule.fit)
     if rule.crop == "center":
-        pixels = central_square(pixels, rule.size)
+        pixels = central_square(pixels, rule.short_side)
     image = pixels.tobytes() if rule.storage == "raw" else _encoded(pixels, rule.quality)
     return Converted(image, *stored, *original, photo.repairs, photo.notes)
 

@@ -17,7 +17,7 @@ from data_prep import records
 _DCT = "INTEGER_ACCURATE"
 
 
-def parse(serialized: tf.Tensor, photo_format: records.PhotoFormat) -> dict[str, tf.Tensor]:
+def parse(serialized: tf.Tensor, photo_format: records.Rule) -> dict[str, tf.Tensor]:
     """As `records.parse`, but only what the photo and its label are made of: it is faster.
 
     Args:
@@ -35,7 +35,7 @@ def parse(serialized: tf.Tensor, photo_format: records.PhotoFormat) -> dict[str,
     return tf.io.parse_single_example(serialized, spec)
 
 
-def decode(features: Mapping[str, tf.Tensor], photo_format: records.PhotoFormat) -> tf.Tensor:
+def decode(features: Mapping[str, tf.Tensor], photo_format: records.Rule) -> tf.Tensor:
     """The stored square of a photo; of a longer photo the square in its middle.
 
     Args:
@@ -55,7 +55,7 @@ def decode(features: Mapping[str, tf.Tensor], photo_format: records.PhotoFormat)
 
 def decode_part(
     features: Mapping[str, tf.Tensor],
-    photo_format: records.PhotoFormat,
+    photo_format: records.Rule,
     offset: tf.Tensor,
     size: int,
 ) -> tf.Tensor:
@@ -86,24 +86,24 @@ def decode_part(
     return tf.ensure_shape(part, [size, size, 3])
 
 
-def _corner(features: Mapping[str, tf.Tensor], photo_format: records.PhotoFormat) -> tf.Tensor:
+def _corner(features: Mapping[str, tf.Tensor], photo_format: records.Rule) -> tf.Tensor:
     """Row and column of the square in the middle, as photos.images.central_square has it."""
     return (_shape(features, photo_format) - photo_format.short_side) // 2
 
 
-def _shape(features: Mapping[str, tf.Tensor], photo_format: records.PhotoFormat) -> tf.Tensor:
+def _shape(features: Mapping[str, tf.Tensor], photo_format: records.Rule) -> tf.Tensor:
     """Height and width, int32 [2]."""
     if photo_format.crop == "center":
         return tf.constant([photo_format.short_side] * 2)
     return tf.cast(tf.stack([features["image/height"], features["image/width"]]), tf.int32)
 
 
-def _decode_jpeg(features: Mapping[str, tf.Tensor], photo_format: records.PhotoFormat) -> tf.Tensor:
+def _decode_jpeg(features: Mapping[str, tf.Tensor], photo_format: records.Rule) -> tf.Tensor:
     del photo_format  # a JPEG knows its size
     return tf.io.decode_jpeg(features["image/encoded"], channels=3, dct_method=_DCT)
 
 
-def _decode_raw(features: Mapping[str, tf.Tensor], photo_format: records.PhotoFormat) -> tf.Tensor:
+def _decode_raw(features: Mapping[str, tf.Tensor], photo_format: records.Rule) -> tf.Tensor:
     values = tf.io.decode_raw(features["image/encoded"], tf.uint8)
     return tf.reshape(values, tf.concat([_shape(features, photo_format), [3]], axis=0))
 

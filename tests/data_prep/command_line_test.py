@@ -76,7 +76,7 @@ def test_a_users_mistake_is_one_line_and_status_1(monkeypatch, capsys):
 
 def test_a_refusal_of_the_librarys_is_one_line_and_status_1(monkeypatch, capsys):
     def main(values, rest):
-        Rule(size=0)
+        Rule(short_side=0)
 
     status, _, err = run(monkeypatch, capsys, main)
     assert status == 1

@@ -8,9 +8,9 @@ from data_prep.conversion_rule import Rule
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"size": 7}, "size must be an integer of 8 to 4096. Received: 7"),
-        ({"size": 4097}, "size must be an integer of 8 to 4096. Received: 4097"),
-        ({"size": 256.0}, "size must be an integer of 8 to 4096. Received: 256.0"),
+        ({"short_side": 7}, "short_side must be an integer of 8 to 4096. Received: 7"),
+        ({"short_side": 4097}, "short_side must be an integer of 8 to 4096. Received: 4097"),
+        ({"short_side": 256.0}, "short_side must be an integer of 8 to 4096. Received: 256.0"),
         ({"quality": 0}, "quality must be an integer of 1 to 100. Received: 0"),
         ({"quality": 101}, "quality must be an integer of 1 to 100. Received: 101"),
         ({"crop": "left"}, "crop must be 'center' or 'none'. Received: 'left'"),

@@ -60,7 +60,7 @@ def test_a_mistake_at_the_keyboard_is_one_line(photos, tmp_path, flags, status, 
 def test_help_is_for_newcomers_and_does_not_wait_for_beam():
     result = command("--help")
     assert result.returncode == 0
-    assert result.stdout.startswith("Turns ImageNet, or any folders of photos, into a data set")
+    assert result.stdout.startswith("Turn ImageNet, or any folders of photos, into a data set")
     assert "python -m data_prep.prepare --source=ilsvrc2012" in result.stdout
     program = (
         "import data_prep.prepare, sys; assert not {'tensorflow', 'apache_beam'} & set(sys.modules)"

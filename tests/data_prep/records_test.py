@@ -149,9 +149,8 @@ def test_labels_start_at_0_or_1(offset):
 
 
 def test_photos_are_square_jpegs_where_the_recipe_is_silent():
-    assert records.PhotoFormat(32, "jpeg", "center") == photo_format(short_side=32)
-    assert photo_format(short_side=8, crop="none") == records.PhotoFormat(8, "jpeg", "none")
-    assert photo_format(short_side=8, storage="raw") == records.PhotoFormat(8, "raw", "center")
+    for recipe in ({}, {"crop": "none"}, {"storage": "raw"}):
+        assert photo_format(short_side=32, **recipe) == conversion_rule.Rule(32, **recipe)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +165,7 @@ def test_photos_are_square_jpegs_where_the_recipe_is_silent():
     ],
 )
 def test_a_recipe_of_photos_that_no_reader_knows_is_refused(recipe):
-    with pytest.raises(ValueError, match=r"must tell how the photos are stored: .*prepare again"):
+    with pytest.raises(ValueError, match=r"must name how the photos are stored: .*prepare again"):
         photo_format(**recipe)
 
 

@@ -11,9 +11,9 @@ from data_prep.photos import images
 from keras_alexnet.inputs import stored_photos
 
 SIDE = 32
-JPEG = records.PhotoFormat(SIDE, "jpeg", "center")
-LONG_JPEG = records.PhotoFormat(SIDE, "jpeg", "none")
-RAW = records.PhotoFormat(SIDE, "raw", "center")
+JPEG = records.Rule(SIDE)
+LONG_JPEG = records.Rule(SIDE, crop="none")
+RAW = records.Rule(SIDE, storage="raw")
 
 
 def record(photo_format, height=SIDE, width=SIDE):

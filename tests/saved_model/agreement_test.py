@@ -90,9 +90,8 @@ def as_records_hold_it(photo, **rule):
         wnid="n0",
         text="",
     )
-    photo_format = records.PhotoFormat(rule.size, rule.storage, rule.crop)
-    features = stored_photos.parse(tf.constant(serialized), photo_format)
-    return stored_photos.decode(features, photo_format).numpy()
+    features = stored_photos.parse(tf.constant(serialized), rule)
+    return stored_photos.decode(features, rule).numpy()
 
 
 def test_served_pixels_are_those_of_the_data_job(stored, originals):

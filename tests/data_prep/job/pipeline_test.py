@@ -2,16 +2,14 @@ import io
 import os
 import re
 
-import apache_beam as beam
 import numpy as np
 import pytest
-from apache_beam.testing import test_pipeline as beam_test
-from apache_beam.testing.util import assert_that, equal_to
 from PIL import Image
 from repository import ROOT
 
-from data_prep import conversion_rule, records
+from data_prep import records
 from data_prep.job import local_job, pipeline, shards
+from data_prep.job.recipe import Options
 from data_prep.sources.catalog import Catalog
 from data_prep.sources.reference import Reference
 
@@ -30,8 +28,8 @@ def job(tmp_path):
         size = os.path.getsize(path)
         references.append(Reference("train", path.name, str(path), 0, size, path.name, 0, 0))
     classes = (records.ClassName("n0", "zero"),)
-    rule = conversion_rule.Rule(size=16)
-    settings = shards.Settings(str(tmp_path / "out"), str(work_dir), classes, rule)
+    options = Options(source="", short_side=16)
+    settings = shards.Settings(str(tmp_path / "out"), str(work_dir), classes, options)
     with Catalog(seed=0) as catalog:
         catalog.fill(references)
         return settings, list(shards.write_plans(str(work_dir), catalog, {"train": 4}))
@@ -43,29 +41,6 @@ def written(settings):
         for name in os.listdir(settings.output_dir)
         if name.startswith("train")
     }
-
-
-@pytest.mark.slow
-def test_groups_of_planned_shards_become_names_of_shards(job):
-    settings, names = job
-    groups = [tuple(names[:1]), tuple(names[1:])]
-    with beam_test.TestPipeline("FnApiRunner") as test:
-        finished = test | beam.Create(groups) | pipeline.WriteShards(settings)
-        assert_that(finished, equal_to(names))
-    assert sorted(written(settings)) == names
-
-
-def test_the_chain_has_one_leaf(job):
-    settings, names = job
-    graph = beam.Pipeline("FnApiRunner")
-    _ = graph | beam.Create([tuple(names)]) | pipeline.WriteShards(settings)
-    transforms = graph.to_runner_api().components.transforms.values()
-    leaves = [t for t in transforms if not t.subtransforms]
-    read = {name for transform in leaves for name in transform.inputs.values()}
-    unread = [
-        name for transform in leaves for name in transform.outputs.values() if name not in read
-    ]
-    assert len(unread) == 1
 
 
 def test_counters_tell_a_clusters_page_what_became_of_the_photos(job):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import conversion_rule, records, tfrecord
+from data_prep import records, tfrecord
 from data_prep.job import shard_results, shards
+from data_prep.job.recipe import Options
 from data_prep.photos import decoding, images
 from data_prep.sources.catalog import Catalog
 from data_prep.sources.reference import Reference
@@ -40,11 +41,11 @@ def references_to(folder, contents):
     return references
 
 
-def settings_in(folder, label_offset=0, **rule):
+def settings_in(folder, **options):
     work_dir = folder / "out" / ".prepare" / "recipe"
     work_dir.mkdir(parents=True)
-    rule = conversion_rule.Rule(**{"size": 32} | rule)
-    return shards.Settings(str(folder / "out"), str(work_dir), CLASSES, rule, label_offset)
+    options = Options(**{"source": "", "short_side": 32} | options)
+    return shards.Settings(str(folder / "out"), str(work_dir), CLASSES, options)
 
 
 def plan(settings, references, split="train", count=1, seed=0):
@@ -120,7 +121,7 @@ def test_a_shard_holds_photos_or_names_them_as_rejected(tmp_path):
         examples[example["image/filename"]] = example
     assert set(examples) == {b"0.JPEG", b"3.JPEG", b"4.JPEG"}
     example = examples[b"4.JPEG"]
-    assert example["image/encoded"] == images.convert(jpeg(2), settings.rule).image
+    assert example["image/encoded"] == images.convert(jpeg(2), settings.options).image
     assert (example["image/class/label"], example["image/class/synset"]) == (1, b"n1")
     assert (example["image/height"], example["image/width"]) == (32, 32)
     pixels = sum(
@@ -195,11 +196,6 @@ def test_raw_records_whole_photos_and_labels_from_1(tmp_path):
     assert np.abs(whole[2:34] - square).mean() < 4
 
 
-def test_settings_reach_another_process_as_they_are(tmp_path):
-    settings = settings_in(tmp_path, label_offset=1, truncated="accept", pass_through=True)
-    assert shards.Settings.from_json(settings.to_json()) == settings
-
-
 def made(tmp_path):
     """Settings and path of a shard that has been written."""
     settings = settings_in(tmp_path)
@@ -269,7 +265,6 @@ def test_a_source_that_has_shrunk_stops_the_job(tmp_path):
 
 def test_a_huge_file_is_rejected_unread(tmp_path, monkeypatch):
     settings = settings_in(tmp_path)
-    monkeypatch.setattr(decoding, "MAX_BYTES", 1000)
     monkeypatch.setattr(decoding, "MAX_BYTES", 1000)
     references = references_to(tmp_path, [jpeg(0)])
     huge = references[0]._replace(length=1 << 50)

@@ -33,7 +33,7 @@ def stored_pixels(result, storage):
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_photo_is_a_record_or_has_a_reason(name, storage):
     kind = KINDS[name]
-    result = images.convert(kind.data, Rule(size=32, storage=storage))
+    result = images.convert(kind.data, Rule(short_side=32, storage=storage))
     if kind.reason:
         assert result == images.Rejected(kind.reason, *kind.size)
         return
@@ -117,14 +117,14 @@ def test_the_resize_is_area_averaging_or_bicubic_then_the_central_square(height,
     found = images.resize_and_crop(photo, size)
     assert found.shape == (size, size, 3)
     np.testing.assert_allclose(found, expected, atol=1.01)
-    record = converted(encoded(photo, "PNG"), Rule(size=size, storage="raw"))
+    record = converted(encoded(photo, "PNG"), Rule(short_side=size, storage="raw"))
     np.testing.assert_array_equal(stored_pixels(record, "raw"), found)
 
 
 @pytest.mark.parametrize(("height", "width", "weights"), SHAPES)
 def test_without_a_crop_the_long_side_is_kept(height, width, weights):
     photo = picture(height, width)
-    record = converted(encoded(photo, "PNG"), Rule(size=32, crop="none"))
+    record = converted(encoded(photo, "PNG"), Rule(short_side=32, crop="none"))
     scale = 32 / min(height, width)
     assert (record.height, record.width) == (round(height * scale), round(width * scale))
     assert (record.original_height, record.original_width) == (height, width)
@@ -132,14 +132,14 @@ def test_without_a_crop_the_long_side_is_kept(height, width, weights):
     expected = resized(photo, record.height, record.width, weights)
     assert np.abs(found - expected).mean() < 5  # JPEG's halved chroma, of a small photo
     # The central square is the record that --crop=center makes, but for that.
-    square = stored_pixels(converted(encoded(photo, "PNG"), Rule(size=32)), "jpeg")
+    square = stored_pixels(converted(encoded(photo, "PNG"), Rule(short_side=32)), "jpeg")
     assert np.abs(images.central_square(found, 32) - square).mean() < 5
 
 
 @pytest.mark.parametrize(("height", "width"), [(97, 61), (17, 29), (64, 64), (1, 50)])
 def test_warp_is_caffes_resize(height, width):
     photo = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
-    record = converted(encoded(photo, "PNG"), Rule(size=32, fit="warp", storage="raw"))
+    record = converted(encoded(photo, "PNG"), Rule(short_side=32, fit="warp", storage="raw"))
     assert (record.height, record.width) == (32, 32)
     found = stored_pixels(record, "raw")
     np.testing.assert_allclose(found, resized(photo, 32, 32, linear_weights), atol=1.01)
@@ -162,7 +162,7 @@ def test_the_central_square_of_too_small_a_photo():
 
 def test_raw_pixels_are_rows_of_rgb():
     photo = picture(8, 8)
-    record = converted(encoded(photo, "PNG"), Rule(size=8, storage="raw"))
+    record = converted(encoded(photo, "PNG"), Rule(short_side=8, storage="raw"))
     assert record.image == photo.tobytes()
 
 
@@ -172,7 +172,7 @@ def test_raw_pixels_are_rows_of_rgb():
         (encoded(np.zeros((1, 5000, 3), np.uint8)), Rule(), (1, 5000)),
         (encoded(np.zeros((5000, 1, 3), np.uint8)), Rule(crop="none"), (5000, 1)),
         # Few pixels, yet more in a row than a JPEG can have.
-        (encoded(np.zeros((1, 9000, 3), np.uint8)), Rule(size=8, crop="none"), (1, 9000)),
+        (encoded(np.zeros((1, 9000, 3), np.uint8)), Rule(short_side=8, crop="none"), (1, 9000)),
     ],
 )
 def test_a_line_of_pixels_is_not_blown_up(photo, rule, size):
@@ -181,7 +181,7 @@ def test_a_line_of_pixels_is_not_blown_up(photo, rule, size):
 
 def test_the_longest_side_that_is_kept():
     data = encoded(np.zeros((8, images.LONGEST_SIDE, 3), np.uint8), "PNG")
-    assert converted(data, Rule(size=8, crop="none")).width == 65_500
+    assert converted(data, Rule(short_side=8, crop="none")).width == 65_500
 
 
 PASSES = [
@@ -195,7 +195,7 @@ PASSES = [
 @pytest.mark.parametrize(("height", "width", "options"), PASSES)
 def test_what_is_already_as_wanted_passes_through_when_asked(height, width, options):
     data = encoded(picture(height, width), subsampling=0)
-    rule = Rule(size=64, quality=50, pass_through=True, **options)
+    rule = Rule(short_side=64, quality=50, pass_through=True, **options)
     record = converted(data, rule)
     assert record.image == data
     assert (record.height, record.width) == (height, width)
@@ -208,13 +208,13 @@ def test_what_is_already_as_wanted_passes_through_when_asked(height, width, opti
 
 @pytest.mark.parametrize(("height", "width"), [(64, 65), (63, 63), (128, 128)])
 def test_another_size_does_not_pass_through(height, width):
-    record = converted(encoded(picture(height, width)), Rule(size=64, pass_through=True))
+    record = converted(encoded(picture(height, width)), Rule(short_side=64, pass_through=True))
     assert record.notes == ()
 
 
 def test_a_photo_that_lies_on_its_side_does_not_pass_through():
     data = encoded(picture(64, 64), exif=odd_photos.oriented(6))
-    record = converted(data, Rule(size=64, pass_through=True))
+    record = converted(data, Rule(short_side=64, pass_through=True))
     assert (record.repairs, record.notes) == (("exif_rotated",), ())
 
 
@@ -231,7 +231,7 @@ def test_only_plain_jpegs_pass_through(name):
         "JPEG with other Huffman codes",
         "JPEG damaged in its middle",
     }
-    result = images.convert(KINDS[name].data, Rule(size=64, pass_through=True))
+    result = images.convert(KINDS[name].data, Rule(short_side=64, pass_through=True))
     passed = "passed_through" in getattr(result, "notes", ())
     assert passed == (name in plain)
 
@@ -326,9 +326,9 @@ def test_no_damage_raises(kind):
     data = encoded(picture(40, 60), kind)
     random = np.random.default_rng(0)
     rules = [
-        Rule(size=32),
-        Rule(size=32, truncated="accept", storage="raw"),
-        Rule(size=40, crop="none", truncated="accept", pass_through=True),
+        Rule(short_side=32),
+        Rule(short_side=32, truncated="accept", storage="raw"),
+        Rule(short_side=40, crop="none", truncated="accept", pass_through=True),
     ]
     ends = set()
     for attempt in range(200):
@@ -346,7 +346,7 @@ def test_no_damage_raises(kind):
 
 @pytest.mark.parametrize("storage", ["jpeg", "raw"])
 def test_stored_pixels_are_those_that_a_reader_decodes(storage):
-    rule = conversion_rule.Rule(size=32, storage=storage)
+    rule = conversion_rule.Rule(short_side=32, storage=storage)
     photo = images.convert(encoded(picture(48, 64)), rule)
     read = images.decode_stored(photo.image, storage=storage, height=32, width=32)
     np.testing.assert_array_equal(images.stored_pixels(photo, rule), read)
