@@ -27,10 +27,7 @@ EXIT_INTERRUPTED = 130
 
 
 class UserError(Exception):
-    """A mistake of the person at the keyboard, or of what they were given.
-
-    Its text is one line: what was needed, what came, what to do.
-    """
+    """A mistake of the user or of the input; its text is one line that says what to do."""
 
     exit_status = EXIT_FAILED
 
@@ -48,19 +45,19 @@ def run(
     *,
     takes_arguments: bool = False,
 ) -> NoReturn:
-    """Parses the command line, calls `main`, prints its result as one line of JSON, and exits.
+    """Parse the command line, call `main`, print its result as one line of JSON, and exit.
 
     Args:
-        main: the command's work; gets the arguments that are not flags (those after `--`
-            included), returns the figures to print.
-        flag_values: the flags that the command has.
+        main: gets the arguments that are not flags (those after `--` included), returns the figures
+            to print.
+        flag_values: flags of the command.
         usage: the command's module docstring, shown by `--help`.
         takes_arguments: whether arguments that are not flags are allowed.
 
     Exit status: 0 when `main` returned, 1 after a `UserError`, a `ValueError` that this project
     raised, or an `OSError` (a full disk, a folder without permission), 2 after a wrong flag, 75
-    after a `TryAgain`, 130 after Ctrl-C. In each of these but the first, one line on stderr says
-    what to do. A `ValueError` from inside of another library keeps its traceback: it is a bug.
+    after a `TryAgain`, 130 after Ctrl-C; after all but 0, one line on stderr says what to do. A
+    `ValueError` from inside of another library keeps its traceback: it is a bug.
     """
     if _asks_for_help(sys.argv[1:]):
         print(f"{usage.strip()}\n\nFlags:\n{_describe(flag_values)}")
@@ -90,7 +87,7 @@ def run(
 
 
 def _is_of_this_project(error: BaseException) -> bool:
-    """Return whether the frame that raised an error is code of this project."""
+    """Return whether this project's code raised an error."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_code.co_filename.startswith(_FOLDERS)
 
@@ -101,13 +98,12 @@ def _asks_for_help(arguments: Sequence[str]) -> bool:
 
 
 def _describe(flag_values: flags.FlagValues) -> str:
-    """One paragraph a flag, in the order of their definition."""
+    """Return one paragraph a flag, in the order of their definition."""
     lines = []
     for module_flags in flag_values.flags_by_module_dict().values():
         for flag in module_flags:
             kind = flag.flag_type()
-            # Absl names a choice "string enum" and has the choices in the help text; what a
-            # person wants is to see them where the value goes.
+            # Absl has the choices in the help text; they belong where the value goes.
             choices = getattr(flag.parser, "enum_values", None)
             value = "|".join(choices) if choices else kind
             default = "" if flag.default is None else f" (default: {flag.default})"

@@ -13,14 +13,12 @@ from typing import BinaryIO
 
 
 def write_file(path: str, content: bytes | str) -> None:
-    """Writes `content` to `path` so that no reader, and no crash, ever sees a part of it.
+    """Write `content` to `path` so that no reader, and no crash, ever sees a part of it.
 
     Args:
-        path: local path; its folder must exist. An existing file is replaced.
+        path: in a folder that exists; an existing file is replaced. After an OSError (read-only,
+            full) it is as it was.
         content: bytes, or text that is written as UTF-8.
-
-    Raises:
-        OSError: the folder is missing, read-only or full; `path` is then as it was.
     """
     data = content.encode() if isinstance(content, str) else content
     # Hosts that share the folder may have processes of the same number.
@@ -30,18 +28,13 @@ def write_file(path: str, content: bytes | str) -> None:
 
 @contextlib.contextmanager
 def create(path: str, aside: str) -> Iterator[BinaryIO]:
-    """Opens `path` for writing; it appears, as a whole, when the `with` block ends well.
+    """Open `path` for writing; it appears, as a whole, when the `with` block ends well.
+
+    After any error in the block, `path` is as it was and `aside` is gone.
 
     Args:
-        path: local path; its folder is made if missing. An existing file is replaced.
-        aside: where the bytes go until then: on the same disk; its folder is made if missing.
-
-    Yields:
-        The file to write to.
-
-    Raises:
-        OSError: a folder is read-only or full. As after any error in the block, `path` is then
-            as it was and `aside` is gone.
+        path: of the file; an existing one is replaced, a missing folder is made.
+        aside: path of the unfinished file, on the same disk; a missing folder is made.
     """
     for name in (path, aside):
         os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
@@ -66,16 +59,14 @@ def _whole(path: str, aside: str) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def new_folder(path: str) -> Iterator[str]:
-    """Gives a folder beside `path` to fill, and renames it to `path` when all went well.
+    """Make a folder beside `path` to fill, and rename it to `path` when the block ends well.
 
     Args:
-        path: local path that must not exist yet; its parent is made.
+        path: of the folder; it must not exist, or be empty. Its parent is made.
 
     Yields:
-        The folder to fill: hidden, so that TF Serving and people do not take it for finished.
-
-    Raises:
-        OSError: `path` exists and is not empty, or the disk is full; nothing is left behind.
+        The folder to fill: hidden, so that TF Serving and people do not take it for finished. After
+        an error nothing is left of it.
     """
     parent = os.path.dirname(os.path.abspath(path))
     os.makedirs(parent, exist_ok=True)
@@ -95,7 +86,7 @@ def new_folder(path: str) -> Iterator[str]:
 
 
 def sync_folder(path: str) -> None:
-    """Makes a rename inside `path` survive a power cut."""
+    """Make a rename inside `path` survive a power cut."""
     _sync(path, os.O_RDONLY | os.O_DIRECTORY)
 
 

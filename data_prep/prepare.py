@@ -32,7 +32,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import tqdm
 from absl import flags
@@ -44,109 +44,82 @@ from data_prep.job.recipe import Options
 from data_prep.sources import catalog
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_enum(
-    "source", None, list(sources.SOURCES), "What --input_dir holds.", flag_values=FLAGS
-)
-flags.DEFINE_string("input_dir", None, "Where the photos are.", flag_values=FLAGS)
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options)}
+
+
+def _integer(name: str, smallest: int, largest: int, text: str) -> None:
+    limits = {"lower_bound": smallest, "upper_bound": largest}
+    flags.DEFINE_integer(name, _DEFAULTS[name], text, flag_values=FLAGS, **limits)
+
+
+def _choice(name: str, choices: Iterable[str], text: str) -> None:
+    flags.DEFINE_enum(name, _DEFAULTS[name], list(choices), text, flag_values=FLAGS)
+
+
+flags.DEFINE_enum("source", None, list(sources.SOURCES), "Kind of --input_dir.", flag_values=FLAGS)
+flags.DEFINE_string("input_dir", None, "Folder of the photos.", flag_values=FLAGS)
 flags.DEFINE_string(
-    "output_dir", None, "Where the data set goes: a new or empty folder.", flag_values=FLAGS
-)
-flags.DEFINE_integer(
-    "train_shards",
-    1024,
-    "How many files the photos to train on are spread over.",
-    lower_bound=1,
-    upper_bound=99_999,
+    "output_dir",
+    None,
+    "Folder of the data set: new, empty, or of an earlier run.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer(
-    "validation_shards",
-    128,
-    "How many files the photos to validate with are spread over.",
-    lower_bound=1,
-    upper_bound=99_999,
-    flag_values=FLAGS,
-)
+_integer("train_shards", 1, 99_999, "Number of files for the photos to train on.")
+_integer("validation_shards", 1, 99_999, "Number of files for the photos to validate with.")
 flags.DEFINE_float(
     "validation_fraction",
     None,
     "For --source=class_folders whose --input_dir holds the classes themselves, not yet split: the "
-    "share of photos to validate with, such as 0.1. What a photo holds decides, so equal photos "
+    "share of photos to validate with, such as 0.1. A hash of the photo decides, so equal photos "
     "are never in both, and adding photos moves none.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer(
+_integer(
     "short_side",
-    256,
+    conversion_rule.SMALLEST_SIZE,
+    conversion_rule.LARGEST_SIZE,
     "Short side of the stored photos in pixels.",
-    lower_bound=8,
-    upper_bound=conversion_rule.LARGEST_SIZE,
-    flag_values=FLAGS,
 )
-flags.DEFINE_enum(
+_choice(
     "crop",
-    "center",
-    list(conversion_rule.CROPS),
-    "center: the central square is kept, as in 2012; none: the whole photo is.",
-    flag_values=FLAGS,
+    conversion_rule.CROPS,
+    "center: store the central square, as in 2012; none: store the whole photo.",
 )
-flags.DEFINE_enum(
+_choice(
     "fit",
-    "short_side",
-    list(conversion_rule.FITS),
-    "short_side: scaled in proportion, as in 2012; warp: squeezed into a square, as Caffe does.",
-    flag_values=FLAGS,
+    conversion_rule.FITS,
+    "short_side: scale in proportion, as in 2012; warp: squeeze into a square, as Caffe does.",
 )
-flags.DEFINE_enum(
+_choice(
     "storage",
-    "jpeg",
-    list(conversion_rule.STORAGES),
+    conversion_rule.STORAGES,
     "jpeg, or raw: the pixels themselves, faster to read, about four times as large.",
-    flag_values=FLAGS,
 )
-flags.DEFINE_integer(
-    "quality",
-    95,
-    "Quality of the stored JPEGs.",
-    lower_bound=1,
-    upper_bound=100,
-    flag_values=FLAGS,
-)
-flags.DEFINE_enum(
+_integer("quality", 1, 100, "Quality of the stored JPEGs.")
+_choice(
     "truncated",
-    "reject",
-    list(conversion_rule.TRUNCATED),
-    "What becomes of a photo whose end is missing; accept: the rest of it is grey.",
-    flag_values=FLAGS,
+    conversion_rule.TRUNCATED,
+    "reject: leave out photos whose end is missing; accept: fill the missing part with grey.",
 )
 flags.DEFINE_bool(
     "pass_through",
-    False,
+    _DEFAULTS["pass_through"],
     "Store a photo that is already a plain JPEG of the right size byte for byte.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer(
+_integer(
     "label_offset",
     0,
+    1,
     "1: labels from 1, for readers that keep 0 for the background, as TensorFlow slim's do.",
-    lower_bound=0,
-    upper_bound=1,
-    flag_values=FLAGS,
 )
 flags.DEFINE_bool(
     "index",
-    False,
+    _DEFAULTS["index"],
     "Also write index/SHARD.index, which DALI and PyTorch's tfrecord package read.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer(
-    "seed",
-    0,
-    "Decides the order of the photos.",
-    lower_bound=0,
-    upper_bound=2**63 - 1,
-    flag_values=FLAGS,
-)
+_integer("seed", 0, 2**63 - 1, "Seed of the order of the photos.")
 flags.mark_flags_as_required(["source", "input_dir", "output_dir"], flag_values=FLAGS)
 
 

@@ -59,10 +59,9 @@ def _photo(frame: tfrecord.Frame, manifest: records.Manifest) -> np.ndarray:
     if frame.fault:
         raise ValueError(frame.fault)
     example = tfrecord.decode_example(frame.payload)
-    for feature in records.FEATURES:
-        kind = bytes if feature.dtype == "bytes" else int
-        if not isinstance(example.get(feature.name), kind):
-            raise ValueError(f"{feature.name} is missing, or not one {feature.dtype}")
+    for name, dtype in records.FEATURES.items():
+        if not isinstance(example.get(name), bytes if dtype == "bytes" else int):
+            raise ValueError(f"{name} is missing, or not one {dtype}")
     label = example["image/class/label"]
     place = label - manifest.label_offset
     if not 0 <= place < len(manifest.classes):

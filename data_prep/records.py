@@ -3,20 +3,20 @@
     train-00000-of-01024 ... validation-00000-of-00128   TFRecords of tf.train.Example
     manifest.json      written last; a folder without it is not a data set
     labels.txt         line number = place of the class, from 0: wnid <tab> name
-    rejected.jsonl     every input that became no record: {"split", "key", "reason"}
+    rejected.jsonl     every photo that became no record: {"split", "key", "reason"}
     statistics/        mean_image.npy, mean_image.binaryproto, statistics.json
-    audit.json         what a person should know of the photos; audit.html shows it
-    index/             where asked for: the byte ranges of each shard's records
+    audit.json         findings on the photos; audit.html shows them
+    index/             with --index: the byte ranges of each shard's records
 
-Written by data_prep.prepare, proven by data_prep.verify, read by keras_alexnet. This module is
-the only one of the two sides' common knowledge, and imports neither Beam nor, until `parse` is
-called, TensorFlow.
+Written by data_prep.prepare, checked by data_prep.verify, read by keras_alexnet. This module
+imports neither Beam nor, until `parse` is called, TensorFlow.
 """
 
 import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -51,29 +51,19 @@ _STORED = ("short_side", "storage", "crop")
 OpenFile = Callable[[str, str], IO]
 
 
-@dataclasses.dataclass(frozen=True)
-class Feature:
-    """One column of a record."""
-
-    name: str
-    dtype: str  # "bytes" or "int64"
-    meaning: str
-    example: object
-
-
-# The names that slim, the TPU tools, TFDS' importers and DALI's users know.
-FEATURES = (
-    Feature("image/encoded", "bytes", "a baseline RGB JPEG, or pixels by row", b"\xff\xd8..."),
-    Feature("image/format", "bytes", "of image/encoded: JPEG or RAW", "JPEG"),
-    Feature("image/colorspace", "bytes", "of image/encoded", "RGB"),
-    Feature("image/channels", "int64", "of image/encoded", 3),
-    Feature("image/height", "int64", "of image/encoded, pixels", 256),
-    Feature("image/width", "int64", "of image/encoded, pixels", 256),
-    Feature("image/filename", "bytes", "name of the original", "n01440764_10026.JPEG"),
-    Feature("image/class/label", "int64", "place by sorted wnid + the manifest's offset", 0),
-    Feature("image/class/synset", "bytes", "wnid, or the class folder's name", "n01440764"),
-    Feature("image/class/text", "bytes", "the class' name in words", "tench, Tinca tinca"),
-)
+# Name -> type. The names are those that slim, the TPU tools, TFDS' importers and DALI's users know.
+FEATURES = {
+    "image/encoded": "bytes",  # a baseline RGB JPEG, or the RGB bytes of the pixels, row by row
+    "image/format": "bytes",  # of image/encoded: JPEG or RAW
+    "image/colorspace": "bytes",  # RGB
+    "image/channels": "int64",  # 3
+    "image/height": "int64",  # pixels
+    "image/width": "int64",
+    "image/filename": "bytes",  # the original's, such as n01440764_10026.JPEG
+    "image/class/label": "int64",  # place by sorted wnid + the manifest's label_offset
+    "image/class/synset": "bytes",  # wnid, or the class folder's name
+    "image/class/text": "bytes",  # the class in words: tench, Tinca tinca
+}
 
 
 def encode(
@@ -87,19 +77,7 @@ def encode(
     wnid: str,
     text: str,
 ) -> bytes:
-    """A serialized tf.train.Example with the features of `FEATURES`.
-
-    Args:
-        image: of `height` x `width` pixels.
-        image_format: of `image`: "JPEG", a baseline RGB one, or "RAW", the RGB bytes of the pixels
-            from left to right and from top to bottom.
-        height: pixels.
-        width: pixels.
-        filename: the original's name, without folders.
-        label: place of the class, from 0, plus the data set's label_offset.
-        wnid: WordNet id, or the class folder's name.
-        text: the class in words.
-    """
+    """Return a serialized tf.train.Example with the features of `FEATURES`, which explains them."""
     return tfrecord.encode_example(
         {
             "image/encoded": image,
@@ -117,7 +95,7 @@ def encode(
 
 
 def parse(serialized: "tf.Tensor") -> dict[str, "tf.Tensor"]:
-    """The features of `FEATURES`, from one (scalar) or a batch ([N]) of serialized Examples.
+    """Return the features of `FEATURES`, from one (scalar) or a batch ([N]) of serialized Examples.
 
     Returns:
         A tensor a feature, of the shape of `serialized`: tf.string for "bytes", tf.int64 else.
@@ -125,41 +103,38 @@ def parse(serialized: "tf.Tensor") -> dict[str, "tf.Tensor"]:
     import tensorflow as tf  # here, so that Beam workers do without
 
     spec = {
-        feature.name: tf.io.FixedLenFeature([], tf.string if feature.dtype == "bytes" else tf.int64)
-        for feature in FEATURES
+        name: tf.io.FixedLenFeature([], tf.string if dtype == "bytes" else tf.int64)
+        for name, dtype in FEATURES.items()
     }
     return tf.io.parse_example(serialized, spec)
 
 
 def shard_name(split: str, index: int, count: int) -> str:
-    """The file name of a shard, from 0: train-00000-of-01024."""
+    """Return the file name of a shard, from 0: train-00000-of-01024."""
     return f"{split}-{index:05d}-of-{count:05d}"
 
 
 def index_name(shard: str) -> str:
-    """The path in the data set of a shard's index: index/train-00000-of-01024.index."""
+    """Return the path of a shard's index in the data set: index/train-00000-of-01024.index."""
     return f"{INDEX_FOLDER}/{shard}.index"
 
 
 def index_text(record_bytes: Iterable[int]) -> str:
-    """The text of a shard's index: a line a record, its offset and its length in bytes.
+    """Return a shard's index: a line a record, its offset and its length in bytes.
 
-    The format is that of the programs called tfrecord2idx, of the `tfrecord` package for PyTorch
-    and of NVIDIA DALI.
+    The `tfrecord` package for PyTorch and NVIDIA DALI write it with tfrecord2idx.
 
     Args:
-        record_bytes: the lengths of the records in the file, their framing included.
+        record_bytes: lengths of the records, their framing included.
     """
-    lines, offset = [], 0
-    for length in record_bytes:
-        lines.append(f"{offset} {length}\n")
-        offset += length
-    return "".join(lines)
+    lengths = list(record_bytes)
+    offsets = itertools.accumulate(lengths, initial=0)
+    return "".join(f"{offset} {n}\n" for offset, n in zip(offsets, lengths, strict=False))
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassName:
-    """A class: its place in `Manifest.classes` is its label, less the manifest's label_offset."""
+    """A class; its label is its place in `Manifest.classes` plus the manifest's label_offset."""
 
     wnid: str
     name: str
@@ -177,35 +152,31 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """What a split holds; records + rejected is the number of photos that went in."""
+    """A split; records + rejected is the number of photos of the source."""
 
     shards: tuple[Shard, ...]
     rejected: int
 
     @property
     def records(self) -> int:
-        """The number of records in all shards."""
+        """The sum over all shards."""
         return sum(shard.records for shard in self.shards)
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a data set is and how it was made.
+    """Contents of a data set, and the recipe that it was made by.
 
     Attributes:
-        recipe: every option that decides a byte of the output, and the versions of the libraries.
-            Of use to a reader are: short_side (pixels), crop ("center" or "none"), fit
-            ("short_side", or "warp" to a square as Caffe does), storage ("jpeg" or "raw"), quality
-            (of the JPEGs), truncated ("reject" or "accept") and pass_through (whether originals
-            that were right already were kept byte for byte), index (whether there are index
-            files), label_offset, and icc_profiles (what was done about color profiles, in words).
+        recipe: every option that decides a byte of the output (see `job.recipe.Options`), and the
+            versions of the libraries.
         classes: in the order of their labels.
         splits: by name, one of `SPLITS`.
-        repairs: how many photos each repair was done to, by its name.
+        repairs: number of photos by the name of a repair.
         files: sha256 of every file that is not a shard, by its path in the folder.
-        notes: how many photos each note is on, by its name: what is worth knowing, but no repair.
-        label_offset: what was added to a class' place to make its label: 0, or 1 for readers of the
-            slim convention, where label 0 is the background.
+        notes: number of photos by the name of a note, such as on a color profile.
+        label_offset: of the labels: 0, or 1 for readers of the slim convention, where label 0 is
+            the background.
         schema_version: of this description.
     """
 
@@ -242,10 +213,9 @@ class Manifest:
             ) from error
 
     def to_json(self) -> str:
-        """The text of manifest.json: keys sorted, so that equal manifests are equal bytes.
+        """Return the text of manifest.json: keys sorted, so that equal manifests are equal bytes.
 
-        Its key "sha256" is the hash of the text that it would be without that key and its value, so
-        that the file proves itself, as it proves all others.
+        The value of "sha256" is the hash of the text without that key.
         """
         fields = dataclasses.asdict(self)
         digest = hashlib.sha256(_json_text(fields).encode()).hexdigest()
@@ -253,18 +223,17 @@ class Manifest:
 
     @staticmethod
     def from_json(text: str) -> "Manifest":
-        """The inverse of `to_json`.
+        """Return the manifest that `to_json` wrote.
 
         Raises:
-            ValueError: the text is no manifest, one of another schema version, or not to the last
-                byte what `to_json` wrote.
+            ValueError: the text is no manifest, has another schema version, or was changed.
         """
         try:
             fields = json.loads(text)
             version = fields["schema_version"]
             if version != SCHEMA_VERSION:
                 raise ValueError(f"schema version {SCHEMA_VERSION} is needed, this is {version}")
-            del fields["sha256"]  # compared below, with all else
+            del fields["sha256"]  # compared below, with everything else
             fields["classes"] = tuple(ClassName(**entry) for entry in fields["classes"])
             fields["splits"] = {
                 name: Split(
@@ -286,14 +255,14 @@ def _json_text(fields: Mapping[str, object]) -> str:
 
 
 def read_manifest(data_dir: str, open_file: OpenFile = storage.open_file) -> Manifest:
-    """The manifest of a finished data set.
+    """Return the manifest of a finished data set.
 
     Args:
         data_dir: the folder that `data_prep.prepare` wrote.
-        open_file: how to open a file, such as `tf.io.gfile.GFile` for gs:// paths.
+        open_file: opens a file; such as `tf.io.gfile.GFile` for gs:// paths.
 
     Raises:
-        ValueError: there is none, so the folder is no (finished) data set, or it is broken.
+        ValueError: the manifest is missing, so the data set is not finished, or damaged.
     """
     path = storage.join(os.fspath(data_dir), MANIFEST)
     try:
@@ -310,15 +279,15 @@ def read_manifest(data_dir: str, open_file: OpenFile = storage.open_file) -> Man
 
 
 def labels_text(classes: tuple[ClassName, ...]) -> str:
-    """The text of labels.txt: a line a class, wnid and name, tab separated."""
+    """Return the text of labels.txt: a line a class, wnid and name, tab separated."""
     return "".join(f"{entry.wnid}\t{entry.name}\n" for entry in classes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Over all pixels of the train split's records, RGB, 0 to 255.
+    """Statistics of all pixels of the train split's records, RGB, 0 to 255.
 
-    Of photos that are not square, the square in their middle counts.
+    Photos that are not square count with the square in their middle.
 
     Attributes:
         count: photos.
@@ -340,19 +309,20 @@ class Statistics:
 
 
 def read_statistics(data_dir: str, open_file: OpenFile = storage.open_file) -> Statistics:
-    """The statistics of a finished data set.
+    """Return the statistics of a finished data set.
 
     Args:
         data_dir: the folder that `data_prep.prepare` wrote.
-        open_file: how to open a file, as for `read_manifest`.
+        open_file: opens a file, as for `read_manifest`.
 
     Raises:
-        ValueError: a file is missing or broken.
+        ValueError: a file is missing or damaged.
     """
+    folder = os.fspath(data_dir)
     try:
-        with open_file(storage.join(os.fspath(data_dir), STATISTICS), "rb") as file:
+        with open_file(storage.join(folder, STATISTICS), "rb") as file:
             numbers = json.loads(file.read())
-        with open_file(storage.join(os.fspath(data_dir), MEAN_IMAGE), "rb") as file:
+        with open_file(storage.join(folder, MEAN_IMAGE), "rb") as file:
             mean_image = np.load(io.BytesIO(file.read()), allow_pickle=False)
         count = numbers.pop("count")
         arrays = {name: np.asarray(value, np.float64) for name, value in numbers.items()}

@@ -1,11 +1,11 @@
 """One way to reach local paths and those of object stores: gs://, s3://, hdfs://.
 
-A path without "://" is local and costs no import. Any other goes to fsspec, which brings gcsfs,
-s3fs or pyarrow. Whatever goes wrong is an OSError whose text, or whose `filename`, names the path.
+A path without "://" is local and imports nothing; any other goes to fsspec, which uses gcsfs, s3fs
+or pyarrow. Every failure is an OSError whose text, or whose `filename`, names the path.
 
 Credentials and endpoints come from the environment: GOOGLE_APPLICATION_CREDENTIALS,
-STORAGE_EMULATOR_HOST, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and what else the
-clients know. The address of hdfs:// is in the path: hdfs://HOST:PORT/FOLDER.
+STORAGE_EMULATOR_HOST, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the like. The
+address of hdfs:// is in the path: hdfs://HOST:PORT/FOLDER.
 """
 
 import concurrent.futures
@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, NamedTuple
 from data_prep import files as whole_files
 
 READ_AHEAD = 1 << 24  # bytes of one request where a file is read from end to end
-# Seconds until a request is given up, retries included, and bytes a second that it may count on.
+# Seconds until a request is given up, retries included, plus its bytes at this many a second.
 _DEADLINE = 30
 _SLOWEST = 1 << 20
 _DELETIONS_AT_ONCE = 16
@@ -56,7 +56,7 @@ class FileStat(NamedTuple):
 
 
 def is_local(path: str) -> bool:
-    """Return whether a path is one of this machine's: it has no "://"."""
+    """Return whether a path is local: it has no "://"."""
     return "://" not in path
 
 
@@ -101,12 +101,9 @@ def open_file(path: str, mode: str = "rb", *, read_ahead: int = READ_AHEAD) -> B
 
     Args:
         path: a file.
-        mode: "rb"; there for callers that may as well have tf.io.gfile.GFile.
-        read_ahead: bytes of a request, at least; remote paths only. Much for a file that is read
-            from end to end; little for photos here and there in a tar.
-
-    Raises:
-        OSError: there is no such file, or it cannot be read, now or while it is being read.
+        mode: "rb"; the parameter lets callers take tf.io.gfile.GFile instead.
+        read_ahead: smallest request in bytes, of remote paths: large for a file that is read from
+            end to end, small for photos here and there in a tar.
     """
     if is_local(path):
         return open(path, mode)
@@ -129,16 +126,10 @@ def folders(parent: str) -> list[str]:
 def files(parent: str, depth: int) -> Iterator[FileStat]:
     """Find the visible files exactly `depth` levels below `parent`, in any order.
 
-    Depth 1 is "x.jpg", 3 is "train/cat/x.jpg". Passed over: whatever has a component below
-    `parent` that begins with ".", and what is neither a file nor a folder (a socket, a device). A
-    link counts as what it leads to.
-
-    Raises:
-        OSError: `parent` or a folder in it is not there or cannot be read, or a link that is a
-            file's place leads nowhere.
+    Depth 1 is "x.jpg", 3 is "train/cat/x.jpg". Names with a component that begins with "." are
+    skipped, and so are sockets and devices. A link counts as its target; one in the place of a
+    file that leads nowhere is an OSError.
     """
-    if depth < 1:
-        raise ValueError(f"depth must be at least 1. Received: {depth}")
     if is_local(parent):
         return _local_files(parent, "", depth)
     return _remote_files(parent, depth)
@@ -180,12 +171,9 @@ def _is_visible(name: str) -> bool:
 
 
 def write_file(path: str, content: bytes | str) -> None:
-    """Write `content` to `path`, as a whole or not at all; replaces what was there.
+    """Write `content` to `path`, as a whole or not at all; replace what was there.
 
     Text is written as UTF-8. A local folder must exist.
-
-    Raises:
-        OSError: the folder is missing, read-only or full; `path` is then as it was.
     """
     if is_local(path):
         whole_files.write_file(path, content)
@@ -199,13 +187,13 @@ def write_file(path: str, content: bytes | str) -> None:
 def create(path: str, aside: str) -> Iterator[BinaryIO]:
     """Open `path` for writing; it appears, as a whole, when the `with` block ends well.
 
-    An error in the block, or a kill, leaves `path` as it was. A local file goes to `aside`, which
-    is renamed to `path`. An object goes to a temporary file of this machine and is put when its
-    last byte is there. On hdfs://, which never replaces, an old `path` is removed just before
-    `aside` is renamed; for that moment there is neither. Missing folders are made.
+    An error in the block, or a kill, leaves `path` as it was. A local file is written to `aside`,
+    which is renamed to `path`. An object is written to a local temporary file and put as a whole.
+    On hdfs://, which never replaces, an old `path` is removed just before `aside` is renamed; for
+    that moment there is neither. Missing folders are made.
 
     Args:
-        path: where the file is to be; what was there is replaced.
+        path: of the file; an existing one is replaced.
         aside: a path on the same file system that no other writer uses.
     """
     if is_local(path):
@@ -229,7 +217,7 @@ def create(path: str, aside: str) -> Iterator[BinaryIO]:
 def create_new(path: str, content: bytes) -> bool:
     """Put an object where there is none yet: of several writers at once, one gets True.
 
-    The content must be no other writer's. On hdfs://, which has no such put, two writers within
+    Each writer's content must be unique. On hdfs://, which has no such put, two writers within
     milliseconds may both get True.
     """
     if path.startswith("hdfs://"):
@@ -249,7 +237,7 @@ def create_new(path: str, content: bytes) -> bool:
 
 
 def remove(path: str) -> None:
-    """Remove the file `path`; nothing happens if it is not there."""
+    """Remove the file `path`, if there is one."""
     with contextlib.suppress(FileNotFoundError):
         if is_local(path):
             os.unlink(path)
@@ -258,7 +246,7 @@ def remove(path: str) -> None:
 
 
 def remove_folder(path: str) -> None:
-    """Remove the folder `path` and all that is in it; nothing happens if it is not there."""
+    """Remove the folder `path` and its contents, if there is one."""
     if is_local(path):
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path)
@@ -277,7 +265,7 @@ def remove_folder(path: str) -> None:
 
 
 class _RangeReader(io.RawIOBase):
-    """A remote file whose every read is one request; see io.RawIOBase."""
+    """A remote file, each read of which is one request; see io.RawIOBase."""
 
     def __init__(self, path: str, length: int) -> None:
         self._path, self._length, self._position = path, length, 0
@@ -332,9 +320,9 @@ def _name(path: str) -> str:
 
 
 def _call(path: str, method: str, *args: object, seconds: float = _DEADLINE, **kwargs: object):
-    """Call a method of fsspec's on a path; any exception becomes an OSError with the path.
+    """Call a method of fsspec on a path; any exception becomes an OSError with the path.
 
-    The deadline is needed because the clients wait for ever for a server that hangs.
+    Without the deadline, the clients wait for ever for a server that hangs.
     """
     try:
         store, name = _store(path), _name(path)
@@ -347,7 +335,7 @@ def _call(path: str, method: str, *args: object, seconds: float = _DEADLINE, **k
 
 
 def _os_error(path: str, error: Exception, seconds: float) -> OSError:
-    """Return the OSError of one line for what a store's client has raised."""
+    """Return an OSError of one line for an exception of a store's client."""
     if isinstance(error, OSError) and error.filename == path:
         return error
     text = " ".join(str(getattr(error, "strerror", None) or error).split()) or repr(error)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
 import google_crc32c
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
@@ -26,7 +26,7 @@ class CorruptRecordError(ValueError):
 
 
 def frame(payload: bytes) -> bytes:
-    """The bytes of one record in a TFRecord file."""
+    """Return the bytes of one record in a TFRecord file."""
     length = _LENGTH.pack(len(payload))
     return b"".join((length, _masked_crc(length), payload, _masked_crc(payload)))
 
@@ -36,9 +36,9 @@ class Frame(NamedTuple):
 
     Attributes:
         offset: of its first byte in the file.
-        length: bytes, its framing included; 0 where it is not known.
-        payload: the content; of no use where there is a fault.
-        fault: what is wrong with it; "" if nothing is.
+        length: bytes, its framing included; 0 where it is unknown.
+        payload: the content; useless where there is a fault.
+        fault: a text; "" for a whole record.
     """
 
     offset: int
@@ -48,7 +48,7 @@ class Frame(NamedTuple):
 
 
 def read_records(file: BinaryIO) -> Iterator[bytes]:
-    """The payloads of a TFRecord file, each proven by its checksums.
+    """Read the payloads of a TFRecord file, and check their checksums.
 
     Raises:
         CorruptRecordError: with the record's number in the file, counted from 0.
@@ -60,10 +60,10 @@ def read_records(file: BinaryIO) -> Iterator[bytes]:
 
 
 def read_frames(file: BinaryIO) -> Iterator[Frame]:
-    """The records of a TFRecord file, the broken ones too.
+    """Read the records of a TFRecord file, the broken ones too.
 
-    Where only a payload is broken, its length still leads to the next record. Where the length is,
-    or the file is cut short, nothing does: that frame is the last one.
+    Where only a payload is broken, its length still leads to the next record. Where the length is
+    broken, or the file is cut short, that frame is the last one.
     """
     offset = 0
     while header := file.read(_HEADER_BYTES):
@@ -83,7 +83,7 @@ def read_frames(file: BinaryIO) -> Iterator[Frame]:
 
 
 def _payload_length(header: bytes) -> tuple[int, str]:
-    """The length that a header tells, or what is wrong with it."""
+    """Return the length in a header, and its fault."""
     if len(header) < _HEADER_BYTES:
         return 0, "its header is cut short"
     if _masked_crc(header[: _LENGTH.size]) != header[_LENGTH.size :]:
@@ -95,13 +95,13 @@ def _payload_length(header: bytes) -> tuple[int, str]:
 
 
 def _masked_crc(data: bytes) -> bytes:
-    """crc32c, rotated and shifted as TensorFlow's core/lib/hash/crc32c.h does."""
+    """Return crc32c, rotated and shifted as in TensorFlow's core/lib/hash/crc32c.h."""
     crc = google_crc32c.value(data)
     return _CHECKSUM.pack((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def encode_example(features: Mapping[str, bytes | str | int]) -> bytes:
-    """A serialized tf.train.Example with one value a feature; map keys in sorted order."""
+    """Return a serialized tf.train.Example with one value a feature; map keys are sorted."""
     example = _Example()
     for name, value in features.items():
         feature = example.features.feature[name]
@@ -115,7 +115,7 @@ def encode_example(features: Mapping[str, bytes | str | int]) -> bytes:
 
 
 def decode_example(payload: bytes) -> dict[str, bytes | int]:
-    """The features of a serialized tf.train.Example that hold exactly one value.
+    """Return the features of a serialized tf.train.Example that hold exactly one value.
 
     Raises:
         CorruptRecordError: the payload is no Example.
@@ -133,64 +133,44 @@ def decode_example(payload: bytes) -> dict[str, bytes | int]:
     return values
 
 
-def _example_class() -> type:
-    """The Example message, from a pool of our own so as not to collide with TensorFlow's."""
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="example.proto", package="tensorflow", syntax="proto3"
-    )
+def message_class(file: str, name: str) -> type:
+    """Return the class of a protobuf message.
 
-    def add_message(name: str) -> descriptor_pb2.DescriptorProto:
-        return file.message_type.add(name=name)
-
-    for name, kind in (
-        ("BytesList", field.TYPE_BYTES),
-        ("FloatList", field.TYPE_FLOAT),
-        ("Int64List", field.TYPE_INT64),
-    ):
-        add_message(name).field.add(
-            name="value", number=1, type=kind, label=field.LABEL_REPEATED
-        )  # proto3 packs repeated numbers by itself
-    feature = add_message("Feature")
-    feature.oneof_decl.add(name="kind")
-    for number, name in enumerate(("bytes_list", "float_list", "int64_list"), start=1):
-        type_name = ".tensorflow." + "".join(part.title() for part in name.split("_"))
-        feature.field.add(
-            name=name,
-            number=number,
-            type=field.TYPE_MESSAGE,
-            type_name=type_name,
-            label=field.LABEL_OPTIONAL,
-            oneof_index=0,
-        )
-    features = add_message("Features")
-    entry = features.nested_type.add(name="FeatureEntry")
-    entry.options.map_entry = True
-    entry.field.add(name="key", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
-    entry.field.add(
-        name="value",
-        number=2,
-        type=field.TYPE_MESSAGE,
-        type_name=".tensorflow.Feature",
-        label=field.LABEL_OPTIONAL,
-    )
-    features.field.add(
-        name="feature",
-        number=1,
-        type=field.TYPE_MESSAGE,
-        type_name=".tensorflow.Features.FeatureEntry",
-        label=field.LABEL_REPEATED,
-    )
-    add_message("Example").field.add(
-        name="features",
-        number=1,
-        type=field.TYPE_MESSAGE,
-        type_name=".tensorflow.Features",
-        label=field.LABEL_OPTIONAL,
-    )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
+    Args:
+        file: a FileDescriptorProto in protobuf's text format.
+        name: of the message in it, with the package.
+    """
+    pool = descriptor_pool.DescriptorPool()  # of its own, so as not to collide with TensorFlow's
+    pool.Add(text_format.Parse(file, descriptor_pb2.FileDescriptorProto()))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
 
-_Example = _example_class()
+_Example = message_class(
+    """
+    name: "example.proto" package: "tensorflow" syntax: "proto3"
+    message_type { name: "BytesList"
+      field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
+    message_type { name: "FloatList"
+      field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_FLOAT } }
+    message_type { name: "Int64List"
+      field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
+    message_type { name: "Feature" oneof_decl { name: "kind" }
+      field { name: "bytes_list" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+              type_name: ".tensorflow.BytesList" oneof_index: 0 }
+      field { name: "float_list" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+              type_name: ".tensorflow.FloatList" oneof_index: 0 }
+      field { name: "int64_list" number: 3 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+              type_name: ".tensorflow.Int64List" oneof_index: 0 } }
+    message_type { name: "Features"
+      field { name: "feature" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE
+              type_name: ".tensorflow.Features.FeatureEntry" }
+      nested_type { name: "FeatureEntry" options { map_entry: true }
+        field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+        field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+                type_name: ".tensorflow.Feature" } } }
+    message_type { name: "Example"
+      field { name: "features" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
+              type_name: ".tensorflow.Features" } }
+    """,
+    "tensorflow.Example",
+)

@@ -1,10 +1,10 @@
-"""The output folder while a job fills it: whose it is, who holds it, what an earlier run left.
+"""The output folder while a job fills it: its lock, its work folder, leftovers of earlier runs.
 
     OUTPUT/.prepare/lock       held by the job that runs; on an object store .locks/NUMBER
-    OUTPUT/.prepare/job.log    what its workers said
+    OUTPUT/.prepare/job.log    output of its workers
     OUTPUT/.prepare/JOB/       plans and results of the shards (see `shards`); JOB is a hash
 
-Nothing is ever deleted but this folder and shards that a result in it names.
+Only this folder and shards that a result in it names are ever deleted.
 """
 
 import contextlib
@@ -29,14 +29,10 @@ _LOOK_EVERY = {True: 0.5, False: 10}
 
 
 def finished(output_dir: str, recipe: Mapping[str, object]) -> records.Manifest | None:
-    """The manifest of the data set that `recipe` makes, if it is already in the folder.
-
-    Args:
-        output_dir: may be missing.
-        recipe: that of the manifest to be.
+    """Return the manifest of the data set that `recipe` makes, if it is already in the folder.
 
     Raises:
-        ValueError: the folder holds another data set, or files that no job of ours has put there.
+        ValueError: the folder holds another data set, or files that prepare has not written.
     """
     if not storage.is_folder(output_dir):
         if storage.is_local(output_dir) and os.path.lexists(output_dir):
@@ -45,11 +41,16 @@ def finished(output_dir: str, recipe: Mapping[str, object]) -> records.Manifest 
     if storage.exists(storage.join(output_dir, records.MANIFEST)):
         manifest = records.read_manifest(output_dir)
         # As JSON has it: what was read back cannot hold a tuple.
-        if manifest.recipe != json.loads(json.dumps(recipe)):
+        made, wanted = manifest.recipe, json.loads(json.dumps(recipe))
+        if made != wanted:
+            differences = ", ".join(
+                f"{key} {made.get(key)} there, {wanted.get(key)} here"
+                for key in sorted(made.keys() | wanted.keys())
+                if made.get(key) != wanted.get(key)
+            )
             raise ValueError(
                 f"{output_dir} holds a finished data set, made with other options or photos "
-                f"({_differences(manifest.recipe, recipe)}); choose another output_dir, or "
-                "remove that one first"
+                f"({differences}); choose another output_dir, or remove that one first"
             )
         return manifest
     visible = [*storage.folders(output_dir), *(f.name for f in storage.files(output_dir, 1))]
@@ -63,21 +64,29 @@ def finished(output_dir: str, recipe: Mapping[str, object]) -> records.Manifest 
 
 @contextlib.contextmanager
 def claim(output_dir: str, recipe: Mapping[str, object], state: str) -> Iterator[str]:
-    """Holds the folder for one job; what another job left half-done in it is removed.
+    """Hold the folder for one job, and remove what another job left half-done in it.
 
     Args:
         output_dir: made if missing.
         recipe: of the job.
-        state: of its input (`Catalog.state`): of other files, the shards are made anew.
+        state: of its input (`Catalog.state`): when files have changed, shards are made anew.
 
     Yields:
         The job's work folder. It outlives a failure, for the next run to go on from.
 
     Raises:
-        ValueError: another job holds the folder, or has finished it since `finished` was asked.
+        ValueError: another job holds the folder, or has finished it since the call of `finished`.
     """
     hidden = storage.join(output_dir, _HIDDEN)
-    with _lock(output_dir, hidden):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock.hold(hidden))
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another job is writing to {output_dir}; wait for it, or choose another "
+                f"output_dir (the lock of a job killed on another machine ends after {lock.STALE} "
+                "seconds)"
+            ) from error
         if storage.exists(storage.join(output_dir, records.MANIFEST)):
             raise ValueError(f"another job has just finished {output_dir}; run the command again")
         job = json.dumps([recipe, state], sort_keys=True).encode()
@@ -85,31 +94,22 @@ def claim(output_dir: str, recipe: Mapping[str, object], state: str) -> Iterator
         _remove_others(output_dir, hidden, work_dir)
         if storage.is_local(work_dir):
             os.makedirs(work_dir, exist_ok=True)
-        _remove_unfinished(work_dir)
+        if storage.is_folder(work_dir):  # what killed workers had begun would fill the disk
+            for found in storage.files(work_dir, 1):
+                if found.name.endswith(".tmp"):
+                    storage.remove(storage.join(work_dir, found.name))
         yield work_dir
 
 
-@contextlib.contextmanager
-def _lock(output_dir: str, hidden: str) -> Iterator[None]:
-    try:
-        with lock.hold(hidden):
-            yield
-    except BlockingIOError as error:
-        raise ValueError(
-            f"another job is writing to {output_dir}; wait for it, or choose another output_dir "
-            f"(the lock of a job killed on another machine ends after {lock.STALE} seconds)"
-        ) from error
-
-
 def log_path(output_dir: str) -> str:
-    """The local file for what the workers say."""
+    """Return the path of a local file for the output of the workers."""
     if storage.is_local(output_dir):
         return os.path.join(output_dir, _HIDDEN, "job.log")
     return os.path.join(tempfile.mkdtemp(prefix="prepare-"), "job.log")
 
 
 def finished_shards(work_dir: str, names: Container[str]) -> set[str]:
-    """Those of `names` that have a result; whether the shard is whole, only its hash tells."""
+    """Return those of `names` that have a result; only its hash shows whether a shard is whole."""
     return {
         name.removesuffix(shard_results.SUFFIX)
         for name, _, _ in storage.files(work_dir, 1)
@@ -121,14 +121,14 @@ def finished_shards(work_dir: str, names: Container[str]) -> set[str]:
 def progress(
     output_dir: str, work_dir: str, plan: Mapping[str, int], kept: Collection[str]
 ) -> Iterator[None]:
-    """A bar on stderr, while the block runs: photos a second, time left, shards done.
+    """Show a bar on stderr while the block runs: photos a second, time left, shards done.
 
-    It looks for the results in the folder, which is the same on every runner.
+    It counts the results in the folder, which works the same on every runner.
 
     Args:
         output_dir: of the job.
         work_dir: of the job.
-        plan: how many photos are in each shard, by its name.
+        plan: number of photos in each shard, by its name.
         kept: the shards that an earlier run has made, which must not count as speed.
     """
     stop = threading.Event()
@@ -157,9 +157,9 @@ def progress(
 
 
 def publish(output_dir: str, work_dir: str, name: str, content: bytes | str) -> str:
-    """Puts a file into the data set, whole or not at all; returns its sha256.
+    """Put a file into the data set, whole or not at all; return its sha256.
 
-    It is made in the work folder, so that a kill leaves nothing that someone has to clean up.
+    It is written in the work folder, so that a kill leaves nothing behind in the data set.
 
     Args:
         output_dir: the data set.
@@ -175,7 +175,7 @@ def publish(output_dir: str, work_dir: str, name: str, content: bytes | str) -> 
 
 
 def clean(output_dir: str) -> None:
-    """Removes all that is not part of the data set."""
+    """Remove all that is not part of the data set."""
     storage.remove_folder(storage.join(output_dir, _HIDDEN))
 
 
@@ -197,20 +197,3 @@ def _remove_others(output_dir: str, hidden: str, work_dir: str) -> None:
                 storage.remove(storage.join(output_dir, shard))
         # Also stops a worker that outlived its killed job: it finds no file left to rename.
         storage.remove_folder(other)
-
-
-def _remove_unfinished(work_dir: str) -> None:
-    """What killed workers had begun: it would fill the disk, kill by kill."""
-    if storage.is_folder(work_dir):
-        for found in storage.files(work_dir, 1):
-            if found.name.endswith(".tmp"):
-                storage.remove(storage.join(work_dir, found.name))
-
-
-def _differences(made: Mapping[str, object], wanted: Mapping[str, object]) -> str:
-    """The options that differ, such as "quality 90 there, 95 here"."""
-    return ", ".join(
-        f"{key} {made.get(key)} there, {wanted.get(key)} here"
-        for key in sorted(made.keys() | wanted.keys())
-        if made.get(key) != wanted.get(key)
-    )

@@ -17,6 +17,8 @@ import time
 import uuid
 from collections.abc import Iterator
 
+import psutil
+
 from data_prep import storage
 
 BEAT = 20
@@ -110,7 +112,11 @@ def _is_stale(folder: str, number: int) -> bool:
             owner = json.load(file)
     except FileNotFoundError:
         return False  # released a moment ago
-    if owner["namespace"] and owner["namespace"] == _namespace() and not _is_alive(owner["pid"]):
+    if (
+        owner["namespace"]
+        and owner["namespace"] == _namespace()
+        and not psutil.pid_exists(owner["pid"])
+    ):
         return True
     # Both times are the store's: the clocks of two machines may differ.
     probe = storage.join(folder, f"{uuid.uuid4().hex}.now")
@@ -122,18 +128,8 @@ def _is_stale(folder: str, number: int) -> bool:
     return age > STALE * 1e9
 
 
-def _is_alive(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def _namespace() -> str:
-    """Return what process numbers are unique in, this machine since its start; "" if unknown."""
+    """Return the scope of process numbers, this machine since its start; "" if unknown."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"

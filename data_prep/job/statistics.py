@@ -12,12 +12,27 @@ import json
 import cv2
 import numpy as np
 
-from data_prep import records
+from data_prep import records, tfrecord
 
-# Photos are summed so many at a time, in three fifths of the time of one by one (an AMD EPYC): what
-# sums them stays in the processor's caches meanwhile. 257 is the most that uint16 can hold.
+# Photos summed at a time, in three fifths of the time of one by one (an AMD EPYC): the total stays
+# in the processor's caches meanwhile. 257 is the most that uint16 can hold.
 _BATCH = 16
 _BATCH_BYTES = 1 << 22
+
+# Of caffe.proto.
+_BlobProto = tfrecord.message_class(
+    """
+    name: "caffe.proto" package: "caffe" syntax: "proto2"
+    message_type { name: "BlobProto"
+      field { name: "num" number: 1 label: LABEL_OPTIONAL type: TYPE_INT32 }
+      field { name: "channels" number: 2 label: LABEL_OPTIONAL type: TYPE_INT32 }
+      field { name: "height" number: 3 label: LABEL_OPTIONAL type: TYPE_INT32 }
+      field { name: "width" number: 4 label: LABEL_OPTIONAL type: TYPE_INT32 }
+      field { name: "data" number: 5 label: LABEL_REPEATED type: TYPE_FLOAT
+              options { packed: true } } }
+    """,
+    "caffe.BlobProto",
+)
 
 
 class PixelSums:
@@ -40,7 +55,7 @@ class PixelSums:
 
     @staticmethod
     def zeros(size: int) -> "PixelSums":
-        """The sums of no photo, for photos of size x size pixels."""
+        """Return the sums of no photo, for photos of size x size pixels."""
         return PixelSums(0, np.zeros((size, size, 3), np.int64), np.zeros((3, 3), np.int64))
 
     @property
@@ -56,13 +71,13 @@ class PixelSums:
         return self._products
 
     def add(self, image: np.ndarray) -> None:
-        """Counts one photo in.
+        """Add one photo.
 
         Args:
             image: [size, size, 3] uint8 RGB; must stay as it is.
 
         Raises:
-            ValueError: it is of another size or type.
+            ValueError: its size or type differs.
         """
         if image.shape != self._pixels.shape or image.dtype != np.uint8:
             raise ValueError(
@@ -76,7 +91,7 @@ class PixelSums:
             self._sum_waiting()
 
     def merge(self, other: "PixelSums") -> None:
-        """Counts the photos of `other` in."""
+        """Add the photos of `other`."""
         self.count += other.count
         self._pixels += other.pixels
         self._products += other.products
@@ -94,7 +109,7 @@ class PixelSums:
 
 
 def _products(image: np.ndarray) -> np.ndarray:
-    """[3, 3] int64: the sum over the pixels of rgb * rgb^T.
+    """Return the sum over the pixels of rgb * rgb^T, [3, 3] int64.
 
     OpenCV has a fast sum of squares, and one of squared differences, but none of products:
     x * y = (x**2 + y**2 - (x - y)**2) / 2. The sums are integers, and exact in float64 up to photos
@@ -110,7 +125,7 @@ def _products(image: np.ndarray) -> np.ndarray:
 
 
 def finish(sums: PixelSums) -> records.Statistics:
-    """The statistics of the photos summed in `sums`; variances are divided by n, not n - 1.
+    """Return the statistics of the photos in `sums`; variances are divided by n, not n - 1.
 
     The PCA is that of section 4.1 of the paper: of the RGB values of all pixels.
 
@@ -143,7 +158,7 @@ def finish(sums: PixelSums) -> records.Statistics:
 
 
 def to_files(statistics: records.Statistics) -> dict[str, bytes]:
-    """The files of the statistics, by their path in the data set."""
+    """Return the files of the statistics, by their path in the data set."""
     numbers = {
         field.name: np.asarray(getattr(statistics, field.name)).tolist()
         for field in dataclasses.fields(statistics)
@@ -159,25 +174,12 @@ def to_files(statistics: records.Statistics) -> dict[str, bytes]:
 
 
 def caffe_mean(mean_image: np.ndarray) -> bytes:
-    """A mean image as Caffe's compute_image_mean writes it: a BlobProto of 1 x 3 (BGR) x H x W.
+    """Return a mean image as Caffe's compute_image_mean writes it: a BlobProto of BGR planes.
 
     Args:
         mean_image: [height, width, 3] float32 RGB.
     """
     height, width, channels = mean_image.shape
-    data = mean_image[..., ::-1].transpose(2, 0, 1).astype("<f4").tobytes()
-    # caffe.proto: num = 1, channels = 2, height = 3, width = 4 (int32), data = 5 (packed floats).
-    message = b""
-    for number, value in enumerate((1, channels, height, width), start=1):
-        message += bytes([number << 3]) + _varint(value)
-    packed = 2  # the wire type of a field that says its length
-    return message + bytes([5 << 3 | packed]) + _varint(len(data)) + data
-
-
-def _varint(value: int) -> bytes:
-    """Protobuf's variable-length integer: 7 bits a byte, the lowest first."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
+    planes = mean_image[..., ::-1].transpose(2, 0, 1).ravel()
+    blob = _BlobProto(num=1, channels=channels, height=height, width=width, data=planes)
+    return blob.SerializeToString()

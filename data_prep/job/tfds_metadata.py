@@ -22,14 +22,14 @@ _FEATURES_MODULE = "tensorflow_datasets.core.features"
 
 
 def to_files(manifest: records.Manifest, *, name: str) -> dict[str, str]:
-    """The texts of the files, by their name.
+    """Return the texts of the files, by their name.
 
     Args:
-        manifest: of the data set; its `files` are not looked at.
+        manifest: of the data set; its `files` are not read.
         name: of the data set: lower case letters, digits and "_".
 
     Raises:
-        ValueError: the manifest's recipe does not say how the photos are stored.
+        ValueError: the manifest's recipe does not name how the photos are stored.
     """
     # One name for every label there may be.
     names = [BACKGROUND] * manifest.label_offset + [entry.wnid for entry in manifest.classes]
@@ -57,14 +57,14 @@ def to_files(manifest: records.Manifest, *, name: str) -> dict[str, str]:
 
 
 def _feature_configs(labels: int, photo_format: records.Rule) -> dict[str, dict]:
-    """TFDS' description of each feature of a record, by the feature's name."""
+    """Return TFDS' description of each feature of a record, by the feature's name."""
     configs = {}
-    for feature in records.FEATURES:
-        if feature.dtype == "int64":
+    for name, dtype in records.FEATURES.items():
+        if dtype == "int64":
             tensor = {"dtype": "int64", "encoding": "none", "shape": {}}
-            configs[feature.name] = _config("scalar.Scalar", tensor=tensor)
+            configs[name] = _config("scalar.Scalar", tensor=tensor)
         else:
-            configs[feature.name] = _config("text_feature.Text", text={})
+            configs[name] = _config("text_feature.Text", text={})
     configs["image/encoded"] = _photo_config(photo_format)
     label = {"numClasses": str(labels)}
     configs["image/class/label"] = _config("class_label_feature.ClassLabel", classLabel=label)
@@ -72,7 +72,7 @@ def _feature_configs(labels: int, photo_format: records.Rule) -> dict[str, dict]
 
 
 def _photo_config(photo_format: records.Rule) -> dict:
-    """What image/encoded is to TFDS: either way, it gives the pixels."""
+    """Return the description of image/encoded, by which TFDS gives the pixels."""
     side = photo_format.short_side if photo_format.crop == "center" else -1  # of any length
     shape = {"dimensions": [str(side), str(side), "3"]}
     if photo_format.storage == "raw":
@@ -87,7 +87,7 @@ def _config(class_name: str, **content: object) -> dict:
 
 
 def _nested(configs: Mapping[str, dict]) -> dict:
-    """Nests what is named a/b/c as TFDS joins it: a FeaturesDict for each slash."""
+    """Nest features named a/b/c as TFDS joins their names: a FeaturesDict for each slash."""
     children: dict[str, dict] = {}
     inner: dict[str, dict[str, dict]] = {}
     for name, config in configs.items():

@@ -28,9 +28,10 @@ def parse(serialized: tf.Tensor, photo_format: records.Rule) -> dict[str, tf.Ten
     if photo_format.crop == "none":
         names |= {"image/height", "image/width"}
     spec = {
-        feature.name: tf.io.FixedLenFeature([], tf.string if feature.dtype == "bytes" else tf.int64)
-        for feature in records.FEATURES
-        if feature.name in names
+        name: tf.io.FixedLenFeature(
+            [], tf.string if records.FEATURES[name] == "bytes" else tf.int64
+        )
+        for name in names
     }
     return tf.io.parse_single_example(serialized, spec)
 

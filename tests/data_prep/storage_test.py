@@ -121,11 +121,6 @@ def test_what_is_not_there_is_named(root):
         assert caught.value.filename == missing
 
 
-def test_depth_counts_from_1(root):
-    with pytest.raises(ValueError, match="Received: 0"):
-        storage.files(root, 0)
-
-
 def test_a_created_file_appears_whole_at_the_end(root):
     path, aside = storage.join(root, "new/out/file"), storage.join(root, "work/aside")
     for content in b"1" * 3_000_000, b"2":
