@@ -5,7 +5,6 @@ import shutil
 import damaged_shards
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from data_prep import broken_records, records
 from keras_alexnet.inputs import pipeline
@@ -31,9 +30,12 @@ def find(damaged, limit=None, split="train"):
     return [(int(record.shard.split("-")[1]), record.number, record.reason) for record in found]
 
 
-def test_nothing_is_found_in_a_good_data_set(damaged, capfd):
+def test_nothing_is_found_in_a_good_data_set(damaged, tmp_path, capfd):
     assert find(damaged) == find(damaged, split="validation") == []
     assert "38/38" in capfd.readouterr().err  # the progress bar
+    skipped = set_aside(damaged, tmp_path / "skipped", limit=0)
+    assert skipped == broken_records.Skipped(records.read_manifest(damaged), {}, 0)
+    assert [path.name for path in (tmp_path / "skipped").iterdir()] == ["skipped.json"]
 
 
 def test_each_kind_of_broken_record_is_found_with_its_place(damaged):
@@ -51,17 +53,6 @@ def test_each_kind_of_broken_record_is_found_with_its_place(damaged):
     assert str(found[2]).startswith(expected)
 
 
-def test_what_tensorflow_reads_and_what_is_found_agree(damaged):
-    damaged_shards.flip_byte(shard(damaged, 0), 3)
-    serialized = iter(tf.data.TFRecordDataset(str(shard(damaged, 0))))
-    for _ in range(3):
-        next(serialized)
-    with pytest.raises(tf.errors.DataLossError):
-        next(serialized)
-    ((_, number, _),) = find(damaged)
-    assert number == 3
-
-
 @pytest.mark.parametrize(
     ("damage", "reason", "after"),
     [
@@ -69,21 +60,16 @@ def test_what_tensorflow_reads_and_what_is_found_agree(damaged):
         (damaged_shards.cut, "cut short", "cannot be found"),
         (lambda path, number: damaged_shards.cut(path, number, 7), "its header is", "cannot be"),
         (lambda path, number: damaged_shards.cut(path, number, 0), "missing", "missing"),
+        (lambda path, number: path.unlink(), "missing, as the whole shard is", "missing, as the"),
     ],
 )
 def test_all_that_cannot_be_reached_is_broken(damaged, damage, reason, after):
     damage(shard(damaged, 2), 4)
+    first = 4 if shard(damaged, 2).exists() else 0
     found = find(damaged)
-    assert [place[:2] for place in found] == [(2, n) for n in range(4, count_of(damaged, 2))]
+    assert [place[:2] for place in found] == [(2, n) for n in range(first, count_of(damaged, 2))]
     assert found[0][2].startswith(reason)
     assert all(why.startswith(after) for _, _, why in found[1:])
-
-
-def test_a_missing_shard_is_broken_from_end_to_end(damaged):
-    shard(damaged, 1).unlink()
-    found = find(damaged)
-    expected = [(1, n, "missing, as the whole shard is") for n in range(count_of(damaged, 1))]
-    assert found == expected
 
 
 def test_a_record_that_the_manifest_does_not_count_is_broken(damaged):
@@ -172,13 +158,6 @@ def test_another_data_set_is_looked_at_anew(damaged, tmp_path):
     other = dataclasses.replace(records.read_manifest(damaged), notes={"other": 1})
     (damaged / records.MANIFEST).write_text(other.to_json())
     assert set_aside(damaged, tmp_path / "skipped").count == 1
-
-
-def test_of_a_good_data_set_nothing_is_copied(damaged, tmp_path):
-    skipped = set_aside(damaged, tmp_path / "skipped", limit=0)
-    assert skipped == broken_records.Skipped(records.read_manifest(damaged), {}, 0)
-    assert [path.name for path in (tmp_path / "skipped").iterdir()] == ["skipped.json"]
-    assert json.loads((tmp_path / "skipped" / "skipped.json").read_text())["skipped"] == []
 
 
 def test_more_broken_records_than_allowed_are_an_error_and_leave_nothing(damaged, tmp_path):

@@ -1,13 +1,29 @@
-"""Fixtures of real object stores."""
+"""Fixtures of the data job: photos, a prepared data set, real object stores."""
 
 import contextlib
 import itertools
 import os
 
 import object_stores
+import photo_folders
 import pytest
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Class folders, see `photo_folders.write_photos`."""
+    return photo_folders.write_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="session")
+def prepared(photos, tmp_path_factory):
+    """The data set of `photos`, made in one process: its folder, and the figures of prepare."""
+    from data_prep import prepare
+
+    output_dir = tmp_path_factory.mktemp("prepared") / "data"
+    return output_dir, prepare.prepare(**photo_folders.arguments(photos, output_dir))
 
 
 @pytest.fixture(scope="session")

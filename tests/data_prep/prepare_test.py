@@ -17,7 +17,6 @@ from photo_folders import (
     faulty_photos,
     identities,
     picture,
-    write_photos,
 )
 from PIL import Image
 
@@ -27,18 +26,6 @@ from data_prep.job import shards
 from data_prep.job.folder import claim, clean
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    return write_photos(tmp_path_factory.mktemp("photos"))
-
-
-@pytest.fixture(scope="module")
-def data(photos, tmp_path_factory):
-    """The finished data set, and what prepare said of it."""
-    output_dir = tmp_path_factory.mktemp("prepared") / "data"
-    return output_dir, prepare.prepare(**arguments(photos, output_dir))
-
-
 def examples(output_dir, split):
     """The records, read by TensorFlow."""
     paths = sorted(str(path) for path in output_dir.glob(f"{split}-*"))
@@ -46,8 +33,8 @@ def examples(output_dir, split):
         yield {name: value.numpy() for name, value in records.parse(serialized).items()}
 
 
-def test_records_and_rejects_are_the_photos(data):
-    output_dir, figures = data
+def test_records_and_rejects_are_the_photos(prepared):
+    output_dir, figures = prepared
     seconds = figures.pop("seconds")
     assert figures.pop("photos_per_second") == pytest.approx(25 / seconds, rel=0.1)
     assert figures == {
@@ -65,6 +52,15 @@ def test_records_and_rejects_are_the_photos(data):
     }
     names = {(e["image/class/synset"], e["image/filename"]) for e in examples(output_dir, "train")}
     assert len(names) == 16
+    expected = np.mean(
+        [
+            np.asarray(Image.open(io.BytesIO(example["image/encoded"])))
+            for example in examples(output_dir, "train")
+        ],
+        axis=0,
+    )
+    statistics = records.read_statistics(str(output_dir))
+    np.testing.assert_allclose(statistics.mean_image, expected, rtol=1e-6)
     lines = (output_dir / records.REJECTED).read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
         {"split": "train", "key": f"cat/{name}", "reason": reason}
@@ -73,32 +69,9 @@ def test_records_and_rejects_are_the_photos(data):
     ]
 
 
-def test_the_folder_holds_the_data_set_and_nothing_else(data):
-    output_dir, _ = data
-    assert sorted(contents(output_dir)) == sorted(
-        [
-            *(records.shard_name("train", index, 3) for index in range(3)),
-            *(records.shard_name("validation", index, 2) for index in range(2)),
-            records.MANIFEST,
-            records.LABELS,
-            records.REJECTED,
-            records.AUDIT,
-            records.AUDIT_PAGE,
-            records.STATISTICS,
-            records.MEAN_IMAGE,
-            records.MEAN_IMAGE_CAFFE,
-            "features.json",
-            "dataset_info.json",
-            "image-class-label.labels.txt",
-        ]
-    )
-    assert (output_dir / records.LABELS).read_text() == "cat\tcat\ndog\tdog\n"
-
-
-def test_the_manifest_says_what_is_there(data):
-    output_dir, _ = data
-    manifest = records.read_manifest(str(output_dir))
-    found = contents(output_dir)
+def test_the_folder_holds_what_the_manifest_names_and_nothing_else(prepared):
+    output_dir, _ = prepared
+    manifest, found = records.read_manifest(str(output_dir)), contents(output_dir)
     named = dict(manifest.files)
     for split in manifest.splits.values():
         for shard in split.shards:
@@ -109,13 +82,32 @@ def test_the_manifest_says_what_is_there(data):
         for name, content in found.items()
         if name != records.MANIFEST
     }
-    assert manifest.label_offset == 0
+    shards = [
+        records.shard_name(split, n, count)
+        for split, count in {"train": 3, "validation": 2}.items()
+        for n in range(count)
+    ]
+    assert set(named) == {
+        *shards,
+        *map(records.index_name, shards),
+        records.LABELS,
+        records.REJECTED,
+        records.AUDIT,
+        records.AUDIT_PAGE,
+        records.STATISTICS,
+        records.MEAN_IMAGE,
+        records.MEAN_IMAGE_CAFFE,
+        "features.json",
+        "dataset_info.json",
+        "image-class-label.labels.txt",
+    }
+    assert found[records.LABELS] == b"cat\tcat\ndog\tdog\n"
     assert {"pillow", "opencv", "numpy"} < set(manifest.recipe["versions"])
     assert str(output_dir) not in manifest.to_json()
 
 
-def test_tensorflow_decodes_the_records(data, photos):
-    output_dir, _ = data
+def test_tensorflow_decodes_the_records(prepared, photos):
+    output_dir, _ = prepared
     for example in examples(output_dir, "validation"):
         image = tf.io.decode_jpeg(example["image/encoded"]).numpy()
         assert image.shape == (32, 32, 3)
@@ -127,27 +119,10 @@ def test_tensorflow_decodes_the_records(data, photos):
         assert np.abs(image.astype(int) - np.asarray(expected)).mean() < 6
 
 
-def test_statistics_are_those_of_the_stored_train_photos(data):
-    output_dir, _ = data
-    pixels = np.stack(
-        [
-            np.asarray(Image.open(io.BytesIO(example["image/encoded"])))
-            for example in examples(output_dir, "train")
-        ]
-    ).astype(np.float64)
-    found = records.read_statistics(str(output_dir))
-    assert found.count == 16
-    np.testing.assert_allclose(found.mean_image, pixels.mean(axis=0), rtol=1e-6)
-    flat = pixels.reshape(-1, 3)
-    np.testing.assert_allclose(found.channel_mean, flat.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(found.channel_std, flat.std(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(found.covariance, np.cov(flat.T, bias=True), rtol=1e-9)
-
-
-def test_tensorflow_datasets_opens_the_folder(data):
+def test_tensorflow_datasets_opens_the_folder(prepared):
     import tensorflow_datasets as tfds
 
-    output_dir, _ = data
+    output_dir, _ = prepared
     builder = tfds.builder_from_directory(str(output_dir))
     assert builder.info.splits["train"].num_examples == 16
     assert builder.info.splits["validation"].num_examples == 6
@@ -170,33 +145,31 @@ def test_tensorflow_datasets_opens_the_folder(data):
 
 
 def test_another_place_and_another_order_of_listing_give_the_same_bytes(
-    data, photos, tmp_path, monkeypatch
+    prepared, photos, tmp_path, monkeypatch
 ):
     os.symlink(photos, tmp_path / "elsewhere")
     monkeypatch.setattr(os, "scandir", ReversedScan)
     prepare.prepare(**arguments(tmp_path / "elsewhere", tmp_path / "data"))
     monkeypatch.undo()
-    assert contents(tmp_path / "data") == contents(data[0])
+    assert contents(tmp_path / "data") == contents(prepared[0])
 
 
-def test_another_seed_gives_another_order(data, photos, tmp_path):
-    prepare.prepare(**arguments(photos, tmp_path / "data", seed=1))
+def test_another_seed_is_another_order_in_no_more_shards_than_photos(
+    prepared, photos, tmp_path, capsys
+):
+    wanted = arguments(photos, tmp_path / "data", seed=1, validation_shards=50)
+    assert prepare.prepare(**wanted)["shards"] == 3 + 6
+    assert "6 validation photos make 6 shards at most" in capsys.readouterr().err
 
     def names(folder):
         return [example["image/filename"] for example in examples(folder, "validation")]
 
-    assert names(tmp_path / "data") != names(data[0])
-    assert sorted(names(tmp_path / "data")) == sorted(names(data[0]))
+    assert names(tmp_path / "data") != names(prepared[0])
+    assert sorted(names(tmp_path / "data")) == sorted(names(prepared[0]))
 
 
-def test_there_are_no_more_shards_than_photos(photos, tmp_path, capsys):
-    figures = prepare.prepare(**arguments(photos, tmp_path / "data", validation_shards=50))
-    assert figures["shards"] == 3 + 6
-    assert "6 validation photos make 6 shards at most" in capsys.readouterr().err
-
-
-def test_a_finished_data_set_is_left_as_it_is(data, photos, capsys):
-    output_dir, figures = data
+def test_a_finished_data_set_is_left_as_it_is(prepared, photos, capsys):
+    output_dir, figures = prepared
     before = identities(output_dir), contents(output_dir)
     (output_dir / ".prepare" / "recipe").mkdir(parents=True)  # of a job killed after the manifest
     (output_dir / ".prepare" / "recipe" / "x.plan").write_text("left over")
@@ -205,20 +178,12 @@ def test_a_finished_data_set_is_left_as_it_is(data, photos, capsys):
     assert "is finished already" in capsys.readouterr().err
     assert again["train_records"] == figures["train_records"]
     assert again["photos_per_second"] == 0
-
-
-def test_a_folder_that_another_job_has_just_finished_is_not_claimed(data):
-    output_dir, _ = data
+    with pytest.raises(ValueError, match=r"made with other options .*quality 95 there, 90 here"):
+        prepare.prepare(**arguments(photos, output_dir, quality=90))
     text = "another job has just finished"
     with pytest.raises(ValueError, match=text), claim(str(output_dir), {}, "state"):
         pass
     clean(str(output_dir))
-
-
-def test_a_finished_data_set_is_not_replaced_by_another(data, photos):
-    output_dir, _ = data
-    with pytest.raises(ValueError, match=r"made with other options .*quality 95 there, 90 here"):
-        prepare.prepare(**arguments(photos, output_dir, quality=90))
 
 
 def interrupted(photos, output_dir, monkeypatch, **changes):
@@ -238,7 +203,7 @@ def interrupted(photos, output_dir, monkeypatch, **changes):
     return seen[0]
 
 
-def test_a_failed_job_goes_on_where_it_stopped(data, photos, tmp_path, monkeypatch, capsys):
+def test_a_failed_job_goes_on_where_it_stopped(prepared, photos, tmp_path, monkeypatch, capsys):
     output_dir = tmp_path / "data"
     done = interrupted(photos, output_dir, monkeypatch)
     assert not (output_dir / records.MANIFEST).exists()
@@ -248,20 +213,20 @@ def test_a_failed_job_goes_on_where_it_stopped(data, photos, tmp_path, monkeypat
     assert list(before) == [done]
     prepare.prepare(**arguments(photos, output_dir))
     assert identities(output_dir)[done] == before[done]
-    assert contents(output_dir) == contents(data[0])
+    assert contents(output_dir) == contents(prepared[0])
     assert "1 of 5 shards are done already" in capsys.readouterr().err
 
 
-def test_a_failed_job_with_other_options_leaves_nothing(data, photos, tmp_path, monkeypatch):
+def test_a_failed_job_with_other_options_leaves_nothing(prepared, photos, tmp_path, monkeypatch):
     output_dir = tmp_path / "data"
     interrupted(photos, output_dir, monkeypatch, train_shards=7, validation_shards=6)
     (output_dir / "notes.txt").write_text("mine")
     prepare.prepare(**arguments(photos, output_dir))
-    assert contents(output_dir) == contents(data[0]) | {"notes.txt": b"mine"}
+    assert contents(output_dir) == contents(prepared[0]) | {"notes.txt": b"mine"}
 
 
 @pytest.mark.slow
-def test_a_changed_input_is_noticed(photos, tmp_path, monkeypatch, data):
+def test_a_changed_input_is_noticed(photos, tmp_path, monkeypatch, prepared):
     output_dir = tmp_path / "data"
     interrupted(photos, output_dir, monkeypatch)
     extra = photos / "train" / "dog" / "extra.jpg"
@@ -269,7 +234,7 @@ def test_a_changed_input_is_noticed(photos, tmp_path, monkeypatch, data):
     try:
         figures = prepare.prepare(**arguments(photos, output_dir))
         with pytest.raises(ValueError, match=r"other options or photos .*input "):
-            prepare.prepare(**arguments(photos, data[0]))
+            prepare.prepare(**arguments(photos, prepared[0]))
     finally:
         extra.unlink()
     assert figures["train_records"] == 17

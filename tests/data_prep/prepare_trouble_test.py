@@ -163,13 +163,6 @@ def test_a_full_disk_stops_the_job_on_one_line_and_leaves_whole_shards(tmp_path,
     assert contents(disk / "data") == contents(tmp_path / "whole")
 
 
-def test_a_read_only_disk_is_one_line(tmp_path, disk):
-    photos = write_photos(tmp_path / "photos")
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    with pytest.raises(UserError, match=r"cannot be written: .*Read-only file system"):
-        prepare.prepare(**arguments(photos, disk / "data"))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--runner=FnApiRunner",)], ids=["processes", "one"])
 def test_an_input_that_vanishes_stops_the_job_and_is_named(tmp_path, monkeypatch, options):
@@ -212,18 +205,3 @@ def test_a_photo_that_was_replaced_by_another_of_its_length_is_noticed(tmp_path,
     prepare.prepare(**wanted)
     prepare.prepare(**wanted | {"output_dir": str(tmp_path / "anew")})
     assert contents(tmp_path / "data") == contents(tmp_path / "anew")
-
-
-@pytest.mark.slow
-@needs_proc
-def test_a_second_job_on_the_same_folder_refuses(tmp_path):
-    write_copies(tmp_path / "photos", encoded(picture(0, 2600, 1800)), train=60, validation=2)
-    flags = flags_for(tmp_path / "photos", tmp_path / "data", train_shards=20)
-    first = start(tmp_path, flags)
-    wait_until(lambda: identities(tmp_path / "data"), "a shard")
-    second = start(tmp_path / "second", flags)
-    _, said = second.communicate()
-    assert second.returncode == 1
-    assert "another job is writing to" in said.splitlines()[-1]
-    first.communicate()
-    assert first.returncode == 0

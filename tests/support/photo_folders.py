@@ -72,6 +72,7 @@ def arguments(photos, output_dir, **changes):
         "train_shards": 3,
         "validation_shards": 2,
         "short_side": 32,
+        "index": True,
         "beam_options": IN_PROCESS,
     } | changes
 
