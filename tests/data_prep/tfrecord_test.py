@@ -8,31 +8,14 @@ from data_prep import tfrecord
 PAYLOADS = [b"", b"a", b"photo" * 5000]
 
 
-def test_tensorflow_reads_what_is_framed(tmp_path):
-    path = tmp_path / "records"
-    path.write_bytes(b"".join(tfrecord.frame(payload) for payload in PAYLOADS))
-    read = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
-    assert read == PAYLOADS
-
-
-def test_reads_what_tensorflow_wrote(tmp_path):
+def test_the_bytes_are_tensorflows(tmp_path):
     path = tmp_path / "records"
     with tf.io.TFRecordWriter(str(path)) as writer:
         for payload in PAYLOADS:
             writer.write(payload)
+    assert path.read_bytes() == b"".join(map(tfrecord.frame, PAYLOADS))
     with open(path, "rb") as file:
         assert list(tfrecord.read_records(file)) == PAYLOADS
-
-
-def test_any_flipped_byte_is_found_and_its_record_named():
-    records = [tfrecord.frame(payload) for payload in (b"first", b"second")]
-    whole = b"".join(records)
-    for place in range(len(whole)):
-        broken = bytearray(whole)
-        broken[place] ^= 1
-        number = 0 if place < len(records[0]) else 1
-        with pytest.raises(tfrecord.CorruptRecordError, match=f"^record {number}: "):
-            list(tfrecord.read_records(io.BytesIO(broken)))
 
 
 def test_after_a_broken_payload_the_next_records_are_read():
@@ -41,6 +24,8 @@ def test_after_a_broken_payload_the_next_records_are_read():
     for place in range(start + 12, start + len(frames[1])):
         broken = bytearray(b"".join(frames))
         broken[place] ^= 1
+        with pytest.raises(tfrecord.CorruptRecordError, match=r"^record 1: "):
+            list(tfrecord.read_records(io.BytesIO(broken)))
         read = list(tfrecord.read_frames(io.BytesIO(broken)))
         assert [frame.fault for frame in read] == ["", "the checksum of its payload is wrong", ""]
         assert [frame.offset for frame in read] == [0, start, start + len(frames[1])]
@@ -75,17 +60,13 @@ def test_a_huge_length_with_a_right_checksum_allocates_nothing():
 
 def test_an_example_is_tensorflows_example():
     values = {"b": b"\x00\xff", "a": "text", "n": -5, "zero": 0}
-    example = tf.train.Example.FromString(tfrecord.encode_example(values))
+    serialized = tfrecord.encode_example(values)
+    assert tfrecord.encode_example(dict(reversed(values.items()))) == serialized
+    example = tf.train.Example.FromString(serialized)
     assert example.features.feature["b"].bytes_list.value == [b"\x00\xff"]
     assert example.features.feature["a"].bytes_list.value == [b"text"]
     assert example.features.feature["n"].int64_list.value == [-5]
     assert example.features.feature["zero"].int64_list.value == [0]
-
-
-def test_an_example_does_not_depend_on_the_order_of_its_features():
-    one = tfrecord.encode_example({"a": 1, "b": 2, "c": 3})
-    other = tfrecord.encode_example({"c": 3, "a": 1, "b": 2})
-    assert one == other
 
 
 def test_decodes_tensorflows_example_and_leaves_out_what_is_not_one_value():

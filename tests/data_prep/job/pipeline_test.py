@@ -93,11 +93,6 @@ def test_the_cause_of_a_failure_is_its_last_error(job):
     assert "\n" not in cause
 
 
-def test_the_cause_of_a_silent_failure_is_its_kind():
-    assert pipeline.cause(KeyError()) == "KeyError()"
-    assert pipeline.cause(ValueError("just words")) == "just words"
-
-
 @pytest.mark.slow
 def test_a_failure_in_a_process_is_one_line(job, tmp_path):
     settings, names = job
@@ -115,19 +110,14 @@ def test_a_failure_in_a_process_is_one_line(job, tmp_path):
         (["--no_such_option"], "Received: --no_such_option"),
         (["--direct_num_workers=two"], "invalid int value: 'two'"),
         (["--direct_running_mode=fast"], "invalid choice: 'fast'"),
+        (["--runner=NoSuchRunner"], "Unexpected pipeline runner: NoSuchRunner"),
     ],
 )
 def test_what_is_no_beam_option_is_refused(options, text, capfd):
-    with pytest.raises(ValueError, match="Beam options are required") as error:
+    with pytest.raises(ValueError, match=r"Beam options are required|runner") as error:
         pipeline.parse_options(options)
     assert text in str(error.value)
     assert "usage" not in capfd.readouterr().err
-
-
-def test_beam_options_are_passed_on():
-    options = pipeline.parse_options(["--runner=DirectRunner", "--direct_num_workers=3"])
-    found = options.get_all_options(drop_default=True)
-    assert found == {"runner": "DirectRunner", "direct_num_workers": 3}
 
 
 def test_beam_knows_the_options_that_readme_shows():
@@ -137,11 +127,6 @@ def test_beam_knows_the_options_that_readme_shows():
     for options in shown:
         parsed = pipeline.parse_options(options.split()).get_all_options(drop_default=True)
         assert len(parsed) == len(options.split()), parsed
-
-
-def test_an_unknown_runner_is_refused():
-    with pytest.raises(ValueError, match="Unexpected pipeline runner: NoSuchRunner"):
-        pipeline.parse_options(["--runner=NoSuchRunner"])
 
 
 def test_workers_get_as_many_photos_each():
