@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 import tensorflow as tf
 import tqdm
@@ -102,15 +102,34 @@ def set_aside(data_dir: str, manifest: records.Manifest, folder: str, limit: int
     path = os.path.join(folder, SKIPPED)
     digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
     broken = _read_list(path, digest)
-    if broken is None:
+    is_new = broken is None
+    if is_new:
         broken = find(data_dir, manifest, "train", limit)
-        _check_count(broken, limit, data_dir)
-        for name, numbers in _numbers_by_shard(broken).items():
-            _copy_without(numbers, os.path.join(data_dir, name), os.path.join(folder, name))
-        _write_list(path, digest, broken)
-    _check_count(broken, limit, data_dir)
-    shard_paths = {name: os.path.join(folder, name) for name in _numbers_by_shard(broken)}
-    return Skipped(_with_lower_counts(manifest, broken), shard_paths, len(broken))
+    if len(broken) > limit:
+        raise ValueError(
+            f"at most {limit} broken records may be skipped, but {data_dir} has at least "
+            f"{len(broken)} in the train split, first {broken[0]}; run data_prep.verify, which "
+            "names all that is broken, and prepare again, or raise skip_bad_records"
+        )
+    numbers: dict[str, set[int]] = {}
+    for record in broken:
+        numbers.setdefault(record.shard, set()).add(record.number)
+    shard_paths = {name: os.path.join(folder, name) for name in numbers}
+    if is_new:
+        for name, copy in shard_paths.items():
+            _copy_without(numbers[name], os.path.join(data_dir, name), copy)
+        listed = {"manifest": digest, "skipped": [dataclasses.asdict(record) for record in broken]}
+        os.makedirs(folder, exist_ok=True)  # nothing was copied, perhaps
+        files.write_file(path, json.dumps(listed, indent=1) + "\n")
+    train = manifest.splits["train"]
+    shards = tuple(
+        dataclasses.replace(
+            shard, records=len(set(range(shard.records)) - numbers.get(shard.name, set()))
+        )
+        for shard in train.shards
+    )
+    splits = {**manifest.splits, "train": dataclasses.replace(train, shards=shards)}
+    return Skipped(dataclasses.replace(manifest, splits=splits), shard_paths, len(broken))
 
 
 def _broken_of_shard(
@@ -135,37 +154,6 @@ def _broken_of_shard(
         yield BrokenRecord(shard.name, missing, end, rest)
 
 
-def _check_count(broken: Sequence[BrokenRecord], limit: int, data_dir: str) -> None:
-    if len(broken) > limit:
-        raise ValueError(
-            f"at most {limit} broken records may be skipped, but {data_dir} has at least "
-            f"{len(broken)} in the train split, first {broken[0]}; run data_prep.verify, which "
-            "names all that is broken, and prepare again, or raise skip_bad_records"
-        )
-
-
-def _numbers_by_shard(broken: Sequence[BrokenRecord]) -> dict[str, set[int]]:
-    numbers: dict[str, set[int]] = {}
-    for record in broken:
-        numbers.setdefault(record.shard, set()).add(record.number)
-    return numbers
-
-
-def _with_lower_counts(
-    manifest: records.Manifest, broken: Sequence[BrokenRecord]
-) -> records.Manifest:
-    numbers, train = _numbers_by_shard(broken), manifest.splits["train"]
-    shards = tuple(
-        dataclasses.replace(
-            shard, records=len(set(range(shard.records)) - numbers.get(shard.name, set()))
-        )
-        for shard in train.shards
-    )
-    return dataclasses.replace(
-        manifest, splits={**manifest.splits, "train": dataclasses.replace(train, shards=shards)}
-    )
-
-
 def _copy_without(numbers: Collection[int], source: str, copy: str) -> None:
     """Copy a shard but for the records of these numbers; of a missing one nothing is left."""
     with (
@@ -178,14 +166,8 @@ def _copy_without(numbers: Collection[int], source: str, copy: str) -> None:
                 output.write(tfrecord.frame(frame.payload))
 
 
-def _write_list(path: str, digest: str, broken: Sequence[BrokenRecord]) -> None:
-    listed = {"manifest": digest, "skipped": [dataclasses.asdict(record) for record in broken]}
-    os.makedirs(os.path.dirname(path), exist_ok=True)  # nothing was copied, perhaps
-    files.write_file(path, json.dumps(listed, indent=1) + "\n")
-
-
 def _read_list(path: str, digest: str) -> list[BrokenRecord] | None:
-    """Return what `_write_list` wrote; None where that is missing or of another manifest."""
+    """Return the list in skipped.json; None where that is missing or of another manifest."""
     try:
         with open(path) as file:
             listed = json.load(file)

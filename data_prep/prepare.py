@@ -250,7 +250,7 @@ def _convert(
     # All shards: a worker checks whether one that seems done is whole.
     work = {name: 0 if name in kept else photos for name, photos in plan.items()}
     try:
-        with folder.progress(settings.output_dir, settings.work_dir, plan, kept):
+        with folder.progress(settings.work_dir, plan, kept):
             if workers > 1 and not beam_options:
                 local_job.run(work, settings, workers=workers, log_path=log_path)
             else:

@@ -1,13 +1,13 @@
-"""Reads a prepared data set from end to end and proves that it is what its manifest says.
+"""Read a prepared data set from end to end and check that it is what its manifest says.
 
     python -m data_prep.verify --data_dir=imagenet
 
-Checked are: that every file is there and none too many; size, SHA-256 and number of records of each
-shard; the two checksums, the features, the label and the photo of each record; that an index leads
-to the records; the SHA-256 of all other files, the manifest's own among them. With --statistics,
-mean and covariance are computed again and compared, too.
+It checks that no file is missing or surplus; size, SHA-256 and number of records of each shard; the
+two checksums, the features, the label and the photo of each record; that an index leads to the
+records; the SHA-256 of all other files, the manifest's own among them. With --statistics, mean and
+covariance are computed again and compared, too.
 
-The exit status is 0 if all is well. If not, the faults are listed by file, record and byte.
+The exit status is 0 if there is no fault. Faults are listed by file, record and byte.
 """
 
 import concurrent.futures
@@ -23,69 +23,57 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
 
 import numpy as np
 import tqdm
 from absl import flags
 
-from data_prep import command_line, record_check, records, storage
+from data_prep import command_line, record_check, records, storage, tfrecord
 from data_prep.command_line import UserError
 from data_prep.job import shards, statistics, tfds_metadata
 from data_prep.job.statistics import PixelSums
 from data_prep.photos import images
 
 
-@dataclasses.dataclass
-class ShardReport:
-    """Result of reading one shard.
-
-    Attributes:
-        faults: one text each, which begins with the file's name.
-        sums: over the photos of a train shard, where statistics are checked; else None.
-    """
-
-    faults: list[str]
-    sums: PixelSums | None
-
-
 def read_shard(
     data_dir: str, manifest: records.Manifest, check_statistics: bool, shard: records.Shard
-) -> ShardReport:
-    """Read every record of a shard, and its index."""
+) -> tuple[list[str], PixelSums | None]:
+    """Read every record of a shard, and its index.
+
+    Returns:
+        The faults, each of which begins with the file's name; and, for a train shard where
+        statistics are checked, the sums over its photos.
+    """
     side = manifest.photo_format.short_side
     add_up = check_statistics and shards.split_of(shard.name) == "train"
-    report = ShardReport([], PixelSums.zeros(side) if add_up else None)
+    sums = PixelSums.zeros(side) if add_up else None
+    faults: list[str] = []
     lengths: list[int] = []
-    whole = True
+    digest, whole = hashlib.sha256(), True
     try:
         with storage.open_file(storage.join(data_dir, shard.name)) as file:
-            hashed = _HashingReader(file)
-            for frame, found in record_check.read_shard(hashed, shard.name, manifest):
+            for frame, found in record_check.read_shard(file, shard.name, manifest):
                 lengths.append(frame.length)
                 whole = whole and not frame.fault
+                if whole:  # then these are the bytes of the file
+                    digest.update(tfrecord.frame(frame.payload))
                 if isinstance(found, record_check.BrokenRecord):
-                    report.faults.append(str(found))
+                    faults.append(str(found))
                 elif add_up:
-                    report.sums.add(images.central_square(found, side))
+                    sums.add(images.central_square(found, side))
     except OSError as error:
-        report.faults.append(f"{shard.name}: cannot be read ({error.strerror})")
-        return report
+        return [*faults, f"{shard.name}: cannot be read ({error.strerror})"], sums
     if whole:  # else size and hash are wrong, too, and nobody learns more from that
-        report.faults += _total_faults(shard, hashed, len(lengths))
+        for what, found, expected in (
+            ("records", len(lengths), shard.records),
+            ("bytes", sum(lengths), shard.bytes),
+            ("SHA-256", digest.hexdigest(), shard.sha256),
+        ):
+            if found != expected:
+                faults.append(f"{shard.name}: {what} {found}, in the manifest {expected}")
         if manifest.recipe.get("index"):
-            report.faults += _index_faults(data_dir, shard, records.index_text(lengths))
-    return report
-
-
-def _total_faults(shard: records.Shard, read: "_HashingReader", count: int) -> Iterator[str]:
-    for what, found, expected in (
-        ("records", count, shard.records),
-        ("bytes", read.size, shard.bytes),
-        ("SHA-256", read.digest.hexdigest(), shard.sha256),
-    ):
-        if found != expected:
-            yield f"{shard.name}: {what} {found}, in the manifest {expected}"
+            faults += _index_faults(data_dir, shard, records.index_text(lengths))
+    return faults, sums
 
 
 def _index_faults(data_dir: str, shard: records.Shard, expected: str) -> Iterator[str]:
@@ -96,21 +84,6 @@ def _index_faults(data_dir: str, shard: records.Shard, expected: str) -> Iterato
                 yield f"{name}: is not where the records of {shard.name} are"
     except OSError as error:
         yield f"{name}: cannot be read ({error.strerror})"
-
-
-class _HashingReader:
-    """A file that is hashed while it is read, so that it is read once."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self.digest = hashlib.sha256()
-        self.size = 0
-
-    def read(self, count: int) -> bytes:
-        data = self._file.read(count)
-        self.digest.update(data)
-        self.size += len(data)
-        return data
 
 
 FLAGS = flags.FlagValues()
@@ -158,10 +131,10 @@ def verify(*, data_dir: str, check_statistics: bool = False) -> dict[str, object
     manifest = records.read_manifest(data_dir)
     sums = PixelSums.zeros(manifest.photo_format.short_side)
     faults = list(_file_faults(data_dir, manifest))
-    for report in _shard_reports(data_dir, manifest, check_statistics):
-        faults += report.faults
-        if report.sums:
-            sums.merge(report.sums)
+    for shard_faults, shard_sums in _read_shards(data_dir, manifest, check_statistics):
+        faults += shard_faults
+        if shard_sums:
+            sums.merge(shard_sums)
     if check_statistics and not faults:
         faults += _statistics_faults(data_dir, sums)
     if faults:
@@ -243,9 +216,9 @@ def _text_faults(data_dir: str, manifest: records.Manifest) -> Iterator[str]:
             )
 
 
-def _shard_reports(
+def _read_shards(
     data_dir: str, manifest: records.Manifest, check_statistics: bool
-) -> Iterator[ShardReport]:
+) -> Iterator[tuple[list[str], PixelSums | None]]:
     """Read the shards in the manifest's order; each core reads one at a time."""
     wanted = [
         shard

@@ -118,34 +118,28 @@ def finished_shards(work_dir: str, names: Container[str]) -> set[str]:
 
 
 @contextlib.contextmanager
-def progress(
-    output_dir: str, work_dir: str, plan: Mapping[str, int], kept: Collection[str]
-) -> Iterator[None]:
+def progress(work_dir: str, plan: Mapping[str, int], kept: Collection[str]) -> Iterator[None]:
     """Show a bar on stderr while the block runs: photos a second, time left, shards done.
 
     It counts the results in the folder, which works the same on every runner.
 
     Args:
-        output_dir: of the job.
         work_dir: of the job.
         plan: number of photos in each shard, by its name.
         kept: the shards that an earlier run has made, which must not count as speed.
     """
     stop = threading.Event()
 
-    def show(bar: tqdm.tqdm) -> None:
-        with contextlib.suppress(OSError):  # a bar is not worth a job
-            found = finished_shards(work_dir, plan)
-            bar.set_postfix_str(f"{len(found)}/{len(plan)} shards", refresh=False)
-            bar.update(sum(plan[name] for name in found) - bar.n)
-
     def watch() -> None:
-        done = sum(plan[name] for name in kept)
-        total = sum(plan.values())
+        done, total = sum(plan[name] for name in kept), sum(plan.values())
         with tqdm.tqdm(total=total, initial=done, unit="photo", desc="prepare") as bar:
-            while not stop.wait(_LOOK_EVERY[storage.is_local(output_dir)]):
-                show(bar)
-            show(bar)
+            stopped = False
+            while not stopped:
+                stopped = stop.wait(_LOOK_EVERY[storage.is_local(work_dir)])
+                with contextlib.suppress(OSError):  # a bar is not worth a job
+                    found = finished_shards(work_dir, plan)
+                    bar.set_postfix_str(f"{len(found)}/{len(plan)} shards", refresh=False)
+                    bar.update(sum(plan[name] for name in found) - bar.n)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
