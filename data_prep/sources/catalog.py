@@ -18,21 +18,22 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from types import TracebackType
 
 from data_prep import records
-from data_prep.sources import temporary_database
 from data_prep.sources.reference import Reference
+from data_prep.sources.temporary_database import TemporaryTable
 
-_CACHE_KIB = 8 << 10
 _MODULUS = 1 << 128
 
 
-class Catalog:
-    """References, to be put in once and taken out in the order of the data set."""
+class Catalog(contextlib.AbstractContextManager):
+    """References, to be put in once and taken out in the order of the data set.
+
+    Where the disk is full, its methods raise OSError.
+    """
 
     def __init__(self, seed: int):
-        """Makes an empty one.
+        """Make an empty one.
 
         Args:
             seed: of the order, 0 to 2**64 - 1.
@@ -40,31 +41,19 @@ class Catalog:
         self._salt = seed.to_bytes(8, "little")
         self._counts: Counter[str] = Counter()
         self._content = self._state = 0
-        self._database = temporary_database.connect(cache_kib=_CACHE_KIB)
-        self._database.execute("CREATE TABLE photos (split TEXT, place BLOB, entry TEXT)")
+        self._table = TemporaryTable(
+            "split TEXT, place BLOB, entry TEXT",
+            purpose="the list of photos",
+            bytes_a_photo=340,
+            cache_kib=8 << 10,
+        )
 
-    def __enter__(self) -> "Catalog":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._database.close()
+    def __exit__(self, *error: object) -> None:
+        self._table.close()
 
     def fill(self, photos: Iterable[Reference]) -> None:
-        """Puts references in; whatever their iterator raises passes through.
-
-        Raises:
-            OSError: the disk is full.
-        """
-        with _needs_room():
-            self._database.execute("BEGIN")
-            rows = map(self._row, photos)
-            self._database.executemany("INSERT INTO photos VALUES (?, ?, ?)", rows)
-            self._database.execute("COMMIT")
+        """Put references in; whatever their iterator raises passes through."""
+        self._table.append(map(self._row, photos))
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -73,7 +62,7 @@ class Catalog:
 
     @property
     def fingerprint(self) -> str:
-        """Tells two inputs apart by their keys, lengths, names and labels, not by their place.
+        """A hash of the photos' keys, lengths, names and labels, but not of where they are.
 
         A sum of hashes, so that it does not depend on the order either.
         """
@@ -81,27 +70,23 @@ class Catalog:
 
     @property
     def state(self) -> str:
-        """Tells the same files apart that were written at other times."""
+        """A hash that also changes when the same files are written again."""
         return f"{self._state:032x}"
 
     def in_order(self, split: str) -> Iterator[Reference]:
-        """The photos of a split, in an order that their keys, the split and the seed decide.
+        """Return the photos of a split, ordered by a hash of their keys, the split and the seed.
 
         Raises:
             ValueError: two photos have one key.
-            OSError: the disk is full.
         """
         last = None
-        with _needs_room():
-            rows = self._database.execute(
-                "SELECT entry FROM photos WHERE split = ? ORDER BY place", (split,)
-            )
-            for (entry,) in rows:
-                reference = Reference(split, *json.loads(entry))
-                if reference.key == last:  # equal keys have equal places, so they are neighbours
-                    raise ValueError(f"each photo needs a name of its own. Received: {last} twice")
-                last = reference.key
-                yield reference
+        query = "SELECT entry FROM photos WHERE split = ? ORDER BY place"
+        for (entry,) in self._table.select(query, split):
+            reference = Reference(split, *json.loads(entry))
+            if reference.key == last:  # equal keys have equal places, so they are neighbours
+                raise ValueError(f"each photo needs a name of its own. Received: {last} twice")
+            last = reference.key
+            yield reference
 
     def _row(self, photo: Reference) -> tuple[str, bytes, str]:
         self._counts[photo.split] += 1
@@ -111,10 +96,6 @@ class Catalog:
         name = f"{photo.split}/{photo.key}".encode()
         place = hashlib.blake2b(name, digest_size=16, salt=self._salt).digest()
         return photo.split, place, json.dumps(photo[1:])
-
-
-def _needs_room() -> contextlib.AbstractContextManager[None]:
-    return temporary_database.needs_room("the list of photos", bytes_a_photo=340)
 
 
 def _number(values: tuple[object, ...]) -> int:

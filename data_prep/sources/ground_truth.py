@@ -3,46 +3,61 @@
 Counts what a source yields, and refuses it where a class or a split has too few photos.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from data_prep import records
-from data_prep.sources.reference import Reference
+from data_prep.sources.reference import UNLABELLED, Reference, Source, labels_of
 
-# Of a photo whose class is not told by where it lies.
-UNLABELLED = -1
 _NAME = re.compile(r"ILSVRC2012_val_([0-9]{8})")
 
 
 def photo_name(number: int) -> str:
-    """What a validation photo is called, less the extension."""
+    """Return what a validation photo is called, less the extension."""
     return f"ILSVRC2012_val_{number:08d}"
 
 
 def photo_number(name: str) -> int | None:
-    """The number in the name of a validation photo, whatever its extension; None in another."""
+    """Return the number in the name of a validation photo, or None: it is called otherwise."""
     match = _NAME.fullmatch(name.partition(".")[0])
     return int(match[1]) if match else None
 
 
-def labelled(
-    photos: Iterable[Reference],
-    truth: Mapping[int, str],
-    labels: Mapping[str, int],
-    place: str,
-) -> Iterator[Reference]:
-    """Gives each validation photo its label.
+def source(
+    classes: tuple[records.ClassName, ...],
+    train: Iterable[Reference],
+    validation: Iterable[Reference],
+    places: Mapping[str, str],
+    *,
+    truth: Mapping[int, str] | None = None,
+    train_images: Mapping[str, int] | None = None,
+) -> Source:
+    """Return a source whose photos are checked while they are listed.
 
     Args:
-        photos: in any order, `UNLABELLED` or with the label that their folder tells.
-        truth: the wnid of each photo by its number.
-        labels: the label of each wnid.
-        place: the folder or file that holds the photos, for the error.
+        classes: in the order of their labels.
+        train: the train photos, labelled, in any order.
+        validation: the validation photos; with `truth` they may be `UNLABELLED`.
+        places: by split, the folder or file that its photos are in, for errors.
+        truth: the wnid of each validation photo by its number, where that is known.
+        train_images: how many train photos there are by wnid, where that is known.
 
     Raises:
-        ValueError: a photo has no line in the ground truth or two have one, a line has no photo,
-            or a folder says another class than the ground truth.
+        ValueError: from `photos`: a photo has no line in the ground truth or two have one, a line
+            has no photo, a folder says another class than the ground truth, a class has no train
+            photos or not as many as it should, or a split is empty.
     """
+    if truth is not None:
+        validation = _labelled(validation, truth, labels_of(classes), places["validation"])
+    photos = itertools.chain(train, validation)
+    return Source(classes, _checked(photos, classes, places, train_images))
+
+
+def _labelled(
+    photos: Iterable[Reference], truth: Mapping[int, str], labels: Mapping[str, int], place: str
+) -> Iterator[Reference]:
+    """Give each validation photo its label."""
     found = set()
     for photo in photos:
         number = photo_number(photo.filename)
@@ -73,7 +88,7 @@ def labelled(
 
 
 def agreed(truths: Mapping[str, Mapping[int, str]]) -> Mapping[int, str] | None:
-    """The one ground truth that all of `truths` (by the paths they come from) say, if there is any.
+    """Return the one ground truth that all of `truths`, by their paths, say; None without any.
 
     Raises:
         ValueError: two of them differ.
@@ -94,24 +109,13 @@ def agreed(truths: Mapping[str, Mapping[int, str]]) -> Mapping[int, str] | None:
     return first
 
 
-def checked(
+def _checked(
     photos: Iterable[Reference],
     classes: tuple[records.ClassName, ...],
-    *,
     places: Mapping[str, str],
-    train_images: Mapping[str, int] | None = None,
+    train_images: Mapping[str, int] | None,
 ) -> Iterator[Reference]:
-    """Passes all photos on, and looks at their numbers when they end.
-
-    Args:
-        photos: of both splits, labelled.
-        classes: in the order of their labels.
-        places: by split, the folder or file that its photos are in, for the error.
-        train_images: how many train photos there are by wnid, where that is known.
-
-    Raises:
-        ValueError: a class has no train photos or not as many as it should, or a split is empty.
-    """
+    """Pass all photos on, and check their numbers when they end."""
     counts = {split: [0] * len(classes) for split in records.SPLITS}
     for photo in photos:
         counts[photo.split][photo.label] += 1

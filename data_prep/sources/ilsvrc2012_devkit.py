@@ -21,18 +21,22 @@ from data_prep import records, storage
 from data_prep.sources import tars
 from data_prep.sources.reference import printable
 
+# The names of the 2012 release; other tools look for these.
+TRAIN_TAR = "ILSVRC2012_img_train.tar"
+VALIDATION_TAR = "ILSVRC2012_img_val.tar"
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 META = "meta.mat"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 
 
 @dataclasses.dataclass(frozen=True)
 class Devkit:
-    """What the devkit says.
+    """The content of a devkit.
 
     Attributes:
         classes: the synsets without children, sorted by wnid.
         truth: the wnid of each validation photo, by its number, from 1.
-        train_images: how many train photos each wnid has; None where the devkit does not tell.
+        train_images: how many train photos each wnid has; None where the devkit does not say.
     """
 
     classes: tuple[records.ClassName, ...]
@@ -40,8 +44,17 @@ class Devkit:
     train_images: Mapping[str, int] | None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Synset:
+    id: int
+    wnid: str
+    words: str
+    children: int
+    train_images: int | None  # old files do not say
+
+
 def read(path: str) -> Devkit:
-    """Reads the devkit.
+    """Read the devkit.
 
     Args:
         path: of ILSVRC2012_devkit_t12.tar.gz, or of the folder that it unpacks to.
@@ -56,31 +69,14 @@ def read(path: str) -> Devkit:
             raise ValueError(f"{path} must hold data/{name}, but does not; fetch it again")
     synsets = _synsets(contents[META], path)
     leaves = _leaves(synsets, path)
-    truth = {
-        number: leaves[class_id].wnid
-        for number, class_id in enumerate(_ids(contents[GROUND_TRUTH], leaves, path), start=1)
-    }
-    _check_validation_counts(truth, leaves, path)
-    told = all(synset.train_images is not None for synset in synsets)
+    truth = _truth(contents[GROUND_TRUTH], leaves, path)
+    counted = all(synset.train_images is not None for synset in synsets)
+    names = sorted((leaf.wnid, leaf.words) for leaf in leaves.values())
     return Devkit(
-        classes=tuple(
-            sorted(
-                (records.ClassName(leaf.wnid, leaf.words) for leaf in leaves.values()),
-                key=lambda entry: entry.wnid,
-            )
-        ),
+        classes=tuple(records.ClassName(*name) for name in names),
         truth=truth,
-        train_images={leaf.wnid: leaf.train_images for leaf in leaves.values()} if told else None,
+        train_images={s.wnid: s.train_images for s in leaves.values()} if counted else None,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Synset:
-    id: int
-    wnid: str
-    words: str
-    children: int
-    train_images: int | None
 
 
 def _packed(path: str) -> dict[str, bytes]:
@@ -108,28 +104,32 @@ def _unpacked(path: str) -> dict[str, bytes]:
 
 
 def _synsets(meta: bytes, path: str) -> list[_Synset]:
+    """Return the rows of the struct array `synsets` of meta.mat."""
     try:
-        rows = read_synsets(meta)
-    except ValueError as error:
+        variables = scipy.io.loadmat(io.BytesIO(meta), squeeze_me=True, variable_names=["synsets"])
+        table = np.atleast_1d(variables["synsets"])
+        counted = "num_train_images" in table.dtype.names
+        return [
+            _Synset(
+                id=int(row["ILSVRC2012_ID"]),
+                # labels.txt has a line a class and a tab between the two: neither may hold one.
+                wnid=printable("".join(str(row["WNID"]).split())),
+                words=printable(" ".join(str(row["words"]).split())),
+                children=int(row["num_children"]),
+                train_images=int(row["num_train_images"]) if counted else None,
+            )
+            for row in table
+        ]
+    except Exception as error:  # scipy's reader raises errors of many types
+        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))
         raise ValueError(
-            f"{META} in {path} must hold the table of synsets, but cannot be read ({error}); "
-            "fetch it again"
+            f"{META} in {path} must hold the table of synsets, but cannot be read "
+            f"({reason[:200]}); fetch it again"
         ) from error
-    return [
-        _Synset(
-            id=row["ILSVRC2012_ID"],
-            # labels.txt has a line a class and a tab between the two: neither may hold one.
-            wnid=printable("".join(row["WNID"].split())),
-            words=printable(" ".join(row["words"].split())),
-            children=row["num_children"],
-            train_images=row["num_train_images"],
-        )
-        for row in rows
-    ]
 
 
 def _leaves(synsets: list[_Synset], path: str) -> dict[int, _Synset]:
-    """The classes, by their ids."""
+    """Return the classes, by their ids."""
     leaves = {synset.id: synset for synset in synsets if not synset.children}
     if not leaves or sorted(leaves) != list(range(1, len(leaves) + 1)):
         raise ValueError(f"the classes of {META} in {path} must have the ids 1 to N, but do not")
@@ -143,7 +143,8 @@ def _leaves(synsets: list[_Synset], path: str) -> dict[int, _Synset]:
     return leaves
 
 
-def _ids(ground_truth: bytes, leaves: Mapping[int, _Synset], path: str) -> list[int]:
+def _truth(ground_truth: bytes, leaves: Mapping[int, _Synset], path: str) -> dict[int, str]:
+    """Return the wnid of each validation photo, by its number."""
     try:
         ids = [int(line) for line in ground_truth.split()]
     except ValueError as error:
@@ -153,61 +154,13 @@ def _ids(ground_truth: bytes, leaves: Mapping[int, _Synset], path: str) -> list[
             f"each id in {GROUND_TRUTH} must be one of the {len(leaves)} classes of {META} in "
             f"{path}; {unknown[0]} is not"
         )
-    return ids
-
-
-def _check_validation_counts(
-    truth: Mapping[int, str], leaves: Mapping[int, _Synset], path: str
-) -> None:
-    """Each class has 50 photos in the real release, and as many as the others in any."""
-    found = Counter(truth.values())
-    counts = {leaf.wnid: found[leaf.wnid] for leaf in leaves.values()}
-    fewest, most = min(counts, key=counts.get), max(counts, key=counts.get)
-    if counts[fewest] != counts[most] or not counts[most]:
+    # Each class has 50 photos in the real release, and as many as the others in any.
+    found = Counter(ids)
+    fewest, most = min(leaves, key=found.__getitem__), max(leaves, key=found.__getitem__)
+    if found[fewest] != found[most] or not ids:
         raise ValueError(
             f"each class must have as many validation photos as any other in {GROUND_TRUTH} in "
-            f"{path}, and at least one; {fewest} has {counts[fewest]}, {most} has {counts[most]}; "
-            "fetch it again"
+            f"{path}, and at least one; {leaves[fewest].wnid} has {found[fewest]}, "
+            f"{leaves[most].wnid} has {found[most]}; fetch it again"
         )
-
-
-# The names of the 2012 release; other tools look for these.
-TRAIN_TAR = "ILSVRC2012_img_train.tar"
-VALIDATION_TAR = "ILSVRC2012_img_val.tar"
-DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
-
-
-FIELDS = ("ILSVRC2012_ID", "WNID", "words", "num_children", "num_train_images")
-_OPTIONAL = "num_train_images"
-
-
-def read_synsets(content: bytes) -> list[dict[str, int | str | None]]:
-    """Return the rows of the struct array `synsets`.
-
-    Args:
-        content: of meta.mat.
-
-    Returns:
-        The values of `FIELDS` of each synset: numbers and text; None for a field that old files
-        lack.
-
-    Raises:
-        ValueError: the file is no .mat file, a damaged one, or holds another table.
-    """
-    kinds = {"WNID": str, "words": str}
-    try:
-        variables = scipy.io.loadmat(
-            io.BytesIO(content), squeeze_me=True, variable_names=["synsets"]
-        )
-        table = np.atleast_1d(variables["synsets"])
-        absent = {_OPTIONAL} - set(table.dtype.names)
-        return [
-            {
-                field: None if field in absent else kinds.get(field, int)(row[field])
-                for field in FIELDS
-            }
-            for row in table
-        ]
-    except Exception as error:  # scipy's reader raises errors of many types
-        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()))
-        raise ValueError(f"a table of synsets is needed. Received: {reason[:200]}") from error
+    return {number: leaves[class_id].wnid for number, class_id in enumerate(ids, start=1)}

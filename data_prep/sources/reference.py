@@ -1,10 +1,14 @@
 """What a source of photos yields: references, which are byte ranges with labels."""
 
 import dataclasses
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from data_prep import records
+
+# The label of a photo whose place does not tell its class.
+UNLABELLED = -1
 
 
 class Reference(NamedTuple):
@@ -34,8 +38,38 @@ class Source:
     photos: Iterator[Reference]
 
 
+def photo(
+    split: str,
+    name: str,
+    path: str,
+    length: int,
+    modified_ns: int,
+    *,
+    offset: int = 0,
+    folder: str = "",
+    label: int = UNLABELLED,
+) -> Reference:
+    """Return the reference of a photo; `folder`, if any, and the last part of `name` are its key.
+
+    The other arguments are fields of `Reference`.
+    """
+    filename = printable(os.path.basename(name))
+    key = f"{folder}/{filename}" if folder else filename
+    return Reference(split, key, path, offset, length, filename, label, modified_ns)
+
+
+def unnamed(wnids: Iterable[str]) -> tuple[records.ClassName, ...]:
+    """Return classes that are called by their wnids."""
+    return tuple(records.ClassName(wnid, wnid) for wnid in wnids)
+
+
+def labels_of(classes: Iterable[records.ClassName]) -> dict[str, int]:
+    """Return the label of each wnid."""
+    return {entry.wnid: label for label, entry in enumerate(classes)}
+
+
 def printable(name: str) -> str:
-    r"""A name as plain text; what cannot be printed as \x07, bytes that are no UTF-8 as \udcff."""
+    r"""Return a name as plain text; what cannot be printed as \x07, no UTF-8 as \udcff."""
     return "".join(
         c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in name
     )

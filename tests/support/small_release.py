@@ -1,10 +1,12 @@
 """The shape of ILSVRC2012 with three classes and a few bytes for a photo, for tests of sources."""
 
+import importlib.util
 import io
 import pathlib
 import tarfile
 
 import numpy as np
+import pytest
 import scipy.io
 
 from data_prep import records
@@ -136,3 +138,12 @@ def content_of(photo):
 def listed(source):
     """What a data set would be made of, in one order: split, key, filename, label, content."""
     return sorted((p.split, p.key, p.filename, p.label, content_of(p)) for p in source.photos)
+
+
+def list_of_tensorflow_datasets(name):
+    """The lines of a list of ImageNet's labels that TensorFlow Datasets has; else a skip."""
+    found = importlib.util.find_spec("tensorflow_datasets")
+    path = found and pathlib.Path(found.origin).parent / "datasets" / "imagenet2012" / name
+    if not path or not path.exists():
+        pytest.skip("this TensorFlow Datasets has no list of labels")
+    return path.read_text().split()

@@ -1,10 +1,11 @@
 import gzip
-import importlib.util
-import pathlib
+import io
 import random
 import tarfile
 
+import numpy as np
 import pytest
+import scipy.io
 import small_release
 from small_release import SYNSETS, devkit_tar, tar_bytes
 
@@ -15,6 +16,12 @@ from data_prep.sources import ilsvrc2012_devkit, tars
 def read(folder, content):
     (folder / "devkit.tar.gz").write_bytes(content)
     return ilsvrc2012_devkit.read(str(folder / "devkit.tar.gz"))
+
+
+def saved(synsets, **options):
+    output = io.BytesIO()
+    scipy.io.savemat(output, {"synsets": synsets}, **options)
+    return output.getvalue()
 
 
 def test_classes_and_ground_truth_go_by_wnid(tmp_path):
@@ -30,6 +37,12 @@ def test_packed_and_unpacked_are_the_same(tmp_path):
     assert unpacked == read(tmp_path, devkit_tar())
 
 
+def test_a_compressed_table_is_read(tmp_path):
+    table = scipy.io.loadmat(io.BytesIO(small_release.meta_mat()))["synsets"]
+    compressed = saved(table, do_compression=True)
+    assert read(tmp_path, devkit_tar(compressed)) == read(tmp_path, devkit_tar())
+
+
 def test_a_devkit_with_one_class_and_plain_gzip_less_tar_is_read(tmp_path):
     devkit = read(tmp_path, gzip.decompress(devkit_tar(SYNSETS[:1], "1\n")))
     assert devkit.classes == (records.ClassName("n03", "third, 3rd"),)
@@ -42,12 +55,8 @@ def test_names_become_one_line_of_text(tmp_path):
 
 
 def test_real_labels_are_those_of_tensorflow_datasets(tmp_path):
-    found = importlib.util.find_spec("tensorflow_datasets")
-    folder = pathlib.Path(found.origin).parent / "datasets" / "imagenet2012" if found else None
-    if not found or not (folder / "validation_labels.txt").exists():
-        pytest.skip("this TensorFlow Datasets has no list of labels")
-    wnids = (folder / "labels.txt").read_text().split()
-    truth = (folder / "validation_labels.txt").read_text().split()
+    wnids = small_release.list_of_tensorflow_datasets("labels.txt")
+    truth = small_release.list_of_tensorflow_datasets("validation_labels.txt")
     in_order_of_ids = random.Random(0).sample(wnids, len(wnids))
     ids = {wnid: number for number, wnid in enumerate(in_order_of_ids, start=1)}
     synsets = [(number, wnid, wnid, 0) for wnid, number in ids.items()]
@@ -66,6 +75,11 @@ def test_real_labels_are_those_of_tensorflow_datasets(tmp_path):
         (tar_bytes([("a/meta.mat", b"")]), r"must hold data/ILSVRC2012_validation"),
         (tar_bytes([("a/x", b"")]), r"must hold data/meta.mat, but does not; fetch it again"),
         (devkit_tar(b"no mat"), r"meta.mat in .*/devkit.tar.gz must hold .* cannot be read \("),
+        (devkit_tar(b""), r"cannot be read \(.*Mat"),
+        (devkit_tar(b"no mat file" * 99), r"cannot be read \(\w"),
+        (devkit_tar(small_release.meta_mat()[:400]), r"cannot be read \(\w"),
+        (devkit_tar(saved(np.zeros(3))), r"cannot be read \(TypeError"),
+        (devkit_tar(saved({"ILSVRC2012_ID": 1, "WNID": "n1"})), r"\(ValueError: no field of name"),
         (devkit_tar([(1, "n01", "a", 0, float("nan"))]), r"cannot be read \(.*NaN"),
         (devkit_tar(SYNSETS[1:]), r"must have the ids 1 to N"),
         (devkit_tar(SYNSETS[3:]), r"must have the ids 1 to N"),

@@ -7,7 +7,7 @@ from small_release import tar_bytes, train_tar, validation_tar
 
 from data_prep.rehearsal import release
 from data_prep.rehearsal.photos import Recipe
-from data_prep.sources import ilsvrc2012, ilsvrc2012_devkit
+from data_prep.sources import ground_truth, ilsvrc2012, ilsvrc2012_devkit
 
 
 def test_the_order_in_the_tars_does_not_matter(tmp_path):
@@ -99,6 +99,7 @@ def test_a_missing_file_is_named(tmp_path, name):
         ),
         ({"validation": tar_bytes([])}, r"no ILSVRC2012_val_00000001 \(0 photos for 3 lines\)"),
         ({"validation": validation_tar((1, 2, 3, 4))}, r"val_00000004.JPEG has no line there"),
+        ({"validation": validation_tar((1, 2, 2, 3))}, r"val_00000002.JPEG is there twice; remove"),
         # As many photos as lines, but by their places all labels would be wrong.
         (
             {"validation": tar_bytes([("0_val.sh", b""), ("ILSVRC2012_val_00000001.JPEG", b"x")])},
@@ -126,3 +127,21 @@ def test_a_rehearsal_release_is_one(tmp_path):
     wnids = [entry.wnid for entry in source.classes]
     assert wnids == sorted(wnids)
     assert all(p.filename.startswith(wnids[p.label]) for p in photos if p.split == "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("ILSVRC2012_val_00048981.JPEG", 48981),
+        ("ILSVRC2012_val_00048981", 48981),
+        ("ILSVRC2012_val_00000007.tar.gz", 7),
+        ("ILSVRC2012_val_7.JPEG", None),
+        ("ILSVRC2012_val_000000071.JPEG", None),
+        ("ILSVRC2012_val_0000000\u0661.JPEG", None),
+        ("xILSVRC2012_val_00000001.JPEG", None),
+        ("ILSVRC2012_test_00000001.JPEG", None),
+        ("", None),
+    ],
+)
+def test_the_number_is_in_the_name(name, number):
+    assert ground_truth.photo_number(name) == number
