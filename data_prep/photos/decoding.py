@@ -6,7 +6,7 @@ before a pixel is decoded. A JPEG of three components in one whole scan is then 
 which gives the same pixels (both hold libjpeg-turbo) in four fifths of the time (an AMD EPYC);
 everything else is Pillow's. What libjpeg merely warns of is a photo, as it was for the 2012 tool.
 
-Which way up a photo is, by its EXIF or XMP, and turning it upright.
+Photos are turned upright by their EXIF or XMP.
 """
 
 import contextlib
@@ -40,6 +40,21 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 PLAIN_JPEG = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 # How files begin, and how whole ones end.
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82", b"GIF8": b";"}
+
+_UPRIGHT = 1
+_EXIF_ORIENTATION = 0x0112
+# EXIF 2.32, table 6: what undoes each.
+_UNDONE_BY = {
+    _UPRIGHT: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXCHANGE_SIDES = range(5, 9)
 
 # Pillow fills in what is missing of a file by a switch of the whole process: see `_pillow`.
 _PILLOW = threading.Lock()
@@ -86,7 +101,7 @@ class _Header(NamedTuple):
 
 
 def decode(data: bytes, *, fill_after: Collection[str] = ()) -> Decoded:
-    """The pixels of a photo of any kind; of an animation, those of its first frame.
+    """Return the pixels of a photo of any kind; of an animation, those of its first frame.
 
     Args:
         data: the file's bytes, of one of `FORMATS`.
@@ -118,7 +133,7 @@ def decode(data: bytes, *, fill_after: Collection[str] = ()) -> Decoded:
 
 
 def decode_plain_jpeg(data: bytes, scan: int) -> np.ndarray | None:
-    """The pixels of a JPEG of three components.
+    """Return the pixels of a JPEG of three components.
 
     Args:
         data: the file's bytes.
@@ -147,9 +162,11 @@ def _decode(data: bytes, *, fill_missing: bool) -> Decoded:
         pixels = decode_plain_jpeg(data, header.scan) if header.scan else None
         if pixels is None:
             pixels, orientation = _load(data, repairs, fill_missing=fill_missing)
-        if max(orientation, header.orientation) > UPRIGHT:
+        if max(orientation, header.orientation) > _UPRIGHT:
             repairs.append("exif_rotated")
-        return Decoded(turned_upright(pixels, orientation), tuple(repairs), header.notes)
+        if orientation > _UPRIGHT:
+            pixels = np.asarray(Image.fromarray(pixels).transpose(_UNDONE_BY[orientation]))
+        return Decoded(pixels, tuple(repairs), header.notes)
     except UnusableError as error:
         raise UnusableError(error.reason, height, width) from None
     except Image.DecompressionBombError:  # Pillow's own limit, which is above ours
@@ -160,7 +177,7 @@ def _decode(data: bytes, *, fill_missing: bool) -> Decoded:
 
 @contextlib.contextmanager
 def _pillow(*, fill_missing: bool = False) -> Iterator[None]:
-    """While Pillow works: whether it fills in what is missing, for this thread alone."""
+    """Hold Pillow, which may fill in what is missing, for this thread alone."""
     with _PILLOW:
         before = ImageFile.LOAD_TRUNCATED_IMAGES
         ImageFile.LOAD_TRUNCATED_IMAGES = fill_missing
@@ -174,22 +191,22 @@ def _read_header(data: bytes) -> _Header:
     with _pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         notes = ("icc_profile_ignored",) if "icc_profile" in image.info else ()
         scan = image.fp.tell() if (image.format, image.mode) == ("JPEG", "RGB") else 0
-        orientation = read_orientation(image)
-        return _Header(*upright_size(image, orientation), orientation, scan, notes)
+        orientation = _orientation(image)
+        return _Header(*_upright_size(image, orientation), orientation, scan, notes)
 
 
 def _claimed_size(data: bytes) -> tuple[int, int]:
-    """(height, width) by the header of an image that Pillow's `open` is afraid of."""
+    """Return (height, width) by the header of an image that Pillow's `open` refuses."""
     for name in FORMATS:
         factory, accept = Image.OPEN[name]
         if accept(data[:16]):
             with contextlib.suppress(Exception), factory(io.BytesIO(data), "") as image:
-                return upright_size(image, read_orientation(image))
+                return _upright_size(image, _orientation(image))
     return 0, 0
 
 
 def _load(data: bytes, repairs: list[str], *, fill_missing: bool) -> tuple[np.ndarray, int]:
-    """Pillow's decoding: the pixels and the orientation that is still to be undone."""
+    """Decode by Pillow; return the pixels and the orientation that is still to be undone."""
     with (
         _pillow(fill_missing=fill_missing),
         Image.open(io.BytesIO(data), formats=FORMATS) as image,
@@ -201,7 +218,7 @@ def _load(data: bytes, repairs: list[str], *, fill_missing: bool) -> tuple[np.nd
             repairs.append("16_bit_to_8_bit")
         image.load()
         # Not before: a PNG may have it behind its pixels, and Pillow turns a TIFF while it loads.
-        orientation = read_orientation(image)
+        orientation = _orientation(image)
         return np.asarray(_to_rgb(image, repairs)), orientation
 
 
@@ -233,7 +250,7 @@ def _to_rgb(image: Image.Image, repairs: list[str]) -> Image.Image:
 
 
 def _reason(data: bytes, error: Exception) -> str:
-    """A reason without the decoder's own words, which hold memory addresses."""
+    """Return a reason without the decoder's own words, which hold memory addresses."""
     if isinstance(error, EOFError) or "truncated" in str(error).lower() or _lacks_end(data):
         return "truncated"
     is_known = any(Image.OPEN[name][1](data[:16]) for name in FORMATS)
@@ -252,44 +269,19 @@ def _lacks_end(data: bytes) -> bool:
     return data.startswith(b"BM") and int.from_bytes(data[2:6], "little") > len(data)
 
 
-UPRIGHT = 1
-_EXIF_ORIENTATION = 0x0112
-# EXIF 2.32, table 6, as what undoes each: whether to reverse the rows, whether to reverse the
-# columns, whether then to exchange rows and columns.
-_UNDONE_BY = {
-    UPRIGHT: (False, False, False),
-    2: (False, True, False),
-    3: (True, True, False),
-    4: (True, False, False),
-    5: (False, False, True),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (False, True, True),
-}
-
-
-def read_orientation(image: Image.Image) -> int:
-    """EXIF's orientation of an opened image, 1 to 8; 1 where there is none or none that counts."""
+def _orientation(image: Image.Image) -> int:
+    """Return EXIF's orientation, 1 to 8; 1 where there is none or none that counts."""
     try:
         # Not image.getexif(): a PNG's own decodes all of it first, were it a bomb or not.
         orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION)
-        return orientation if orientation in _UNDONE_BY else UPRIGHT
+        return orientation if orientation in _UNDONE_BY else _UPRIGHT
     except Exception:  # broken metadata are no reason to lose a photo
-        return UPRIGHT
+        return _UPRIGHT
 
 
-def upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
-    """(height, width), once upright, of an image that is opened but not loaded."""
-    _, _, exchange = _UNDONE_BY[orientation]
-    if exchange and image.format != "TIFF":  # of which Pillow itself exchanges the two
+def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
+    """Return (height, width), once upright, of an image that is opened but not loaded."""
+    # Of a TIFF, Pillow itself exchanges the two.
+    if orientation in _EXCHANGE_SIDES and image.format != "TIFF":
         return image.width, image.height
     return image.height, image.width
-
-
-def turned_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes an orientation: [height, width, 3] as stored, to that or [width, height, 3]."""
-    if orientation == UPRIGHT:
-        return pixels
-    reverse_rows, reverse_columns, exchange = _UNDONE_BY[orientation]
-    pixels = pixels[:: -1 if reverse_rows else 1, :: -1 if reverse_columns else 1]
-    return np.ascontiguousarray(pixels.transpose(1, 0, 2) if exchange else pixels)

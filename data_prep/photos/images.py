@@ -13,27 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from data_prep.conversion_rule import LARGEST_SIZE, TRUNCATED, Rule
+from data_prep.conversion_rule import TRUNCATED, Rule
 from data_prep.photos import decoding, jpeg_markers
-from data_prep.photos.decoding import FORMATS, MAX_BYTES, MAX_PIXELS
-
-__all__ = [
-    "FORMATS",
-    "ICC_PROFILES",
-    "LARGEST_SIZE",
-    "MAX_BYTES",
-    "MAX_PIXELS",
-    "VERSION",
-    "Converted",
-    "Rejected",
-    "Rule",
-    "central_square",
-    "convert",
-    "decode_stored",
-    "resize_and_crop",
-    "stored_pixels",
-    "thumbnail",
-]
 
 # Part of every recipe: raise it when the same photo would give other bytes than before.
 VERSION = 2
@@ -87,10 +68,10 @@ class Rejected:
 
 
 def convert(data: bytes, rule: Rule) -> Converted | Rejected:
-    """Makes of a photo of any kind what a record stores. Never raises, whatever `data` is.
+    """Convert a photo of any kind to what a record stores. Never raises, whatever `data` is.
 
     Args:
-        data: the file's bytes, of one of `FORMATS`; of an animation the first frame is taken.
+        data: the file's bytes; of an animation, the first frame is taken.
         rule: what to make of it.
     """
     try:
@@ -104,10 +85,13 @@ def convert(data: bytes, rule: Rule) -> Converted | Rejected:
         else _fitted(*original, rule.short_side)
     )
     # A line of pixels grows by a factor of size squared.
-    if fitted[0] * fitted[1] > MAX_PIXELS or (rule.crop == "none" and max(fitted) > LONGEST_SIDE):
+    if fitted[0] * fitted[1] > decoding.MAX_PIXELS or (
+        rule.crop == "none" and max(fitted) > LONGEST_SIDE
+    ):
         return Rejected("too_elongated", *original)
     stored = fitted if rule.crop == "none" else (rule.short_side, rule.short_side)
-    if _passes(data, photo, stored, rule):
+    is_as_wanted = rule.pass_through and not photo.repairs and original == stored
+    if is_as_wanted and jpeg_markers.is_baseline_rgb(data):
         return Converted(
             data, *original, *original, photo.repairs, (*photo.notes, "passed_through")
         )
@@ -119,7 +103,7 @@ def convert(data: bytes, rule: Rule) -> Converted | Rejected:
 
 
 def decode_stored(image: bytes, *, storage: str, height: int, width: int) -> np.ndarray:
-    """The pixels of what `convert` stored, [height, width, 3] uint8 RGB.
+    """Return the pixels of what `convert` stored, [height, width, 3] uint8 RGB.
 
     Raises:
         ValueError: it is not of that size, no RGB JPEG, or damaged.
@@ -149,7 +133,7 @@ def decode_stored(image: bytes, *, storage: str, height: int, width: int) -> np.
 
 
 def stored_pixels(photo: Converted, rule: Rule) -> np.ndarray:
-    """The pixels of what `convert` has just stored, [height, width, 3] uint8 RGB.
+    """Return the pixels of what `convert` has just stored, [height, width, 3] uint8 RGB.
 
     As `decode_stored`, but without its checks: nothing can have happened to it since.
 
@@ -164,7 +148,7 @@ def stored_pixels(photo: Converted, rule: Rule) -> np.ndarray:
 
 
 def resize_and_crop(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The 2012 program's rule: short side to `size`, then the central square.
+    """Resize by the 2012 program's rule: short side to `size`, then the central square.
 
     Args:
         pixels: [height, width, 3] uint8.
@@ -173,12 +157,12 @@ def resize_and_crop(pixels: np.ndarray, size: int) -> np.ndarray:
     Returns:
         [size, size, 3] uint8.
     """
-    height, width, _ = pixels.shape
-    return central_square(_resized(pixels, _fitted(height, width, size), "short_side"), size)
+    fitted = _fitted(*pixels.shape[:2], size)
+    return central_square(_resized(pixels, fitted, "short_side"), size)
 
 
 def central_square(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The central square of a photo; half a pixel up or left where the middle cannot be met.
+    """Return the central square of a photo; half a pixel up or left where the middle cannot be met.
 
     Args:
         pixels: [height, width, 3].
@@ -200,7 +184,7 @@ def central_square(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def thumbnail(data: bytes, side: int = 96) -> bytes:
-    """A small JPEG for a person to look at, of whatever can be decoded of `data`.
+    """Return a small JPEG for a person to look at, of whatever can be decoded of `data`.
 
     Args:
         data: a file's bytes, broken or not; the limits on bytes and pixels hold.
@@ -222,14 +206,14 @@ def thumbnail(data: bytes, side: int = 96) -> bytes:
 
 
 def _fitted(height: int, width: int, size: int) -> tuple[int, int]:
-    """(height, width) once the short side is `size`."""
+    """Return (height, width) once the short side is `size`."""
     short = min(height, width)
     # Rounded half up, in integers so that no machine rounds differently.
     return (2 * height * size + short) // (2 * short), (2 * width * size + short) // (2 * short)
 
 
 def _resized(pixels: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:
-    """`pixels` at `size`, (height, width), by the interpolation of `fit`."""
+    """Return `pixels` at `size`, (height, width), by the interpolation of `fit`."""
     if pixels.shape[:2] == size:
         return pixels
     if fit == "warp":
@@ -239,23 +223,13 @@ def _resized(pixels: np.ndarray, size: tuple[int, int], fit: str) -> np.ndarray:
     return cv2.resize(pixels, size[::-1], interpolation=method)
 
 
-def _passes(data: bytes, photo: decoding.Decoded, stored: tuple[int, int], rule: Rule) -> bool:
-    return (
-        rule.pass_through
-        and not photo.repairs
-        and photo.pixels.shape[:2] == stored
-        and jpeg_markers.is_baseline_rgb(data)
-    )
-
-
 def _encoded(pixels: np.ndarray, quality: int) -> bytes:
-    """A baseline JPEG, its chroma at half resolution (the default of libjpeg, said aloud)."""
-    options = {
-        cv2.IMWRITE_JPEG_QUALITY: quality,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR: cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
-        cv2.IMWRITE_JPEG_PROGRESSIVE: 0,
-        cv2.IMWRITE_JPEG_OPTIMIZE: 0,
-    }
-    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    _, jpeg = cv2.imencode(".jpg", bgr, [number for pair in options.items() for number in pair])
+    """Return a baseline JPEG, its chroma at half resolution, as is libjpeg's default."""
+    options = (
+        *(cv2.IMWRITE_JPEG_QUALITY, quality),
+        *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420),
+        *(cv2.IMWRITE_JPEG_PROGRESSIVE, 0),
+        *(cv2.IMWRITE_JPEG_OPTIMIZE, 0),
+    )
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
     return jpeg.tobytes()

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,8 +24,7 @@ _EXIF_ORIENTATION = 0x0112
 _VERSION = 1  # of what is drawn; part of the recipe
 
 
-@dataclasses.dataclass(frozen=True)
-class ObjectClass:
+class ObjectClass(NamedTuple):
     """A class of the release; `shape` is what `drawing` draws and the first of its words."""
 
     shape: str
@@ -49,23 +49,15 @@ CLASSES = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Fault:
-    """What is wrong with one train photo, and whether a photo can still be read from it."""
-
-    name: str
-    readable: bool
-
-
-# One photo each, spread over the classes: `faults_by_place`.
-FAULTS = (
-    Fault("cmyk", readable=True),
-    Fault("png_named_jpeg", readable=True),
-    Fault("grey", readable=True),
-    Fault("exif_rotated", readable=True),
-    Fault("truncated", readable=False),
-    Fault("empty", readable=False),
-)
+# What is wrong with one train photo each, and whether a photo can still be read from it.
+FAULTS = {
+    "cmyk": True,
+    "png_named_jpeg": True,
+    "grey": True,
+    "exif_rotated": True,
+    "truncated": False,
+    "empty": False,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +82,7 @@ class Recipe:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a photo belongs; its randomness comes from this and the seed alone."""
 
     split: int  # one of TRAIN, VALIDATION, HELD_OUT
@@ -100,43 +91,37 @@ class Place:
 
 
 def draw_file(recipe: Recipe, place: Place) -> bytes:
-    """The bytes of the photo file at a place: a JPEG, or one of `FAULTS`."""
-    random_key = [recipe.seed, place.split, place.class_index, place.number]
-    generator = np.random.default_rng(random_key)
+    """Return the bytes of the photo file at a place: a JPEG, or one with one of `FAULTS`."""
+    generator = np.random.default_rng([recipe.seed, *place])
     photo = Image.fromarray(drawing.draw_photo(CLASSES[place.class_index].shape, generator))
     quality = int(generator.integers(70, 97))
     fault = faults_by_place(recipe.classes).get(place)
-    return _encode(photo, quality, fault.name if fault else "")
+    if fault == "empty":
+        return b""
+    kind, options = "JPEG", {"quality": quality}
+    if fault == "png_named_jpeg":
+        kind, options = "PNG", {}
+    elif fault == "exif_rotated":
+        options["exif"] = exif = Image.Exif()
+        exif[_EXIF_ORIENTATION] = 6  # "turn me 90 degrees clockwise to look at me"
+        photo = photo.transpose(Image.Transpose.ROTATE_90)  # counterclockwise
+    else:
+        photo = photo.convert({"cmyk": "CMYK", "grey": "L"}.get(fault, "RGB"))
+    buffer = io.BytesIO()
+    photo.save(buffer, kind, **options)
+    content = buffer.getvalue()
+    return content[: len(content) // 2] if fault == "truncated" else content
 
 
-def faults_by_place(classes: int) -> dict[Place, Fault]:
-    """Which photo has which fault: each class in turn gets one, in its first photos."""
+def faults_by_place(classes: int) -> dict[Place, str]:
+    """Return which photo has which fault: each class in turn gets one, in its first photos."""
     return {
         Place(TRAIN, order % classes, order // classes): fault for order, fault in enumerate(FAULTS)
     }
 
 
-def _encode(photo: Image.Image, quality: int, fault: str) -> bytes:
-    """A JPEG of `photo`, or the file that the fault makes of it."""
-    if fault == "empty":
-        return b""
-    buffer = io.BytesIO()
-    if fault == "png_named_jpeg":
-        photo.save(buffer, "PNG")
-    elif fault == "exif_rotated":
-        exif = Image.Exif()
-        exif[_EXIF_ORIENTATION] = 6  # "turn me 90 degrees clockwise to look at me"
-        turned = photo.transpose(Image.Transpose.ROTATE_90)  # counterclockwise
-        turned.save(buffer, "JPEG", quality=quality, exif=exif)
-    else:
-        mode = {"cmyk": "CMYK", "grey": "L"}.get(fault, "RGB")
-        photo.convert(mode).save(buffer, "JPEG", quality=quality)
-    content = buffer.getvalue()
-    return content[: len(content) // 2] if fault == "truncated" else content
-
-
 def draw_files(recipe: Recipe, places: Sequence[Place], workers: int) -> Iterator[bytes]:
-    """The files of `places`, in their order.
+    """Draw the files of `places`, in their order.
 
     Args:
         recipe: what to draw.

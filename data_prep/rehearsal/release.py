@@ -11,7 +11,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import scipy.io
@@ -19,8 +19,12 @@ import tqdm
 
 from data_prep import files
 from data_prep.rehearsal import photos as rehearsal_photos
-from data_prep.rehearsal.photos import CLASSES, Place, Recipe
-from data_prep.sources import ilsvrc2012_devkit
+from data_prep.rehearsal.photos import CLASSES, FAULTS, Place, Recipe
+from data_prep.sources import ground_truth, ilsvrc2012_devkit
+
+SUMMARY = "rehearsal.json"
+HELD_OUT = "held_out"
+HELD_OUT_PER_CLASS = 1
 
 _DEVKIT_FOLDER = "ILSVRC2012_devkit_t12"
 
@@ -35,38 +39,15 @@ line, in the order of the photos' names.
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Synset:
-    """One row of meta.mat; the fields of the real file, and in its order but for their names.
-
-    Attributes:
-        id: ILSVRC2012_ID, from 1. Classes come first, inner nodes after them.
-        wnid: "n" and eight digits.
-        words: the names of the concept, separated by ", ".
-        gloss: what it is.
-        children: IDs of the synsets right under this one; empty for a class.
-        height: the longest way down to a leaf; 0 for a class.
-        train_images: 0 for an inner node.
-    """
-
-    id: int
-    wnid: str
-    words: str
-    gloss: str
-    children: tuple[int, ...]
-    height: int
-    train_images: int
-
-
 def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Appends a file to an open tar, with no time, owner or machine in its header."""
+    """Append a file to an open tar, with no time, owner or machine in its header."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))  # TarInfo's defaults: time 0, owner 0, mode 0644
 
 
 def tar_bytes(members: Iterable[tuple[str, bytes]]) -> bytes:
-    """A whole tar of (name, content) in memory, for a tar inside a tar."""
+    """Return a tar of (name, content), for a tar inside a tar."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in members:
@@ -74,29 +55,29 @@ def tar_bytes(members: Iterable[tuple[str, bytes]]) -> bytes:
     return buffer.getvalue()
 
 
-def devkit_bytes(synsets: Sequence[Synset], ground_truth: Sequence[int]) -> bytes:
-    """ILSVRC2012_devkit_t12.tar.gz.
+def devkit_bytes(recipe: Recipe, class_ids: Iterable[int]) -> bytes:
+    """Return ILSVRC2012_devkit_t12.tar.gz.
 
     Args:
-        synsets: in the order of their IDs.
-        ground_truth: the ILSVRC2012_ID of each validation photo, in order of file name.
+        recipe: of the release.
+        class_ids: the ILSVRC2012_ID of each validation photo, in order of file name.
     """
-    lines = "".join(f"{class_id}\n" for class_id in ground_truth)
-    tar = tar_bytes(
-        [
-            (f"{_DEVKIT_FOLDER}/readme.txt", _README.encode()),
-            (
-                f"{_DEVKIT_FOLDER}/data/ILSVRC2012_validation_ground_truth.txt",
-                lines.encode(),
-            ),
-            (f"{_DEVKIT_FOLDER}/data/meta.mat", _meta_mat(synsets)),
-        ]
-    )
+    lines = "".join(f"{class_id}\n" for class_id in class_ids)
+    members = {
+        "readme.txt": _README.encode(),
+        f"data/{ilsvrc2012_devkit.GROUND_TRUTH}": lines.encode(),
+        f"data/{ilsvrc2012_devkit.META}": _meta_mat(recipe),
+    }
+    tar = tar_bytes((f"{_DEVKIT_FOLDER}/{name}", content) for name, content in members.items())
     return gzip.compress(tar, mtime=0)
 
 
-def _meta_mat(synsets: Sequence[Synset]) -> bytes:
-    """A MATLAB 5 file with the struct array `synsets` [N, 1], fields as in the real one."""
+def _meta_mat(recipe: Recipe) -> bytes:
+    """Return a MATLAB 5 file with the struct array `synsets` [N, 1], fields as in the real one.
+
+    The classes come first, and after them a small tree of inner nodes, as WordNet's is over the
+    real classes.
+    """
     names = (
         "ILSVRC2012_ID",
         "WNID",
@@ -107,17 +88,25 @@ def _meta_mat(synsets: Sequence[Synset]) -> bytes:
         "wordnet_height",
         "num_train_images",
     )
-    structs = np.empty((len(synsets), 1), dtype=[(name, object) for name in names])
-    for row, synset in enumerate(synsets):
+    count = recipe.classes
+    ids = list(range(1, count + 1))
+    rows = [
+        *((*entry[1:], [], 0, recipe.images_per_class) for entry in CLASSES[:count]),
+        ("n90000101", "figure, shape", "figure, shape, an inner node", ids[: count // 2], 1, 0),
+        ("n90000102", "figure, pattern", "figure, pattern, an inner node", ids[count // 2 :], 1, 0),
+        ("n90000100", "drawing", "drawing, an inner node", [count + 1, count + 2], 2, 0),
+    ]
+    structs = np.empty((len(rows), 1), dtype=[(name, object) for name in names])
+    for row, (wnid, words, gloss, children, height, train_images) in enumerate(rows):
         structs[row, 0] = (
-            float(synset.id),  # MATLAB's numbers are doubles
-            synset.wnid,
-            synset.words,
-            synset.gloss,
-            float(len(synset.children)),
-            np.array([synset.children], np.float64),  # [1, number of children]
-            float(synset.height),
-            float(synset.train_images),
+            float(row + 1),  # MATLAB's numbers are doubles
+            wnid,
+            words,
+            gloss,
+            float(len(children)),
+            np.array([children], np.float64),  # [1, number of children]
+            float(height),
+            float(train_images),
         )
     buffer = io.BytesIO()
     scipy.io.savemat(buffer, {"synsets": structs})
@@ -127,13 +116,8 @@ def _meta_mat(synsets: Sequence[Synset]) -> bytes:
     return bytes(content)
 
 
-SUMMARY = "rehearsal.json"
-HELD_OUT = "held_out"
-HELD_OUT_PER_CLASS = 1
-
-
 def write_release(*, output_dir: str, recipe: Recipe, workers: int = 0) -> dict[str, object]:
-    """Writes a release, or keeps one of the same recipe that is already there.
+    """Write a release, or keep one of the same recipe that is already there.
 
     Args:
         output_dir: folder to make; may exist if it is empty or holds a release of this recipe.
@@ -162,7 +146,7 @@ def write_release(*, output_dir: str, recipe: Recipe, workers: int = 0) -> dict[
 
 
 def _existing_release(output_dir: str, recipe: Recipe) -> dict[str, object] | None:
-    """The summary of a finished release of the same recipe; None where nothing is yet."""
+    """Return the summary of a finished release of the same recipe; None where nothing is yet."""
     is_empty = os.path.isdir(output_dir) and not os.listdir(output_dir)
     if is_empty or not os.path.lexists(output_dir):
         return None
@@ -190,43 +174,45 @@ def _existing_release(output_dir: str, recipe: Recipe) -> dict[str, object] | No
 
 
 def _write_files(folder: str, recipe: Recipe, workers: int) -> dict[str, object]:
-    """Fills `folder`; returns what it wrote to rehearsal.json, last."""
-    train = _places(rehearsal_photos.TRAIN, recipe.classes, recipe.images_per_class)
-    validation = _places(rehearsal_photos.VALIDATION, recipe.classes, recipe.validation_per_class)
-    np.random.default_rng([recipe.seed, rehearsal_photos.VALIDATION]).shuffle(validation)
-    held_out = _places(rehearsal_photos.HELD_OUT, recipe.classes, HELD_OUT_PER_CLASS)
-    places = train + validation + held_out
-    photos = iter(
-        tqdm.tqdm(
-            rehearsal_photos.draw_files(recipe, places, workers),
-            desc="drawing",
-            total=len(places),
-            unit="photo",
+    """Fill `folder`; return the content of rehearsal.json, which is written last."""
+    train, validation, held_out = (
+        [Place(split, index, number) for index in range(recipe.classes) for number in range(count)]
+        for split, count in (
+            (rehearsal_photos.TRAIN, recipe.images_per_class),
+            (rehearsal_photos.VALIDATION, recipe.validation_per_class),
+            (rehearsal_photos.HELD_OUT, HELD_OUT_PER_CLASS),
         )
     )
-    # In the order in which they were asked for: train, validation, held out.
-    _write_train_tar(os.path.join(folder, ilsvrc2012_devkit.TRAIN_TAR), recipe, photos)
+    np.random.default_rng([recipe.seed, rehearsal_photos.VALIDATION]).shuffle(validation)
+    places = train + validation + held_out
+    drawn = rehearsal_photos.draw_files(recipe, places, workers)
+    photos = tqdm.tqdm(drawn, desc="drawing", total=len(places), unit="photo")
+    files_left = iter(photos)  # in the order of `places`
+    with tarfile.open(os.path.join(folder, ilsvrc2012_devkit.TRAIN_TAR), "w") as tar:
+        # One class at a time in memory.
+        for class_index, entry in enumerate(CLASSES[: recipe.classes]):
+            names = [_train_name(place) for place in train if place.class_index == class_index]
+            add_member(tar, f"{entry.wnid}.tar", tar_bytes((n, next(files_left)) for n in names))
     with tarfile.open(os.path.join(folder, ilsvrc2012_devkit.VALIDATION_TAR), "w") as tar:
         for number in range(1, len(validation) + 1):
-            add_member(tar, f"ILSVRC2012_val_{number:08d}.JPEG", next(photos))
+            add_member(tar, f"{ground_truth.photo_name(number)}.JPEG", next(files_left))
     os.mkdir(os.path.join(folder, HELD_OUT))
     held_out_names = [
         f"{HELD_OUT}/{CLASSES[place.class_index].shape}_{place.number}.jpg" for place in held_out
     ]
-    # `zip` asks for the end of `photos` only if they come first: so the bar ends, too.
-    for photo, name in zip(photos, held_out_names, strict=True):
+    # `zip` asks for the end of the photos only if they come first: so the bar ends, too.
+    for photo, name in zip(files_left, held_out_names, strict=True):
         with open(os.path.join(folder, name), "wb") as file:
             file.write(photo)
-    ground_truth = [place.class_index + 1 for place in validation]
     with open(os.path.join(folder, ilsvrc2012_devkit.DEVKIT), "wb") as file:
-        file.write(devkit_bytes(_synsets(recipe), ground_truth))
+        file.write(devkit_bytes(recipe, (place.class_index + 1 for place in validation)))
     summary = {
         "recipe": dataclasses.asdict(recipe),
         "train_images": len(train),
         "validation_images": len(validation),
         "held_out": held_out_names,
         "faults": [
-            {**dataclasses.asdict(fault), "file": _train_name(place)}
+            {"name": fault, "readable": FAULTS[fault], "file": _train_name(place)}
             for place, fault in rehearsal_photos.faults_by_place(recipe.classes).items()
         ],
         "files": _checksums(folder),
@@ -235,67 +221,20 @@ def _write_files(folder: str, recipe: Recipe, workers: int) -> dict[str, object]
     return summary
 
 
-def _places(split: int, classes: int, photos_per_class: int) -> list[Place]:
-    return [
-        Place(split, class_index, number)
-        for class_index in range(classes)
-        for number in range(photos_per_class)
-    ]
-
-
 def _train_name(place: Place) -> str:
     return f"{CLASSES[place.class_index].wnid}_{place.number}.JPEG"
 
 
-def _write_train_tar(path: str, recipe: Recipe, photos: Iterator[bytes]) -> None:
-    """A tar of one tar a class, one class at a time in memory."""
-    with tarfile.open(path, "w") as tar:
-        for class_index in range(recipe.classes):
-            members = [
-                (_train_name(Place(rehearsal_photos.TRAIN, class_index, number)), next(photos))
-                for number in range(recipe.images_per_class)
-            ]
-            name = f"{CLASSES[class_index].wnid}.tar"
-            add_member(tar, name, tar_bytes(members))
-
-
-def _synsets(recipe: Recipe) -> list[Synset]:
-    """The classes, and over them a small tree of inner nodes, as WordNet's is over the real."""
-    leaves = [
-        Synset(
-            id=class_id,
-            wnid=entry.wnid,
-            words=entry.words,
-            gloss=entry.gloss,
-            children=(),
-            height=0,
-            train_images=recipe.images_per_class,
-        )
-        for class_id, entry in enumerate(CLASSES[: recipe.classes], start=1)
-    ]
-    half = recipe.classes // 2
-    first, second, root = (recipe.classes + extra for extra in (1, 2, 3))
-    class_ids = tuple(leaf.id for leaf in leaves)
-
-    def inner(node_id: int, wnid: str, words: str, children: tuple[int, ...], height: int):
-        return Synset(node_id, wnid, words, f"{words}, an inner node", children, height, 0)
-
-    return [
-        *leaves,
-        inner(first, "n90000101", "figure, shape", class_ids[:half], 1),
-        inner(second, "n90000102", "figure, pattern", class_ids[half:], 1),
-        inner(root, "n90000100", "drawing", (first, second), 2),
-    ]
-
-
 def _checksums(folder: str) -> dict[str, str]:
-    """The sha256 of each file under `folder` but the summary, by its path there."""
+    """Return the sha256 of each file under `folder` but the summary, by its path there."""
+    paths = sorted(
+        os.path.relpath(os.path.join(parent, name), folder)
+        for parent, _, names in os.walk(folder)
+        for name in names
+    )
     checksums = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(parent, name)
-            relative = os.path.relpath(path, folder)
-            if relative != SUMMARY:
-                with open(path, "rb") as file:
-                    checksums[relative] = hashlib.file_digest(file, "sha256").hexdigest()
-    return dict(sorted(checksums.items()))
+    for path in paths:
+        if path != SUMMARY:
+            with open(os.path.join(folder, path), "rb") as file:
+                checksums[path] = hashlib.file_digest(file, "sha256").hexdigest()
+    return checksums
