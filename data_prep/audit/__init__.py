@@ -33,12 +33,12 @@ counts grow with the classes and with the number of different sizes.
 """
 
 import bisect
+import contextlib
 import dataclasses
 import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable
-from types import TracebackType
 
 from data_prep import records
 from data_prep.audit import findings, page
@@ -52,131 +52,82 @@ LISTED_SIZES = 1000
 SHORT_SIDES = (1, 32, 64, 128, 192, 256, 320, 384, 512, 768, 1024, 2048, 4096)
 
 
-@dataclasses.dataclass
-class _SplitCounts:
-    """Of one split: how many photos each reason, repair and note is on."""
+class Audit(contextlib.AbstractContextManager):
+    """Counts photos, to be added one after another in any order.
 
-    rejected_by_reason: Counter[str] = dataclasses.field(default_factory=Counter)
-    repairs: Counter[str] = dataclasses.field(default_factory=Counter)
-    notes: Counter[str] = dataclasses.field(default_factory=Counter)
+    Its methods raise OSError where there is no room on disk for the temporary database.
+    """
 
-
-class Audit:
-    """Counts photos, to be added one after another in any order; a context manager."""
-
-    def __init__(
-        self, classes: tuple[records.ClassName, ...], splits: tuple[str, ...] = records.SPLITS
-    ):
-        """Makes an empty one.
+    def __init__(self, classes: tuple[records.ClassName, ...]):
+        """Make an empty one.
 
         Args:
             classes: in the order of their labels.
-            splits: names, in the order in which they are shown.
         """
         self._classes = classes
-        self._splits = splits
-        self._counts = {split: _SplitCounts() for split in splits}
-        self._records = {split: [0] * len(classes) for split in splits}
-        self._rejected = {split: [0] * len(classes) for split in splits}
+        self._kinds = {
+            split: {"rejected_by_reason": Counter(), "repairs": Counter(), "notes": Counter()}
+            for split in records.SPLITS
+        }
+        self._records = {split: [0] * len(classes) for split in records.SPLITS}
+        self._rejected = {split: [0] * len(classes) for split in records.SPLITS}
         self._sizes: Counter[tuple[int, int]] = Counter()
         self._thumbnails: dict[str, list[tuple[str, Thumbnail]]] = {}
-        self._duplicates = Duplicates(splits)
+        self._duplicates = Duplicates(records.SPLITS)
 
-    def __enter__(self) -> "Audit":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._duplicates.close()
 
     def add(self, reference: Reference, outcome: Outcome) -> None:
-        """Counts a photo in.
-
-        Raises:
-            ValueError: there is no such split or class.
-            OSError: no room on disk for the temporary database.
-        """
+        """Count a photo."""
         split, label = reference.split, reference.label
-        if split not in self._counts or not 0 <= label < len(self._classes):
-            raise ValueError(
-                f"a split of {self._splits} and a label below {len(self._classes)} are required. "
-                f"Received: {split!r}, {label}"
-            )
         self._sizes[outcome.width, outcome.height] += 1
-        counts = self._counts[split]
+        kinds = self._kinds[split]
         if outcome.reason:
             self._rejected[split][label] += 1
-            counts.rejected_by_reason[outcome.reason] += 1
+            kinds["rejected_by_reason"][outcome.reason] += 1
             return
         self._records[split][label] += 1
-        if outcome.repairs:
-            counts.repairs.update(outcome.repairs)
-        if outcome.notes:
-            counts.notes.update(outcome.notes)
+        kinds["repairs"].update(outcome.repairs)
+        kinds["notes"].update(outcome.notes)
         self._duplicates.add(outcome.content, split, reference.key, label)
 
     def add_thumbnails(self, split: str, thumbnails: Iterable[Thumbnail]) -> None:
-        """Offers pictures for the page, which has room for the first few of a kind, by key.
-
-        Raises:
-            ValueError: there is no such split.
-        """
-        if split not in self._counts:
-            raise ValueError(f"a split of {self._splits} is required. Received: {split!r}")
+        """Offer pictures for the page, which has room for the first few of a kind, by key."""
         for thumbnail in thumbnails:
             kept = self._thumbnails.setdefault(thumbnail.what, [])
             kept.append((split, thumbnail))
             if len(kept) >= 2 * page.THUMBNAILS:
-                self._thumbnails[thumbnail.what] = self._first(kept)
+                self._thumbnails[thumbnail.what] = _first(kept)
 
     def to_files(self) -> dict[str, bytes]:
-        """The contents of audit.json and audit.html, by their names.
-
-        Raises:
-            OSError: no room on disk to sort the photos by content.
-        """
-        report = self._report()
-        thumbnails = {what: self._first(kept) for what, kept in sorted(self._thumbnails.items())}
-        text_of_page = page.render(report, thumbnails)
-        text = json.dumps(report, indent=1, sort_keys=True) + "\n"
-        return {records.AUDIT: text.encode(), records.AUDIT_PAGE: text_of_page.encode()}
-
-    def _first(self, kept: list[tuple[str, Thumbnail]]) -> list[tuple[str, Thumbnail]]:
-        return heapq.nsmallest(
-            page.THUMBNAILS, kept, key=lambda one: (self._splits.index(one[0]), one[1])
-        )
-
-    def _report(self) -> dict[str, object]:
+        """Return the contents of audit.json and audit.html, by their names."""
         report = {
             "schema_version": SCHEMA_VERSION,
-            "splits": {split: self._split(split) for split in self._splits},
+            "splits": {split: self._split(split) for split in records.SPLITS},
             "classes": [self._class(label) for label in range(len(self._classes))],
             "duplicates": self._duplicates.report(),
             "sizes": self._size_report(),
         }
-        found = findings.find(report)
-        return report | {"findings": [dataclasses.asdict(finding) for finding in found]}
+        report["findings"] = [dataclasses.asdict(one) for one in findings.find(report)]
+        thumbnails = {what: _first(kept) for what, kept in sorted(self._thumbnails.items())}
+        text = json.dumps(report, indent=1, sort_keys=True) + "\n"
+        return {
+            records.AUDIT: text.encode(),
+            records.AUDIT_PAGE: page.render(report, thumbnails).encode(),
+        }
 
     def _split(self, split: str) -> dict[str, object]:
         written, rejected = sum(self._records[split]), sum(self._rejected[split])
-        kinds = {
-            name: dict(sorted(counter.items()))
-            for name, counter in vars(self._counts[split]).items()
-        }
+        kinds = {name: dict(sorted(counts.items())) for name, counts in self._kinds[split].items()}
         return {"photos": written + rejected, "records": written, "rejected": rejected, **kinds}
 
     def _class(self, label: int) -> dict[str, object]:
-        entry = self._classes[label]
         return {
             "label": label,
-            "wnid": entry.wnid,
-            "name": entry.name,
-            "records": {split: self._records[split][label] for split in self._splits},
-            "rejected": {split: self._rejected[split][label] for split in self._splits},
+            **dataclasses.asdict(self._classes[label]),
+            "records": {split: counts[label] for split, counts in self._records.items()},
+            "rejected": {split: counts[label] for split, counts in self._rejected.items()},
         }
 
     def _size_report(self) -> dict[str, object]:
@@ -201,3 +152,9 @@ class Audit:
                 )
             ],
         }
+
+
+def _first(kept: list[tuple[str, Thumbnail]]) -> list[tuple[str, Thumbnail]]:
+    return heapq.nsmallest(
+        page.THUMBNAILS, kept, key=lambda one: (records.SPLITS.index(one[0]), one[1])
+    )

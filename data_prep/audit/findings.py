@@ -1,8 +1,8 @@
-"""What is to be said of an audit, in words, with what to do about it."""
+"""The findings of an audit in words, each with what to do about it."""
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from data_prep.sources.reference import printable
 
@@ -31,77 +31,74 @@ class Finding:
 
 
 def find(report: Mapping) -> list[Finding]:
-    """All findings, the worst first.
+    """Return all findings, the worst first.
 
     Args:
         report: the content of audit.json (see `data_prep.audit`) without the findings.
     """
-    findings = [finding for check in _CHECKS for finding in check(report)]
-    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
+    splits, duplicates = report["splits"], report["duplicates"]
+    found = [_across_splits(splits, duplicates), _labels_differ(duplicates["labels_differ"])]
+    found += [_empty_classes(split, report["classes"]) for split in splits]
+    found += [_rejected(splits.values())]
+    found += [_within_split(split, copies) for split, copies in duplicates["within_split"].items()]
+    found += [_evenness(split, report["classes"]) for split in splits if splits[split]["records"]]
+    found += [_repairs(splits.values())]
+    return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
 
-def _across_splits(report: Mapping) -> Iterator[Finding]:
-    across = report["duplicates"]["across_splits"]
-    splits = "both in " + " and in ".join(report["splits"])
+def _across_splits(splits: Mapping, duplicates: Mapping) -> Finding:
+    across, both = duplicates["across_splits"], "both in " + " and in ".join(splits)
     if not across["groups"]:
-        yield Finding("fine", f"No photo is {splits}.")
-        return
+        return Finding("fine", f"No photo is {both}.")
     shares = [
-        f"{found:,} of {split}'s {report['splits'][split]['records']:,}"
-        f" ({found / report['splits'][split]['records']:.2%})"
+        f"{found:,} of {split}'s {splits[split]['records']:,}"
+        f" ({found / splits[split]['records']:.2%})"
         for split, found in across["photos"].items()
         if found
     ]
-    yield Finding(
+    return Finding(
         "problem",
-        f"{_are(across['groups'], 'photo')} {splits}: {', '.join(shares)}.",
+        f"{_are(across['groups'])} {both}: {', '.join(shares)}.",
         "Accuracies will come out too high, since the network has learned these answers by heart. "
         "Remove the copies from train if figures are to be compared with other people's, else "
         "from validation; then prepare again.",
     )
 
 
-def _labels_differ(report: Mapping) -> Iterator[Finding]:
-    differ = report["duplicates"]["labels_differ"]
+def _labels_differ(differ: Mapping) -> Finding:
     if not differ["groups"]:
-        yield Finding("fine", "No photo is in two classes.")
-        return
-    yield Finding(
+        return Finding("fine", "No photo is in two classes.")
+    return Finding(
         "problem",
-        f"{_are(differ['groups'], 'photo')} in more than one class.",
+        f"{_are(differ['groups'])} in more than one class.",
         "No network can answer these rightly. Decide for one class and remove the other copies, "
         "or the photo altogether; then prepare again.",
     )
 
 
-def _within_split(report: Mapping) -> Iterator[Finding]:
-    for split, found in report["duplicates"]["within_split"].items():
-        if not found["groups"]:
-            yield Finding("fine", f"No photo is in {split} twice.")
-            continue
-        surplus = found["photos"] - found["groups"]
-        yield Finding(
-            "look",
-            f"{_are(found['groups'], 'photo')} in {split} more than once: "
-            f"{_many(surplus, 'copy', 'copies')} too many.",
-            f"Each copy counts as a photo of its own in what is computed over {split}. Remove all "
-            "but one of each, unless they are meant to be there.",
-        )
+def _within_split(split: str, found: Mapping) -> Finding:
+    if not found["groups"]:
+        return Finding("fine", f"No photo is in {split} twice.")
+    surplus = found["photos"] - found["groups"]
+    return Finding(
+        "look",
+        f"{_are(found['groups'])} in {split} more than once: "
+        f"{_many(surplus, 'copy', 'copies')} too many.",
+        f"Each copy counts as a photo of its own in what is computed over {split}. Remove all "
+        "but one of each, unless they are meant to be there.",
+    )
 
 
-def _rejected(report: Mapping) -> Iterator[Finding]:
-    splits = report["splits"].values()
+def _rejected(splits: Collection[Mapping]) -> Finding:
     photos = sum(split["photos"] for split in splits)
-    reasons = sum((Counter(split["rejected_by_reason"]) for split in splits), Counter())
+    reasons, listed = _kinds(splits, "rejected_by_reason")
     if not reasons:
-        yield Finding("fine", f"No photo was rejected, of {photos:,}.")
-        return
+        return Finding("fine", f"No photo was rejected, of {photos:,}.")
     rejected = reasons.total()
-    listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
     advice = "Each is named in rejected.jsonl. Fetch the damaged ones again, or leave them out."
     if "truncated" in reasons:
         advice += " With --truncated=accept, what there is of the truncated ones is used."
-    yield Finding(
+    return Finding(
         "problem" if rejected > MANY_REJECTED * photos else "look",
         f"{rejected:,} of {_many(photos, 'photo')} ({rejected / photos:.2%}) could not be used: "
         f"{listed}.",
@@ -109,74 +106,60 @@ def _rejected(report: Mapping) -> Iterator[Finding]:
     )
 
 
-def _empty_classes(report: Mapping) -> Iterator[Finding]:
-    for split in report["splits"]:
-        empty = [
-            f"{printable(entry['wnid'])} ({printable(entry['name'])})"
-            for entry in report["classes"]
-            if not entry["records"][split]
-        ]
-        if not empty:
-            yield Finding("fine", f"Each class has photos in {split}.")
-            continue
-        more = f" and {len(empty) - _NAMED:,} more" if len(empty) > _NAMED else ""
-        verb = "has" if len(empty) == 1 else "have"
-        yield Finding(
-            "problem",
-            f"{_many(len(empty), 'class', 'classes')} {verb} no photo in {split}: "
-            f"{', '.join(empty[:_NAMED])}{more}.",
-            "Put photos of them in, or take their folders out; then prepare again.",
-        )
+def _empty_classes(split: str, classes: Sequence[Mapping]) -> Finding:
+    empty = [
+        f"{printable(entry['wnid'])} ({printable(entry['name'])})"
+        for entry in classes
+        if not entry["records"][split]
+    ]
+    if not empty:
+        return Finding("fine", f"Each class has photos in {split}.")
+    more = f" and {len(empty) - _NAMED:,} more" if len(empty) > _NAMED else ""
+    verb = "has" if len(empty) == 1 else "have"
+    return Finding(
+        "problem",
+        f"{_many(len(empty), 'class', 'classes')} {verb} no photo in {split}: "
+        f"{', '.join(empty[:_NAMED])}{more}.",
+        "Put photos of them in, or take their folders out; then prepare again.",
+    )
 
 
-def _evenness(report: Mapping) -> Iterator[Finding]:
-    for split in report["splits"]:
-        sizes = [count for entry in report["classes"] if (count := entry["records"][split])]
-        if not sizes:
-            continue
-        least, most = min(sizes), max(sizes)
-        text = f"Classes have {least:,} to {most:,} photos in {split}."
-        if least == most:
-            text = f"Classes have {_many(most, 'photo')} each in {split}."
-        if most < UNEVEN * least:
-            yield Finding("fine", text)
-            continue
-        yield Finding(
-            "look",
-            text,
-            "Where classes are that uneven, the accuracy over all photos mostly tells of the "
-            "largest ones.",
-        )
+def _evenness(split: str, classes: Sequence[Mapping]) -> Finding:
+    sizes = [count for entry in classes if (count := entry["records"][split])]
+    least, most = min(sizes), max(sizes)
+    text = f"Classes have {least:,} to {most:,} photos in {split}."
+    if least == most:
+        text = f"Classes have {_many(most, 'photo')} each in {split}."
+    if most < UNEVEN * least:
+        return Finding("fine", text)
+    return Finding(
+        "look",
+        text,
+        "Where classes are that uneven, the accuracy over all photos mostly tells of the "
+        "largest ones.",
+    )
 
 
-def _repairs(report: Mapping) -> Iterator[Finding]:
-    splits = report["splits"].values()
-    repairs = sum((Counter(split["repairs"]) for split in splits), Counter())
+def _repairs(splits: Collection[Mapping]) -> Finding:
+    repairs, listed = _kinds(splits, "repairs")
     if not repairs:
-        yield Finding("fine", "No photo needed a repair.")
-        return
-    listed = ", ".join(f"{repair} {count:,}" for repair, count in repairs.most_common())
-    yield Finding(
+        return Finding("fine", "No photo needed a repair.")
+    return Finding(
         "look",
         f"Photos were repaired: {listed}.",
         "See by the thumbnails whether they look as they should.",
     )
 
 
-_CHECKS = (
-    _across_splits,
-    _labels_differ,
-    _empty_classes,
-    _rejected,
-    _within_split,
-    _evenness,
-    _repairs,
-)
+def _kinds(splits: Collection[Mapping], name: str) -> tuple[Counter[str], str]:
+    """Return how many photos of all splits each reason or repair is on, and that as text."""
+    kinds = sum((Counter(split[name]) for split in splits), Counter())
+    return kinds, ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
 
 
 def _many(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def _are(number: int, noun: str) -> str:
-    return f"{_many(number, noun)} {'is' if number == 1 else 'are'}"
+def _are(photos: int) -> str:
+    return f"{_many(photos, 'photo')} {'is' if photos == 1 else 'are'}"

@@ -5,7 +5,6 @@ import tracemalloc
 from collections import Counter, defaultdict
 
 import numpy as np
-import pytest
 
 from data_prep import audit, records
 from data_prep.audit import Audit
@@ -224,20 +223,3 @@ def test_thumbnails_that_are_not_shown_are_not_kept():
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert most < 100 * 10_000
-
-
-@pytest.mark.parametrize(("split", "label"), [("test", 0), ("train", 12), ("train", -1)])
-def test_unknown_splits_and_labels_are_refused(split, label):
-    with (
-        Audit(CLASSES) as made,
-        pytest.raises(ValueError, match=r"a label below 12 are required. Received: '\w+', -?\d+"),
-    ):
-        made.add(reference(split, "a", label), outcome("a"))
-
-
-def test_thumbnails_of_an_unknown_split_are_refused():
-    with (
-        Audit(CLASSES) as made,
-        pytest.raises(ValueError, match=r"is required\. Received: 'test'"),
-    ):
-        made.add_thumbnails("test", [])
