@@ -57,7 +57,7 @@ def render(report: Mapping, thumbnails: Mapping[str, Sequence[tuple[str, Thumbna
         all_classes=_all_classes(report),
         sizes=sizes,
         sides=[
-            (_side(bucket), bucket["photos"], _share(bucket["photos"], most))
+            (_side(bucket), bucket["photos"], bucket["photos"] / max(1, most))
             for bucket in sizes["short_side"]
         ],
         frequent=[
@@ -88,13 +88,12 @@ def _totals(splits: Mapping) -> Iterator[_Table]:
 def _extreme_classes(report: Mapping) -> Iterator[_Table]:
     split = next(iter(report["splits"]))
     order = sorted(report["classes"], key=lambda entry: (entry["records"][split], entry["label"]))
-    most = order[-1]["records"][split] if order else 0
+    most = max(1, order[-1]["records"][split]) if order else 1
     largest = order[SHOWN_CLASSES:][-SHOWN_CLASSES:][::-1]
     for title, entries in (("smallest", order[:SHOWN_CLASSES]), ("largest", largest)):
-        counts = [entry["records"][split] for entry in entries]
         rows = [
-            (entry["wnid"], entry["name"], count, _share(count, most))
-            for entry, count in zip(entries, counts, strict=True)
+            (entry["wnid"], entry["name"], count := entry["records"][split], count / most)
+            for entry in entries
         ]
         if rows:
             caption = f"The {title} classes, by records in {split}"
@@ -146,10 +145,6 @@ def _side(bucket: Mapping) -> str:
     if bucket["below"] is None:
         return f"{bucket['from']:,} and more"
     return f"{bucket['from']:,} to {bucket['below'] - 1:,}"
-
-
-def _share(count: int, most: int) -> float:
-    return count / most if most else 0.0
 
 
 def _words(kind: str) -> str:

@@ -26,38 +26,26 @@ from data_prep.rehearsal.photos import Recipe
 from data_prep.rehearsal.release import write_release
 
 FLAGS = flags.FlagValues()
-_OUTPUT_DIR = flags.DEFINE_string(
+flags.DEFINE_string(
     "output_dir", None, "folder to write the release to; new or empty", flag_values=FLAGS
 )
-_CLASSES = flags.DEFINE_integer(
-    "classes", 10, "number of classes, 2 to 10", 2, 10, flag_values=FLAGS
-)
-_IMAGES_PER_CLASS = flags.DEFINE_integer(
-    "images_per_class", 400, "train photos of each class, at least 4", 4, flag_values=FLAGS
-)
-_VALIDATION_PER_CLASS = flags.DEFINE_integer(
-    "validation_per_class", 50, "validation photos of each class", 1, flag_values=FLAGS
-)
-_SEED = flags.DEFINE_integer("seed", 0, "another seed, other photos", 0, flag_values=FLAGS)
-_WORKERS = flags.DEFINE_integer(
-    "workers", 0, "processes to draw with; 0: one a core", 0, flag_values=FLAGS
-)
+for _name, _default, _least, _most, _help in (
+    ("classes", 10, 2, 10, "number of classes, 2 to 10"),
+    ("images_per_class", 400, 4, None, "train photos of each class, at least 4"),
+    ("validation_per_class", 50, 1, None, "validation photos of each class"),
+    ("seed", 0, 0, None, "another seed, other photos"),
+    ("workers", 0, 0, None, "processes to draw with; 0: one a core"),
+):
+    flags.DEFINE_integer(_name, _default, _help, _least, _most, flag_values=FLAGS)
 flags.mark_flag_as_required("output_dir", flag_values=FLAGS)
 
 
 def main(arguments: Sequence[str]) -> dict[str, object]:
-    """Reads the flags and writes the release."""
+    """Read the flags and write the release."""
     start = time.monotonic()
-    result = write_release(
-        output_dir=_OUTPUT_DIR.value,
-        recipe=Recipe(
-            classes=_CLASSES.value,
-            images_per_class=_IMAGES_PER_CLASS.value,
-            validation_per_class=_VALIDATION_PER_CLASS.value,
-            seed=_SEED.value,
-        ),
-        workers=_WORKERS.value,
-    )
+    values = FLAGS.flag_values_dict()
+    output_dir, workers = values.pop("output_dir"), values.pop("workers")
+    result = write_release(output_dir=output_dir, recipe=Recipe(**values), workers=workers)
     return {**result, "seconds": round(time.monotonic() - start, 1)}
 
 

@@ -17,17 +17,13 @@ _BOX = 5  # a wnid and four numbers
 
 
 def read_solution(path: str, wnids: Collection[str]) -> dict[int, str]:
-    """The wnid of each validation photo by its number, as LOC_val_solution.csv says.
+    """Return the wnid of each validation photo by its number, as LOC_val_solution.csv says.
 
     A row is an ImageId, such as ILSVRC2012_val_00048981, and its boxes, such as
     "n03995372 85 1 499 272 ": the boxes of a photo are of one class.
 
-    Args:
-        path: of the list.
-        wnids: the classes there are.
-
     Raises:
-        ValueError: a row is not like that or of no class, or two rows are of one photo.
+        ValueError: a row is not like that or not of `wnids`, or two rows are of one photo.
         OSError: it cannot be read.
     """
     truth: dict[int, str] = {}
@@ -38,7 +34,8 @@ def read_solution(path: str, wnids: Collection[str]) -> dict[int, str]:
         if not boxes or len(boxes) % _BOX or len(set(boxes[::_BOX])) > 1:
             raise _faulty(path, line, "one class' wnid and four numbers for each box")
         if boxes[0] not in wnids:
-            raise _faulty(path, line, f"one of the {len(wnids)} classes, not {_short(boxes[0])}")
+            wnid = printable(boxes[0][:40])
+            raise _faulty(path, line, f"one of the {len(wnids)} classes, not {wnid}")
         if number in truth:
             raise _faulty(path, line, f"the only row of {ground_truth.photo_name(number)}")
         truth[number] = boxes[0]
@@ -46,7 +43,7 @@ def read_solution(path: str, wnids: Collection[str]) -> dict[int, str]:
 
 
 def read_synset_mapping(path: str) -> tuple[records.ClassName, ...]:
-    """The classes, sorted by wnid, as LOC_synset_mapping.txt says: "n01440764 tench, Tinca tinca".
+    """Return the classes by wnid, as LOC_synset_mapping.txt says: "n01440764 tench, Tinca tinca".
 
     Raises:
         ValueError: a line is not like that, or two lines are of one class.
@@ -60,13 +57,13 @@ def read_synset_mapping(path: str) -> tuple[records.ClassName, ...]:
         if not words:
             raise _faulty(path, line, "a wnid and the name of the class")
         if wnid in names:
-            raise _faulty(path, line, f"the only line of {_short(wnid)}")
+            raise _faulty(path, line, f"the only line of {printable(wnid[:40])}")
         names[wnid] = " ".join(words)
     return tuple(records.ClassName(printable(w), printable(names[w])) for w in sorted(names))
 
 
 def _rows(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of each row under the header."""
+    """Return line number and cells of each row under the header."""
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         header = next(reader, [])
@@ -91,7 +88,3 @@ def _text(path: str) -> str:
 
 def _faulty(path: str, line: int, needed: str) -> ValueError:
     return ValueError(f"line {line} of {path} must hold {needed}; fetch the file again")
-
-
-def _short(text: str) -> str:
-    return printable(text[:40])

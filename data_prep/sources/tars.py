@@ -35,7 +35,7 @@ class Member(NamedTuple):
 
 
 def members(path: str) -> Iterator[Member]:
-    """The visible files of a flat tar, such as ILSVRC2012_img_val.tar.
+    """Find the visible files of a flat tar, such as ILSVRC2012_img_val.tar.
 
     Raises:
         ValueError: it is no tar, a damaged one, or cannot be read.
@@ -46,7 +46,7 @@ def members(path: str) -> Iterator[Member]:
 
 
 def nested_members(path: str) -> Iterator[tuple[str, Member]]:
-    """The visible files of the tars in a tar, such as ILSVRC2012_img_train.tar.
+    """Find the visible files of the tars in a tar, such as ILSVRC2012_img_train.tar.
 
     Yields:
         Name of the inner tar, and a file in it.
@@ -65,11 +65,7 @@ def nested_members(path: str) -> Iterator[tuple[str, Member]]:
 
 @contextlib.contextmanager
 def open_tar(path: str, mode: str = "r:") -> Iterator[tarfile.TarFile]:
-    """Opens a tar; whatever is wrong with it within the block is a ValueError.
-
-    Args:
-        path: of the tar.
-        mode: "r:" for one that is not compressed, "r:*" for any.
+    """Open a tar, "r:" not compressed or "r:*" any; a fault within the block is a ValueError.
 
     Raises:
         ValueError: it is no tar, a damaged one, or cannot be read.
@@ -80,11 +76,7 @@ def open_tar(path: str, mode: str = "r:") -> Iterator[tarfile.TarFile]:
 
 
 def read_list(file: BinaryIO, described: str) -> bytes:
-    """All of a small file.
-
-    Args:
-        file: open, at its beginning.
-        described: what to call it in the error.
+    """Read all of a small file, which the error calls as `described`.
 
     Raises:
         ValueError: it is larger than any list of the release could be.
@@ -117,7 +109,7 @@ def _tar(file: BinaryIO, described: str, mode: str) -> Iterator[tarfile.TarFile]
 
 
 def _files(archive: tarfile.TarFile, described: str) -> Iterator[tarfile.TarInfo]:
-    """The visible files in an uncompressed tar; links, folders and devices are passed over."""
+    """Find the visible files in an uncompressed tar; links, folders and devices are passed over."""
     for member in archive:
         archive.members.clear()  # tarfile keeps them all: 50,000 of a kB each
         hidden = os.path.basename(member.name).startswith(".")
