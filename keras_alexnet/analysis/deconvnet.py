@@ -5,6 +5,8 @@ goes back from one activation to the pixels.
 """
 
 import dataclasses
+import heapq
+import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -25,44 +27,24 @@ _TILE = 96  # pixels
 _GAP = 4  # pixels, between squares
 _GREY = 128
 
-# (signal [N, H', W', C'], layer, its input [N, H, W, C]) -> signal [N, H, W, C].
-_Back = Callable[[tf.Tensor, keras.layers.Layer, tf.Tensor], tf.Tensor]
-
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """What the units of a layer see of the network's input, along one side of it.
-
-    Unit i sees the pixels first + i * stride ... first + i * stride + size - 1, of which some may
-    lie outside.
-    """
-
-    first: int = 0
-    stride: int = 1
-    size: int = 1
-
-    def behind(self, window: int, strides: int, padding: int) -> "Field":
-        """Of a layer behind this one whose units each see so many of its, so far apart."""
-        return Field(
-            first=self.first - padding * self.stride,
-            stride=self.stride * strides,
-            size=self.size + (window - 1) * self.stride,
-        )
+# By class of a layer: signal behind it -> signal in front of it. Through other layers a signal
+# goes back by the gradient: through convolutions with the transposed kernels, group by group and
+# without biases, through max pooling to the places where the maxima were.
+_BACK: Mapping[type, Callable[[tf.Tensor], tf.Tensor]] = {
+    keras.layers.ReLU: tf.nn.relu,  # the signal's own sign decides, not the activation's
+    # Zeiler and Fergus, whose network normalizes contrast too, do not take that back either.
+    layers.LocalResponseNormalization: tf.identity,
+    layers.SameMapNormalization: tf.identity,
+}
 
 
 def excitation(
     model: keras.Model, profile: Profile, images: tf.Tensor, layer: str, map_index: int
 ) -> tf.Tensor:
-    """What of some photos excites one map most, in the space of the network's input.
+    """Return what of some photos excites one map most, in the space of the network's input.
 
-    Goes back from the largest value of the map, all others of the layer being 0:
-
-    - convolutions: with the transposed kernels, group by group, and without biases;
-    - ReLU: negative signals become 0, whatever the sign of the activation was;
-    - max pooling: to the places where the maxima were; where two of its overlapping windows had the
-      same one, the sum of both;
-    - normalizations pass a signal as it is: Zeiler and Fergus, whose network normalizes contrast
-      too, do not take that back either.
+    Goes back from the largest value of the map, all others of the layer being 0, as `_BACK` says.
+    Where two overlapping pooling windows had the same maximum, their signals are summed.
 
     Args:
         model: from network input to scores, as `AlexNet` makes it.
@@ -79,40 +61,28 @@ def excitation(
         ValueError: the profile has no such layer, the layer no such map, or another activation.
     """
     _require_map(model, profile, layer, map_index)
-    x, passed = tf.cast(images, tf.float32), []
-    for step in _steps_to(model, layer):
-        passed.append((step, x))
-        x = tf.cast(step(x, training=False), tf.float32)
-    signal = _strongest(x, map_index)
-    for step, its_input in reversed(passed):
-        signal = _BACK[type(step)](signal, step, its_input)
-    return signal
+    images = x = tf.cast(images, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        for step in _steps_to(model, layer):
+            x = _run_with_way_back(step, x)
+    flat = tf.reshape(x[..., map_index], [x.shape[0], -1])
+    strongest = tf.one_hot(tf.argmax(flat, axis=1), flat.shape[1]) * tf.nn.relu(flat)
+    of_map = tf.reshape(strongest, [*x.shape[:3], 1])
+    return tape.gradient(x, images, of_map * tf.one_hot(map_index, x.shape[3]))
 
 
-def activations(model: keras.Model, images: tf.Tensor, layer: str) -> tf.Tensor:
-    """The maps of a convolution behind its ReLU, float32 [N, h, w, C].
-
-    Args:
-        model: from network input to scores.
-        images: network input, float [N, S, S, 3].
-        layer: a convolution of it.
-    """
-    for step in _steps_to(model, layer):
-        images = step(images, training=False)
-    return tf.nn.relu(tf.cast(images, tf.float32))
-
-
-def field(model: keras.Model, layer: str) -> Field:
-    """What the units of a convolution see of the network's input.
-
-    Args:
-        model: from network input to scores.
-        layer: a convolution of it.
-    """
-    seen = Field()
-    for step in _steps_to(model, layer):
-        seen = _FIELDS[type(step)](seen, step)
-    return seen
+def _run_with_way_back(step: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
+    """Return a layer's output, float32, whose gradient is the deconvnet's way back."""
+    if isinstance(step, keras.layers.MaxPooling2D):
+        # Of equal values the first is the maximum, on every device.
+        return tf.nn.max_pool_with_argmax(x, step.pool_size, step.strides, "VALID")[0]
+    if type(step) not in _BACK:
+        return tf.cast(step(x, training=False), tf.float32)
+    run = tf.custom_gradient(
+        lambda x: (tf.cast(step(x, training=False), tf.float32), _BACK[type(step)])
+    )
+    return run(x)
 
 
 def _require_map(model: keras.Model, profile: Profile, layer: str, map_index: int) -> None:
@@ -135,135 +105,48 @@ def _require_map(model: keras.Model, profile: Profile, layer: str, map_index: in
 
 
 def _steps_to(model: keras.Model, layer: str) -> list[keras.layers.Layer]:
-    """The layers from the input to a convolution and with it, in order."""
+    """Return the layers from the input to a convolution and with it, in order."""
     chain = [step for step in model.layers if not isinstance(step, keras.layers.InputLayer)]
     return chain[: [step.name for step in chain].index(layer) + 1]
 
 
-def _strongest(maps: tf.Tensor, map_index: int) -> tf.Tensor:
-    """The maps, of which nothing but the largest value of one stays, and that if it is positive."""
-    count, height, width, channels = tf.unstack(tf.shape(maps))
-    flat = tf.reshape(maps[..., map_index], [count, height * width])
-    best = tf.one_hot(tf.argmax(flat, axis=1), height * width) * tf.nn.relu(flat)
-    of_map = tf.reshape(best, [count, height, width, 1])
-    return of_map * tf.one_hot(map_index, channels)
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """What the units of a layer see of the network's input, along one side of it.
+
+    Unit i sees the pixels first + i * stride ... first + i * stride + size - 1, of which some may
+    lie outside.
+    """
+
+    first: int
+    stride: int
+    size: int
 
 
-def _back_through_padding(
-    signal: tf.Tensor, step: keras.layers.ZeroPadding2D, its_input: tf.Tensor
-) -> tf.Tensor:
-    (top, _), (left, _) = step.padding
-    height, width = its_input.shape[1:3]
-    return signal[:, top : top + height, left : left + width]
+def field(model: keras.Model, layer: str) -> Field:
+    """Return the receptive field of the units of a convolution.
 
-
-def _back_through_convolution(
-    signal: tf.Tensor, step: layers.GroupedConv2D, its_input: tf.Tensor
-) -> tf.Tensor:
-    kernel = tf.cast(tf.convert_to_tensor(step.kernel), tf.float32)
-    count, height, width, channels = tf.unstack(tf.shape(its_input))
-    parts = [
-        tf.nn.conv2d_transpose(
-            of_group,
-            group_kernel,
-            output_shape=[count, height, width, channels // step.groups],
-            strides=step.strides,
-            padding=step.padding.upper(),
-        )
-        for of_group, group_kernel in zip(
-            tf.split(signal, step.groups, axis=-1),
-            tf.split(kernel, step.groups, axis=-1),
-            strict=True,
-        )
-    ]
-    return tf.concat(parts, axis=-1)
-
-
-def _back_through_relu(
-    signal: tf.Tensor, step: keras.layers.ReLU, its_input: tf.Tensor
-) -> tf.Tensor:
-    del step, its_input  # the signal's own sign decides
-    return tf.nn.relu(signal)
-
-
-def _as_it_is(signal: tf.Tensor, step: keras.layers.Layer, its_input: tf.Tensor) -> tf.Tensor:
-    del step, its_input
-    return signal
-
-
-def _back_through_pooling(
-    signal: tf.Tensor, step: keras.layers.MaxPooling2D, its_input: tf.Tensor
-) -> tf.Tensor:
-    size, strides = step.pool_size[0], step.strides[0]
-    # Rows and columns that no window reaches are left out: unpooling knows nothing of them.
-    covered = [(pooled - 1) * strides + size for pooled in signal.shape[1:3]]
-    _, switches = tf.nn.max_pool_with_argmax(
-        its_input[:, : covered[0], : covered[1]], size, strides, "VALID"
-    )
-    unpooled = max_unpooling(signal, switches, size, strides)
-    rest = [whole - part for whole, part in zip(its_input.shape[1:3], covered, strict=True)]
-    return tf.pad(unpooled, [[0, 0], [0, rest[0]], [0, rest[1]], [0, 0]])
-
-
-def max_unpooling(
-    pooled: tf.Tensor, switches: tf.Tensor, pool_size: int, strides: int
-) -> tf.Tensor:
-    """Put values back at the places of the maxima that max pooling without padding took.
-
-    Where windows overlap, two of them may have had the same maximum: their values are summed there.
+    A normalization's neighbours, which only weaken a unit, do not count.
 
     Args:
-        pooled: [N, h, w, C].
-        switches: int64 [N, h, w, C], of `tf.nn.max_pool_with_argmax` without batches in them, of
-            maps of no more than the side that the windows cover.
-        pool_size: side of the windows.
-        strides: distance between neighbouring windows.
-
-    Returns:
-        [N, H, W, C], H = (h - 1) * strides + pool_size and W likewise; zeros elsewhere.
+        model: from network input to scores.
+        layer: a convolution of it.
     """
-    count, height, width, channels = tf.unstack(tf.shape(pooled))
-    height, width = ((side - 1) * strides + pool_size for side in (height, width))
-    size = height * width * channels
-    places = tf.cast(switches, tf.int32) + size * tf.range(count)[:, None, None, None]
-    flat = tf.math.unsorted_segment_sum(
-        tf.reshape(pooled, [-1]), tf.reshape(places, [-1]), count * size
-    )
-    return tf.reshape(flat, [count, height, width, channels])
-
-
-_BACK: Mapping[type, _Back] = {
-    keras.layers.ZeroPadding2D: _back_through_padding,
-    layers.GroupedConv2D: _back_through_convolution,
-    keras.layers.ReLU: _back_through_relu,
-    layers.LocalResponseNormalization: _as_it_is,
-    layers.SameMapNormalization: _as_it_is,
-    keras.layers.MaxPooling2D: _back_through_pooling,
-}
-
-
-def _field_of_convolution(seen: Field, step: layers.GroupedConv2D) -> Field:
-    window = step.kernel_size[0]
-    return seen.behind(window, step.strides[0], window // 2 if step.padding == "same" else 0)
-
-
-def _field_of_normalization(seen: Field, step: keras.layers.Layer) -> Field:
-    """Without the neighbours that only weaken a unit."""
-    del step
-    return seen
-
-
-# What a layer adds to a `Field`; "same" has here strides of 1 and odd kernels alone.
-_FIELDS: Mapping[type, Callable[[Field, keras.layers.Layer], Field]] = {
-    keras.layers.ZeroPadding2D: lambda seen, step: seen.behind(1, 1, step.padding[0][0]),
-    layers.GroupedConv2D: _field_of_convolution,
-    keras.layers.ReLU: _field_of_normalization,
-    layers.LocalResponseNormalization: _field_of_normalization,
-    layers.SameMapNormalization: _field_of_normalization,
-    keras.layers.MaxPooling2D: lambda seen, step: seen.behind(
-        step.pool_size[0], step.strides[0], 0
-    ),
-}
+    first, stride, size = 0, 1, 1
+    for step in _steps_to(model, layer):
+        window, strides, padding = 1, 1, 0
+        if isinstance(step, keras.layers.ZeroPadding2D):
+            padding = step.padding[0][0]
+        elif isinstance(step, keras.layers.MaxPooling2D):
+            window, strides = step.pool_size[0], step.strides[0]
+        elif isinstance(step, layers.GroupedConv2D):
+            window, strides = step.kernel_size[0], step.strides[0]
+            # "same" has here strides of 1 and odd kernels alone.
+            padding = window // 2 if step.padding == "same" else 0
+        first -= padding * stride
+        size += (window - 1) * stride
+        stride *= strides
+    return Field(first, stride, size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,7 +176,7 @@ def most_excited(
     maps: Sequence[int],
     batch_size: int = 64,
 ) -> list[Excited]:
-    """The nine photos of the validation split that excite each map most, and their patterns.
+    """Find the nine photos of the validation split that excite each map most, and their patterns.
 
     Args:
         trained: the network and what it was trained with.
@@ -308,73 +191,60 @@ def most_excited(
     Raises:
         ValueError: there is no such layer or map, or the data set cannot be used.
     """
+    model, profile = trained.model, trained.profile
     for map_index in maps:
-        _require_map(trained.model, trained.profile, layer, map_index)
+        _require_map(model, profile, layer, map_index)
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
-    pipeline.check_stored_size(manifest, trained.profile)
-    best: dict[int, list[tuple]] = {map_index: [] for map_index in maps}
-    view = views.central_view(trained.profile, manifest.photo_format.short_side)
+    pipeline.check_stored_size(manifest, profile)
+    view = views.central_view(profile, manifest.photo_format.short_side)
     dataset = pipeline.eval_dataset(data_dir, manifest, batch_size=batch_size)
+    layer_output = keras.Model(model.inputs, model.get_layer(layer).output)
+
+    def network_input(images: tf.Tensor) -> tf.Tensor:
+        return preprocessing.view_input(images, view, profile, trained.statistics)
 
     @tf.function
     def strongest_of(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Of each photo and map the largest value, and its place in the rows of the map."""
-        seen = preprocessing.view_input(images, view, trained.profile, trained.statistics)
-        found = tf.gather(activations(trained.model, seen, layer), list(maps), axis=-1)
+        """Return of each photo and map the largest value, and its place in the rows of the map."""
+        found = tf.cast(layer_output(network_input(images), training=False), tf.float32)
+        found = tf.nn.relu(tf.gather(found, list(maps), axis=-1))
         flat = tf.reshape(found, [tf.shape(found)[0], -1, len(maps)])
         return tf.reduce_max(flat, axis=1), tf.argmax(flat, axis=1)
 
+    best: list[list[tuple]] = [[] for _ in maps]  # (value, place, photo); of equal ones the first
     with pipeline.broken_data_is_one_line(data_dir, manifest, "validation"):
         for images, _, weights in tqdm.tqdm(dataset, unit=" batches", file=sys.stderr):
             values, places = (found.numpy() for found in strongest_of(images))
             values = np.where(weights.numpy()[:, None] > 0, values, 0)  # no padding
-            for column, map_index in enumerate(maps):
-                _keep_best(best[map_index], values[:, column], places[:, column], images.numpy())
-    width = trained.model.get_layer(layer).output.shape[2]
-    return [
-        _patterns(trained, layer, map_index, kept, view, width) for map_index, kept in best.items()
-    ]
-
-
-def _keep_best(
-    kept: list[tuple], values: np.ndarray, places: np.ndarray, images: np.ndarray
-) -> None:
-    """Takes those of a batch that are among the best so far; of equal ones the first stay."""
-    for index in np.argsort(-values, kind="stable")[: _SIDE**2]:
-        if values[index] > 0:
-            kept.append((float(values[index]), int(places[index]), images[index]))
-    kept.sort(key=lambda entry: -entry[0])
-    del kept[_SIDE**2 :]
-
-
-def _patterns(
-    trained: workdirs.TrainedRun,
-    layer: str,
-    map_index: int,
-    kept: list[tuple],
-    view: views.View,
-    width: int,
-) -> Excited:
-    size = trained.profile.input_size
-    values, places, images = zip(*kept, strict=True) if kept else ((), (), ())
-    whole = np.array(images, np.uint8).reshape(-1, *trained.statistics.mean_image.shape)
-    patterns = np.zeros([0, size, size, 3], np.float32)
-    if kept:
-        seen = preprocessing.view_input(
-            tf.constant(whole), view, trained.profile, trained.statistics
+            photos = images.numpy()
+            for column, kept in enumerate(best):
+                found = zip(values[:, column], places[:, column], photos, strict=True)
+                kept[:] = heapq.nlargest(_SIDE**2, [*kept, *found], key=operator.itemgetter(0))
+    rows = []
+    for map_index, kept in zip(maps, best, strict=True):
+        kept = [entry for entry in kept if entry[0] > 0]
+        whole = np.array([photo for *_, photo in kept], np.uint8)
+        whole = whole.reshape(-1, *trained.statistics.mean_image.shape)
+        photos = views.crop(whole, view, profile.input_size)
+        patterns = np.zeros(photos.shape, np.float32)
+        if kept:  # a convolution refuses a batch of no photos
+            seen = network_input(tf.constant(whole))
+            patterns = excitation(model, profile, seen, layer, map_index).numpy()
+        places = np.array([place for _, place, _ in kept], np.int64)
+        rows.append(
+            Excited(
+                map_index=map_index,
+                values=np.array([value for value, *_ in kept], np.float32),
+                places=np.stack(np.divmod(places, layer_output.output.shape[2]), axis=1),
+                photos=photos,
+                patterns=patterns,
+            )
         )
-        patterns = excitation(trained.model, trained.profile, seen, layer, map_index).numpy()
-    return Excited(
-        map_index=map_index,
-        values=np.array(values, np.float32),
-        places=np.stack(np.divmod(np.array(places, np.int64), width), axis=1),
-        photos=views.crop(whole, view, size),
-        patterns=patterns,
-    )
+    return rows
 
 
 def draw(rows: Sequence[Excited], seen: Field) -> Image.Image:
-    """The picture of the module's description.
+    """Draw the picture that the command's `--help` describes.
 
     Args:
         rows: a map each, from top to bottom.
@@ -394,13 +264,13 @@ def draw(rows: Sequence[Excited], seen: Field) -> Image.Image:
 
 
 def _stretched(pattern: np.ndarray) -> np.ndarray:
-    """A pattern around grey whose largest value, either way, is black or white: uint8."""
+    """Stretch a pattern around grey so that its largest value is black or white: uint8."""
     largest = max(float(np.abs(pattern).max()), np.finfo(np.float32).tiny)
     return np.round(_GREY + pattern / largest * (_GREY - 1)).astype(np.uint8)
 
 
 def _cut(pixels: np.ndarray, place: np.ndarray, seen: Field) -> np.ndarray:
-    """What the unit at a place sees of a photo; grey where its field reaches beyond it."""
+    """Cut out what the unit at a place sees; grey where its field reaches beyond the photo."""
     top, left = (int(seen.first + index * seen.stride) for index in place)
     result = np.full([seen.size, seen.size, 3], _GREY, np.uint8)
     inside = pixels[max(top, 0) : top + seen.size, max(left, 0) : left + seen.size]

@@ -16,26 +16,24 @@ import tensorflow as tf
 
 from keras_alexnet.network.profile import Profile
 
-_LOGITS = "fc8"
-
 
 def with_heat_maps(
     model: keras.Model, profile: Profile
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """A function: network input -> scores, as the model's own, and a heat map of the best class.
+    """Return a function that adds a heat map of the best class to a network's scores.
 
     Args:
         model: network input float32 [N, S, S, 3] -> softmax [N, classes], of any precision.
         profile: the model's.
 
     Returns:
-        A function of network input [N, S, S, 3] that returns scores float32 [N, classes] and maps
-        float32 [N, h, w] from 0 to 1 (h and w: of the last convolution's maps behind their
-        activation, 13 for the paper's network). The largest value of a map is 1, unless nothing
-        speaks for the class: then all of it is 0.
+        A function: network input [N, S, S, 3] -> scores float32 [N, classes] and maps float32
+        [N, h, w] from 0 to 1 (h and w: of the last convolution's maps behind their activation, 13
+        for the paper's network). The largest value of a map is 1, unless nothing speaks for the
+        class: then all of it is 0.
     """
     convolution = [name for name in profile.layer_names if name.startswith("conv")][-1]
-    layers = (profile.activation_name(convolution), _LOGITS)
+    layers = (profile.activation_name(convolution), "fc8")
     network = keras.Model(
         model.inputs, [*(model.get_layer(name).output for name in layers), *model.outputs]
     )
@@ -52,7 +50,7 @@ def with_heat_maps(
 
 
 def _heat(maps: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    """Equations 1 and 2 of maps and gradients [N, h, w, C]; then the largest value is 1."""
+    """Apply equations 1 and 2 to maps and gradients [N, h, w, C]; scale the largest value to 1."""
     weights = tf.reduce_mean(gradient, axis=[1, 2])
     heat = tf.nn.relu(tf.einsum("nhwc,nc->nhw", maps, weights))
     return tf.math.divide_no_nan(heat, tf.reduce_max(heat, axis=[1, 2], keepdims=True))
