@@ -1,8 +1,9 @@
-"""Takes AlexNet the whole road on this machine, in a few minutes: from photos to a served model.
+"""Take AlexNet the whole road on this machine, in a few minutes: from photos to a served model.
 
 Draws a small release in the shape of ILSVRC2012's, makes a data set of it, proves it, trains,
 evaluates, exports, serves the model and asks it about three photos that it has never seen. Each
-step is a command of this project, shown before it runs, as you would type it yourself.
+step is a command of this project, shown before it runs, as you would type it yourself. They stand
+in configs/quickstart.toml.
 
 Example:
   python -m keras_alexnet.quickstart --run_dir=/tmp/quickstart
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from typing import IO
 
@@ -31,6 +33,13 @@ from absl import flags
 from data_prep import command_line, files
 from data_prep.command_line import UserError
 
+FLAGS = flags.FlagValues()
+_RUN_DIR = flags.DEFINE_string(
+    "run_dir", "quickstart_run", "folder for all that is made", flag_values=FLAGS
+)
+
+STEPS = "quickstart.toml"  # in the folder of configurations
+REPORT = "quickstart.json"
 SERVER_LOG = "server.log"
 _READY = re.compile(r"^ready: .* at (http://\S+)", re.MULTILINE)
 _READY_SECONDS = 120
@@ -38,6 +47,24 @@ _TAIL_LINES = 15
 # Between two samples of memory, at first (a command may be short) and later.
 _FIRST_SAMPLE_SECONDS, _SAMPLE_SECONDS = 0.01, 0.2
 _GRACE_SECONDS = 20  # for a stopped command to clean up
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One command, in a process of its own, whose last line of output is JSON.
+
+    Attributes:
+        name: in the table.
+        command: what `python -m` runs, with its arguments; {run}, {configs} and {server} stand for
+            the run's folder, the folder of configurations and the server's address.
+        outcome: a format string over the command's JSON.
+        is_server: it goes on running, beside the steps after it.
+    """
+
+    name: str
+    command: str
+    outcome: str
+    is_server: bool = False
 
 
 class MeasuredProcess:
@@ -55,13 +82,7 @@ class MeasuredProcess:
     def __init__(
         self, command: Sequence[str], *, stdout: IO[bytes], stderr: IO[bytes] | None = None
     ) -> None:
-        """Start the command.
-
-        Args:
-            command: program and arguments.
-            stdout: file for its output.
-            stderr: file for its messages; None for those of this process.
-        """
+        """Start the command; without `stderr` its messages are this process'."""
         self.peak_bytes = 0
         self._started = time.monotonic()
         self.process = subprocess.Popen(
@@ -103,94 +124,68 @@ class MeasuredProcess:
             os.killpg(self.process.pid, which)
 
     def _sample(self) -> None:
-        family: dict[int, psutil.Process] = {}
+        family: set[psutil.Process] = set()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family.add(psutil.Process(self.process.pid))
         pause = _FIRST_SAMPLE_SECONDS
         while True:
-            _add_descendants(family, self.process.pid)
-            self.peak_bytes = max(self.peak_bytes, sum(map(_resident_bytes, family.values())))
+            # A process that was once seen stays in the family when its parent ends.
+            for process in list(family):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    family.update(process.children(recursive=True))
+            family = {process for process in family if process.is_running()}
+            resident = 0
+            for process in family:
+                with contextlib.suppress(psutil.Error):  # it may end at any moment
+                    resident += process.memory_info().rss
+            self.peak_bytes = max(self.peak_bytes, resident)
             if self._ended.wait(pause):
                 return
             pause = min(1.5 * pause, _SAMPLE_SECONDS)
 
 
-def _add_descendants(family: dict[int, psutil.Process], ancestor: int) -> None:
-    """Add a process and all its descendants, and forget those that have ended.
-
-    A process that was once seen stays in the family when its parent ends.
-    """
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family.setdefault(ancestor, psutil.Process(ancestor))
-    for process in list(family.values()):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in process.children(recursive=True):
-                family.setdefault(child.pid, child)
-        if not process.is_running():
-            del family[process.pid]
-
-
-def _resident_bytes(process: psutil.Process) -> int:
-    with contextlib.suppress(psutil.Error):  # it may end at any moment
-        return process.memory_info().rss
-    return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One command, in a process of its own, whose last line of output is JSON.
-
-    Attributes:
-        name: in the table.
-        module: what `python -m` runs.
-        arguments: {run}, {config} and {server} stand for the run's folder, the flag file and the
-            server's address.
-        outcome: a format string over the command's JSON.
-        is_server: it goes on running, beside the steps after it.
-    """
-
-    name: str
-    module: str
-    arguments: tuple[str, ...]
-    outcome: str
-    is_server: bool = False
-
-
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a step."""
+    """A step that was run.
+
+    Attributes:
+        step: the step.
+        command: program and arguments.
+        seconds: of a server until it was ready.
+        process: the command; of a server it may still run.
+        result: the command's JSON.
+    """
 
     step: Step
     command: tuple[str, ...]
-    seconds: float  # of a server: until it was ready
+    seconds: float
     process: MeasuredProcess
     result: Mapping[str, object]
 
     @property
     def peak_mib(self) -> int:
-        """Memory; of a server: all the while that it ran."""
+        """Largest resident memory so far, in MiB."""
         return round(self.process.peak_bytes / 2**20)
 
 
-def run_steps(steps: Sequence[Step], *, run_dir: str, config: str) -> list[Outcome]:
-    """Runs commands one after another; servers among them are stopped at the end, come what may.
+def run_steps(steps: Sequence[Step], *, run_dir: str, configs: str) -> list[Outcome]:
+    """Run commands one after another; stop the servers among them at the end, come what may.
 
     Args:
         steps: what to run.
         run_dir: stands for {run}; must exist.
-        config: stands for {config}.
-
-    Returns:
-        What became of each.
+        configs: stands for {configs}.
 
     Raises:
-        UserError: a command failed, or did not say what it did; those after it are not run.
+        UserError: a command failed, or did not print its figures; those after it are not run.
     """
-    places = {"run": run_dir, "config": config}
+    places = {"run": run_dir, "configs": configs}
     outcomes: list[Outcome] = []
     servers: list[MeasuredProcess] = []
     try:
         for number, step in enumerate(steps, start=1):
-            arguments = [argument.format(**places) for argument in step.arguments]
-            command = (sys.executable, "-m", step.module, *arguments)
+            words = [word.format(**places) for word in step.command.split()]
+            command = (sys.executable, "-m", *words)
             title = f"step {number} of {len(steps)}, {step.name}"
             print(f"\n{title}\n  {as_typed(command)}", file=sys.stderr, flush=True)
             if step.is_server:
@@ -208,7 +203,7 @@ def run_steps(steps: Sequence[Step], *, run_dir: str, config: str) -> list[Outco
 
 
 def _run_to_end(step: Step, command: tuple[str, ...], title: str) -> Outcome:
-    """Messages and progress bars pass through; of the output, the last line is the result."""
+    """Run a command; its messages pass through, and the last line of its output is the result."""
     with tempfile.TemporaryFile() as output:
         with MeasuredProcess(command, stdout=output) as process:
             status = process.process.wait()
@@ -246,188 +241,65 @@ def _wait_until_ready(
 
 
 def _failure(problem: str, lines: Sequence[str], command: tuple[str, ...]) -> UserError:
-    """Shows the last lines of output, and gives the line to end with."""
+    """Show the last lines of output, and return the error to end with."""
     for line in lines[-_TAIL_LINES:]:
         print(line, file=sys.stderr)
     return UserError(f"{problem}; see above, and try it by itself: {as_typed(command)}")
 
 
 def as_typed(command: Sequence[str]) -> str:
-    """The command, as a person in the project's environment would type it."""
+    """Return the command as a person in the project's environment would type it."""
     return shlex.join(("python", *command[1:]))
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """What was done, a line a step, with its seconds and its peak of memory in MiB."""
+    """Return a line for each step, with its seconds and its peak of memory in MiB."""
     rows = [("step", "what it did", "seconds", "peak MiB")]
     for outcome in outcomes:
-        told = outcome.step.outcome.format(**outcome.result)
-        rows.append((outcome.step.name, told, f"{outcome.seconds:.1f}", str(outcome.peak_mib)))
-    seconds = sum(outcome.seconds for outcome in outcomes)
-    peak = max(outcome.peak_mib for outcome in outcomes)
-    rows.append(("all", "", f"{seconds:.1f}", str(peak)))
+        done = outcome.step.outcome.format(**outcome.result)
+        rows.append((outcome.step.name, done, f"{outcome.seconds:.1f}", str(outcome.peak_mib)))
+    totals = _totals(outcomes)
+    rows.append(("all", "", f"{totals['seconds']:.1f}", str(totals["peak_mib"])))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(
-        f"{name:{widths[0]}}  {told:{widths[1]}}  {seconds:>{widths[2]}}  {peak:>{widths[3]}}"
-        for name, told, seconds, peak in rows
+        f"{name:{widths[0]}}  {done:{widths[1]}}  {seconds:>{widths[2]}}  {peak:>{widths[3]}}"
+        for name, done, seconds, peak in rows
     )
 
 
-FLAGS = flags.FlagValues()
-_RUN_DIR = flags.DEFINE_string(
-    "run_dir", "quickstart_run", "folder for all that is made", flag_values=FLAGS
-)
-
-REPORT = "quickstart.json"
-JUDGED = "evaluate, 1 view"  # the step whose top-1 has to reach
-MINIMUM_TOP1 = 0.6  # of ten classes; chance is 0.1
-
-
-STEPS = (
-    Step(
-        "rehearsal",
-        "data_prep.rehearsal",
-        # The size of it all: 4,000 photos to learn from, 500 to judge by.
-        ("--output_dir={run}/release", "--images_per_class=400", "--validation_per_class=50"),
-        "{train_images:,} train and {validation_images:,} validation photos in tars",
-    ),
-    Step(
-        "prepare",
-        "data_prep.prepare",
-        (
-            "--source=ilsvrc2012",
-            "--input_dir={run}/release",
-            "--output_dir={run}/data",
-            "--train_shards=8",
-            "--validation_shards=2",
-        ),
-        "{train_records:,} and {validation_records:,} records, {rejected} photos rejected",
-    ),
-    Step(
-        "verify",
-        "data_prep.verify",
-        ("--data_dir={run}/data",),
-        "{train_records:,} and {validation_records:,} records read again, {faults} faults",
-    ),
-    Step(
-        "train",
-        "keras_alexnet.train",
-        ("--flagfile={config}", "--data_dir={run}/data", "--workdir={run}/workdir"),
-        "{epochs} epochs, best top-1 {top1:.1%}",
-    ),
-    Step(
-        JUDGED,
-        "keras_alexnet.evaluate",
-        ("--workdir={run}/workdir", "--data_dir={run}/data", "--views=1"),
-        "top-1 {top1:.1%}, top-5 {top5:.1%} of {images} photos",
-    ),
-    Step(
-        "evaluate, 10 views",
-        "keras_alexnet.evaluate",
-        ("--workdir={run}/workdir", "--data_dir={run}/data", "--views=10"),
-        "top-1 {top1:.1%}, top-5 {top5:.1%} of {images} photos",
-    ),
-    Step(
-        "export",
-        "keras_alexnet.export",
-        (
-            "--workdir={run}/workdir",
-            "--data_dir={run}/data",
-            "--export_dir={run}/models/alexnet",
-        ),
-        "version {version}, {warmup_requests} warm-up requests",
-    ),
-    Step(
-        "serve",
-        "keras_alexnet.serving.local_server",
-        ("--model_dir={run}/models/alexnet", "--rest_port=0", "--grpc_port=0"),
-        "answers at {server}",
-        is_server=True,
-    ),
-    Step(
-        "classify",
-        "keras_alexnet.serving.client",
-        (
-            "--server={server}",
-            "{run}/release/held_out/star_0.jpg",
-            "{run}/release/held_out/ring_0.jpg",
-            "{run}/release/held_out/checks_0.jpg",
-        ),
-        "star, ring, checks: it says {photos[0][classes][0]}; {photos[1][classes][0]}; "
-        "{photos[2][classes][0]}",
-    ),
-)
-
-
-def guide(run_dir: str) -> str:
-    """Where the files lie, and what to try next."""
-    run = shlex.quote(run_dir)
-    python = shlex.quote(os.path.relpath(sys.executable))
-    places = {
-        "release": "the release, as one downloads ImageNet's",
-        "data": "the data set: TFRecords, statistics, manifest.json, rejected.jsonl",
-        "workdir": "the run: checkpoints, metrics.jsonl, TensorBoard logs",
-        "models/alexnet": "the model, as TF Serving serves it",
-        REPORT: "all figures of this table",
+def _totals(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    return {
+        "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
+        "peak_mib": max(outcome.peak_mib for outcome in outcomes),
     }
-    lies = "\n".join(f"  {run}/{place:{len(REPORT)}}  {text}" for place, text in places.items())
-    return f"""\
-Where it lies:
-{lies}
-
-What to try next:
-  {python} -m tensorboard.main --logdir={run}/workdir/tensorboard
-  {python} -m keras_alexnet.serving.local_server --model_dir={run}/models/alexnet
-  {python} -m keras_alexnet.serving.client --server=http://127.0.0.1:8501 YOUR_PHOTO.jpg
-  {python} -m data_prep.prepare --help    to make a data set of your own photos, or of ImageNet"""
 
 
-def check_accuracy(top1: float, minimum: float = MINIMUM_TOP1) -> None:
-    """Ends the quick start if the network has not learned.
-
-    Raises:
-        UserError: fewer validation photos than the minimum, a fraction of 1, are right.
-    """
-    if not top1 >= minimum:  # so that NaN fails, too
-        raise UserError(
-            f"a validation top-1 of at least {minimum:.0%} is needed, this run has {top1:.1%}; "
-            f"look at the loss in the run's workdir/metrics.jsonl, and at configs/quickstart.flags"
-        )
-
-
-def quickstart(*, run_dir: str, config: str) -> dict[str, object]:
-    """All `STEPS`, then the table.
+def quickstart(*, run_dir: str, configs: str) -> dict[str, object]:
+    """Run all steps, write the report, and print the table and what to try next.
 
     Args:
         run_dir: folder for all that is made; made if absent.
-        config: path of configs/quickstart.flags.
+        configs: folder of quickstart.toml and the flag file of the training.
 
     Returns:
         run_dir, top1 (validation, one view), seconds, peak_mib.
 
     Raises:
-        UserError: the folder cannot be made, a step failed, or the network has not learned.
+        UserError: a step failed, or the network has not learned.
+        OSError: the folder cannot be made.
     """
+    with open(os.path.join(configs, STEPS), "rb") as file:
+        road = tomllib.load(file)
     report_path = os.path.join(run_dir, REPORT)
-    try:
-        os.makedirs(run_dir, exist_ok=True)
-        # An old report must not stand beside a new run that fails.
-        if os.path.exists(report_path):
-            os.unlink(report_path)
-    except OSError as error:
-        raise UserError(
-            f"--run_dir must be a folder that can be written, but {run_dir} cannot be "
-            f"({error.strerror}); choose another"
-        ) from error
-    outcomes = run_steps(STEPS, run_dir=run_dir, config=config)
-    (top1,) = (outcome.result["top1"] for outcome in outcomes if outcome.step.name == JUDGED)
-    summary = {
-        "run_dir": run_dir,
-        "top1": top1,
-        "seconds": round(sum(outcome.seconds for outcome in outcomes), 1),
-        "peak_mib": max(outcome.peak_mib for outcome in outcomes),
-    }
-    steps = [
+    os.makedirs(run_dir, exist_ok=True)
+    # An old report must not stand beside a new run that fails.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(report_path)
+    steps = [Step(**entry) for entry in road["steps"]]
+    outcomes = run_steps(steps, run_dir=run_dir, configs=configs)
+    (top1,) = (o.result["top1"] for o in outcomes if o.step.name == road["judged"])
+    summary = {"run_dir": run_dir, "top1": top1, **_totals(outcomes)}
+    lines = [
         {
             "step": outcome.step.name,
             "command": as_typed(outcome.command),
@@ -437,26 +309,33 @@ def quickstart(*, run_dir: str, config: str) -> dict[str, object]:
         }
         for outcome in outcomes
     ]
-    files.write_file(report_path, json.dumps({**summary, "steps": steps}, indent=1) + "\n")
-    print(f"\n{table(outcomes)}\n\n{guide(run_dir)}\n", file=sys.stderr, flush=True)
-    check_accuracy(top1)
+    files.write_file(report_path, json.dumps({**summary, "steps": lines}, indent=1) + "\n")
+    python = shlex.quote(os.path.relpath(sys.executable))
+    guide = road["guide"].format(run=shlex.quote(run_dir), python=python)
+    print(f"\n{table(outcomes)}\n{guide}", file=sys.stderr, flush=True)
+    if not top1 >= road["minimum_top1"]:  # so that NaN fails, too
+        raise UserError(
+            f"a validation top-1 of at least {road['minimum_top1']:.0%} is needed, this run has "
+            f"{top1:.1%}; look at the loss in the run's workdir/metrics.jsonl, and at "
+            "configs/quickstart.flags"
+        )
     return summary
 
 
 def main(arguments: Sequence[str]) -> dict[str, object]:
-    """Reads the flags and takes the road."""
+    """Read the flags and take the road."""
     del arguments
     clone = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    config = os.path.join(clone, "configs", "quickstart.flags")
-    if not os.path.exists(config):
-        raise UserError(f"{config} is needed, as in a clone of the project; run it from there")
+    configs = os.path.join(clone, "configs")
+    if not os.path.exists(configs):
+        raise UserError(f"{configs} is needed, as in a clone of the project; run it from there")
     # A plain SIGTERM, as of `timeout` or a CI, would leave the server behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return quickstart(run_dir=_RUN_DIR.value, config=os.path.relpath(config))
+    return quickstart(run_dir=_RUN_DIR.value, configs=os.path.relpath(configs))
 
 
 def run() -> None:
-    """The command."""
+    """Run the command."""
     command_line.run(main, FLAGS, __doc__)
 
 

@@ -64,29 +64,29 @@ def _modules(tmp_path, monkeypatch):
 
 
 def _server(**changes):
-    fields = {"name": "serve", "module": "talk_server", "arguments": ("{run}",), "is_server": True}
+    fields = {"name": "serve", "command": "talk_server {run}", "is_server": True}
     return Step(**{**fields, "outcome": "at {server}", **changes})
 
 
-_TALKER = Step("talk", "talk", ("--a={run}", "{config}"), "{images:,} photos")
+_TALKER = Step("talk", "talk --a={run} {configs}", "{images:,} photos")
 
 
 def _run(*all_steps, run_dir):
-    return run_steps(all_steps, run_dir=str(run_dir), config="a.flags")
+    return run_steps(all_steps, run_dir=str(run_dir), configs="a")
 
 
 def test_steps_run_with_their_places_filled_in(tmp_path, capfd):
     (outcome,) = _run(_TALKER, run_dir=tmp_path)
-    assert outcome.result == {"images": 1234, "arguments": [f"--a={tmp_path}", "a.flags"]}
+    assert outcome.result == {"images": 1234, "arguments": [f"--a={tmp_path}", "a"]}
     assert outcome.seconds > 0
     output, messages = capfd.readouterr()
     assert output == ""  # stdout is the quick start's own
-    assert f"step 1 of 1, talk\n  python -m talk --a={tmp_path} a.flags\n" in messages
+    assert f"step 1 of 1, talk\n  python -m talk --a={tmp_path} a\n" in messages
     assert "progress\nfor a person\n" in messages
 
 
 def test_server_runs_beside_the_steps_after_it_and_is_then_stopped(tmp_path):
-    after = Step("ask", "talk", ("{server}",), "")
+    after = Step("ask", "talk {server}", "")
     server, ask = _run(_server(), after, run_dir=tmp_path)
     assert server.result == {"server": "http://127.0.0.1:4321"}
     assert ask.result["arguments"] == ["http://127.0.0.1:4321"]
@@ -96,7 +96,7 @@ def test_server_runs_beside_the_steps_after_it_and_is_then_stopped(tmp_path):
 
 
 def test_failing_step_ends_it_all(tmp_path, capfd):
-    failing = Step("fall", "talk_fail", (), "")
+    failing = Step("fall", "talk_fail", "")
     with pytest.raises(UserError, match=r"step 2 of 3, fall, failed with exit status 1; see above"):
         _run(_server(), failing, _TALKER, run_dir=tmp_path)
     messages = capfd.readouterr().err
@@ -109,8 +109,8 @@ def test_failing_step_ends_it_all(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("step", "error"),
     [
-        (Step("mute", "talk_silent", (), ""), "IndexError"),
-        (Step("talk", "talk", (), "{records} records"), "KeyError"),
+        (Step("mute", "talk_silent", ""), "IndexError"),
+        (Step("talk", "talk", "{records} records"), "KeyError"),
     ],
 )
 def test_step_without_its_figures_is_refused(tmp_path, step, error):
@@ -120,14 +120,14 @@ def test_step_without_its_figures_is_refused(tmp_path, step, error):
 
 def test_server_that_does_not_start_is_told(tmp_path, capfd):
     with pytest.raises(UserError, match="serve, ended with exit status 1; see above"):
-        _run(_server(module="talk_broken_server"), _TALKER, run_dir=tmp_path)
+        _run(_server(command="talk_broken_server"), _TALKER, run_dir=tmp_path)
     assert "talk_broken_server: the port is in use" in capfd.readouterr().err
 
 
 def test_server_that_is_never_ready_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(quickstart, "_READY_SECONDS", 0.5)
     with pytest.raises(UserError, match=r"was not ready after 0.5 seconds"):
-        _run(_server(module="talk_sleep"), run_dir=tmp_path)
+        _run(_server(command="talk_sleep"), run_dir=tmp_path)
 
 
 @pytest.mark.slow
@@ -137,9 +137,9 @@ def test_interrupted_run_leaves_no_process_behind(tmp_path, how):
         "import signal\n"
         "from keras_alexnet.quickstart import Step, run_steps\n"
         "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
-        "run_steps([Step('serve', 'talk_server', ('{run}',), '', is_server=True),\n"
-        "    Step('sleep', 'talk_server', ('{run}/second',), '')],\n"
-        f"    run_dir={str(tmp_path)!r}, config='')\n"
+        "run_steps([Step('serve', 'talk_server {run}', '', is_server=True),\n"
+        "    Step('sleep', 'talk_server {run}/second', '')],\n"
+        f"    run_dir={str(tmp_path)!r}, configs='')\n"
     )
     (tmp_path / "second").mkdir()
     running = subprocess.Popen(
