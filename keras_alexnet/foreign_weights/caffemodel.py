@@ -13,7 +13,6 @@ Files of the first version (2013, "layers" within "layers") are not read.
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -151,7 +150,7 @@ def _message_classes() -> dict[str, type[message.Message]]:
 
 
 def _array(blob: message.Message, dimensions: int, path: str, source: str) -> np.ndarray:
-    """The blob's numbers; those of a shape of four numbers get as many dimensions as they need."""
+    """Return a blob's numbers; a shape of four numbers is cut to as many as are needed."""
     if blob.double_data:
         chunks, dtype = blob.double_data, np.dtype("<f8")
     else:
@@ -178,13 +177,12 @@ def _array(blob: message.Message, dimensions: int, path: str, source: str) -> np
 
 
 def _orders(types: Sequence[tuple[str, bytes]]) -> dict[str, tuple[str, ...]]:
-    """What follows conv1, conv2 and conv5, where the file has more than the layers with weights."""
+    """Return what follows conv1, conv2 and conv5; empty for a file of nothing but weights."""
     orders = {}
-    for layer, following in itertools.pairwise(LAYER_NAMES):
-        names = [name for name, _ in types]
-        if layer in ("conv1", "conv2", "conv5") and layer in names and following in names:
+    names = [name for name, _ in types]
+    for layer, following in (("conv1", "conv2"), ("conv2", "conv3"), ("conv5", "fc6")):
+        if layer in names and following in names:
             between = types[names.index(layer) : names.index(following)]
-            order = tuple(_KINDS[kind] for _, kind in between if kind in _KINDS)
-            if order:
+            if order := tuple(_KINDS[kind] for _, kind in between if kind in _KINDS):
                 orders[layer] = order
     return orders

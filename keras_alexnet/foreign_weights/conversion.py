@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -169,11 +168,7 @@ def _save(model: keras.Model, output: str) -> str:
     with tempfile.TemporaryDirectory(prefix=".convert.", dir=folder) as aside:
         saved = os.path.join(aside, f"saved{ENDING}")
         model.save_weights(saved)
-        with (
-            open(saved, "rb") as source,
-            files.create(output, os.path.join(aside, "whole")) as target,
-        ):
-            sha256 = hashlib.file_digest(source, "sha256").hexdigest()
-            source.seek(0)
-            shutil.copyfileobj(source, target)
-    return sha256
+        with open(saved, "rb") as file:
+            content = file.read()
+    files.write_file(output, content)
+    return hashlib.sha256(content).hexdigest()

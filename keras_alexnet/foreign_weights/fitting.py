@@ -10,7 +10,7 @@ from keras_alexnet.foreign_weights.layouts import (
     expected_shapes,
     foreign_shape,
 )
-from keras_alexnet.network.profile import LAYER_NAMES, Profile
+from keras_alexnet.network.profile import Profile
 
 _SHOWN_NAMES = 8  # of a list, in an error message
 _LONGEST_SHOWN = 60  # characters of a name
@@ -20,23 +20,6 @@ def count_classes(network: ForeignNetwork) -> int:
     """Return the number of outputs of fc8, from its bias; 1 where the file has none."""
     bias = network.tensors.get(network.names["fc8/bias"])
     return bias.shape[0] if bias is not None and bias.ndim == 1 and bias.shape[0] else 1
-
-
-def fitting_profiles(
-    network: ForeignNetwork, profiles: Iterable[Profile], classes: int
-) -> list[Profile]:
-    """Return the profiles with the shapes of the file and, where it says, its layer order."""
-    return [
-        profile
-        for profile in profiles
-        if next(_shape_faults(network, profile, classes), None) is None
-        and _order_fault(network, profile) is None
-    ]
-
-
-def count_differences(network: ForeignNetwork, profile: Profile, classes: int) -> int:
-    """Return how many of the network's tensors the file lacks or has in another shape."""
-    return sum(1 for _ in _shape_faults(network, profile, classes))
 
 
 def require_fit(
@@ -56,11 +39,20 @@ def require_fit(
             numbers (the first, in the order of the network, is named); the file has more tensors;
             or the order of its layers is not the profile's.
     """
-    fault = next(_shape_faults(network, profile, classes), None)
-    fault = fault or _surplus(network) or _order_fault(network, profile)
-    fault = fault or next(_number_faults(network), None)
-    if fault is not None:
+    faults = itertools.chain(
+        _shape_faults(network, profile, classes),
+        _surplus_faults(network),
+        _order_faults(network, profile),
+        _number_faults(network),
+    )
+    for fault in faults:
         raise ValueError(f"{path} must hold the network {profile.name}; {fault}; {hint}")
+
+
+def count_differences(network: ForeignNetwork, profile: Profile, classes: int) -> int:
+    """Return how many shapes and, where the file says, layer orders are not the profile's."""
+    differences = (*_shape_faults(network, profile, classes), *_order_faults(network, profile))
+    return len(differences)
 
 
 def shown(name: object) -> str:
@@ -89,27 +81,27 @@ def _shape_faults(network: ForeignNetwork, profile: Profile, classes: int) -> It
             yield f"{source} must be {list(expected)} and is {list(tensor.shape)}"
 
 
-def _surplus(network: ForeignNetwork) -> str | None:
+def _surplus_faults(network: ForeignNetwork) -> Iterator[str]:
     known = set(network.names.values())
     more = [name for name in network.tensors if name not in known]
-    return f"it has tensors of no layer of that network: {shown_list(more)}" if more else None
+    if more:
+        yield f"it has tensors of no layer of that network: {shown_list(more)}"
 
 
-def _order_fault(network: ForeignNetwork, profile: Profile) -> str | None:
+def _order_faults(network: ForeignNetwork, profile: Profile) -> Iterator[str]:
     expected = {
         "conv1": profile.conv1_order,
         "conv2": profile.conv2_order,
         "conv5": profile.conv5_order,
     }
-    for layer in LAYER_NAMES:
-        order = network.orders.get(layer)
-        if order is not None and order != expected[layer]:
-            title = "" if network.title is None else f" in {shown(network.title)}"
-            return (
-                f"{layer} must be followed by {', '.join(expected[layer])} "
+    title = "" if network.title is None else f" in {shown(network.title)}"
+    for layer, wanted in expected.items():
+        order = network.orders.get(layer, wanted)
+        if order != wanted:
+            yield (
+                f"{layer} must be followed by {', '.join(wanted)} "
                 f"and is followed by {', '.join(order)}{title}"
             )
-    return None
 
 
 def _number_faults(network: ForeignNetwork) -> Iterator[str]:

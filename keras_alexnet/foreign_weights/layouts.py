@@ -1,4 +1,4 @@
-"""Where the numbers of AlexNet's layers lie in the files of other systems, and their way to ours.
+"""Layouts of AlexNet's weights in the files of other systems, and their conversion to ours.
 
 Three things differ: the order of a tensor's axes, the order in which fc6 sees the values of pool5,
 and the order of the colours that conv1 sees. The last is a matter of what photos a network was
@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_alexnet.network.profile import CONV_KERNELS, LAYER_NAMES, Profile
-
-_CONV_AXES, _DENSE_AXES = "hwio", "io"  # of Keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +27,10 @@ class Layout:
     conv: str
     dense: str
     flatten: str
+
+    def axes(self, dimensions: int) -> str:
+        """Return the axes of a kernel of that many dimensions, or of a bias."""
+        return {4: self.conv, 2: self.dense, 1: "o"}[dimensions]
 
 
 MAPS_FIRST = Layout(conv="oihw", dense="oi", flatten="chw")  # Caffe and PyTorch
@@ -59,7 +61,7 @@ class ForeignNetwork:
 
 
 def weight_names(layers: Sequence[str], kernel: str, bias: str) -> dict[str, str]:
-    """`ForeignNetwork.names` of a file that calls the layers `layers`, and adds these endings."""
+    """Return `ForeignNetwork.names` of a file with these names of layers and endings."""
     return {
         f"{ours}/{kind}": f"{theirs}{ending}"
         for ours, theirs in zip(LAYER_NAMES, layers, strict=True)
@@ -68,7 +70,7 @@ def weight_names(layers: Sequence[str], kernel: str, bias: str) -> dict[str, str
 
 
 def pool5_side(profile: Profile) -> int:
-    """Height and width of pool5: 6 for every published AlexNet."""
+    """Return height and width of pool5: 6 for every published AlexNet."""
     side = (profile.input_size + sum(profile.conv1_padding) - 11) // 4 + 1
     for _ in range(3):  # three poolings of 3x3, two pixels apart
         side = (side - 3) // 2 + 1
@@ -76,7 +78,7 @@ def pool5_side(profile: Profile) -> int:
 
 
 def expected_shapes(profile: Profile, classes: int) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight in our layout, in the order of the network.
+    """Return the shape of each weight in our layout, in the order of the network.
 
     Args:
         profile: of the network.
@@ -99,16 +101,13 @@ def expected_shapes(profile: Profile, classes: int) -> dict[str, tuple[int, ...]
 
 
 def foreign_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
-    """Our shape of a weight -> its shape in a file of that layout."""
-    axes = {4: (_CONV_AXES, layout.conv), 2: (_DENSE_AXES, layout.dense)}
-    if len(shape) not in axes:
-        return shape
-    ours, theirs = axes[len(shape)]
-    return tuple(shape[ours.index(axis)] for axis in theirs)
+    """Return the shape that a weight of our network has in a file of that layout."""
+    ours = MAPS_LAST.axes(len(shape))
+    return tuple(shape[ours.index(axis)] for axis in layout.axes(len(shape)))
 
 
 def to_ours(name: str, tensor: np.ndarray, layout: Layout, profile: Profile) -> np.ndarray:
-    """A weight from a file -> the same for our network: RGB, [kh, kw, in / groups, out], [in, out].
+    """Bring a weight from a file to our layout: RGB, [kh, kw, in / groups, out], [in, out].
 
     A group of a convolution is the same stretch of outputs in all systems, so groups need nothing.
 
@@ -121,14 +120,12 @@ def to_ours(name: str, tensor: np.ndarray, layout: Layout, profile: Profile) -> 
     Returns:
         float32, contiguous.
     """
-    if tensor.ndim == 4:
-        tensor = tensor.transpose([layout.conv.index(axis) for axis in _CONV_AXES])
-        if name == "conv1/kernel" and profile.colour_order == "BGR":
-            tensor = tensor[:, :, ::-1]
-    elif tensor.ndim == 2:
-        tensor = tensor.transpose([layout.dense.index(axis) for axis in _DENSE_AXES])
-        if name == "fc6/kernel" and layout.flatten == "chw":
-            side = pool5_side(profile)
-            pixels = tensor.reshape(-1, side, side, tensor.shape[1])  # [C, H, W, out]
-            tensor = pixels.transpose(1, 2, 0, 3).reshape(tensor.shape)
+    theirs = layout.axes(tensor.ndim)
+    tensor = tensor.transpose([theirs.index(axis) for axis in MAPS_LAST.axes(tensor.ndim)])
+    if name == "conv1/kernel" and profile.colour_order == "BGR":
+        tensor = tensor[:, :, ::-1]
+    if name == "fc6/kernel" and layout.flatten == "chw":
+        side = pool5_side(profile)
+        pixels = tensor.reshape(-1, side, side, tensor.shape[1])  # [C, H, W, out]
+        tensor = pixels.transpose(1, 2, 0, 3).reshape(tensor.shape)
     return np.ascontiguousarray(tensor, dtype=np.float32)

@@ -1,11 +1,11 @@
-"""The logits of a file's network by plain NumPy, from the file's own tensors in its own layout.
+"""Logits of a file's network by plain NumPy, from the file's own tensors in its own layout.
 
 An independent second way: nothing is transposed to Keras' layout here, no colour is turned in a
 kernel and no row of fc6 moved; instead the input and the activations are brought to what the
 file's network sees. If a conversion is right, both ways give the same logits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -22,7 +22,7 @@ _ROWS = 512  # outputs of a dense layer at once, in float64: a copy of all fc6 w
 
 
 def fixed_input(profile: Profile) -> np.ndarray:
-    """The same noise always, float32 RGB [1, S, S, 3], with the mean and scale of the profile.
+    """Return the same noise always, float32 RGB [1, S, S, 3], with the profile's mean and scale.
 
     Args:
         profile: its `input_size`, `channel_mean`, `channel_std` and `pixel_scale` are heeded.
@@ -36,7 +36,7 @@ def fixed_input(profile: Profile) -> np.ndarray:
 
 
 def source_logits(network: ForeignNetwork, profile: Profile, images: np.ndarray) -> np.ndarray:
-    """What the file's network says of some input.
+    """Compute the logits of the file's network.
 
     Args:
         network: the file's tensors; they must fit the profile (`fitting.require_fit`).
@@ -60,7 +60,8 @@ def source_logits(network: ForeignNetwork, profile: Profile, images: np.ndarray)
             groups = profile.conv_groups[index]
             x = _conv(x, kernel, network.layout.conv, _STRIDES[index], groups)
             x += weights[f"{layer}/bias"][:, np.newaxis, np.newaxis].astype(np.float64)
-            x = _after_conv(x, after[index], profile)
+            for kind in after[index]:
+                x = _AFTER_CONV[kind](x, profile)
         axes = ["chw".index(axis) + 1 for axis in network.layout.flatten]
         x = x.transpose(0, *axes).reshape(len(x), -1)
         for layer in LAYER_NAMES[5:]:
@@ -71,7 +72,7 @@ def source_logits(network: ForeignNetwork, profile: Profile, images: np.ndarray)
 
 
 def compare(keras_logits: np.ndarray, logits: np.ndarray) -> dict[str, float | bool]:
-    """How far apart two networks' logits are.
+    """Compare the logits of two networks.
 
     Args:
         keras_logits: of the converted network, [B, classes].
@@ -93,21 +94,8 @@ def compare(keras_logits: np.ndarray, logits: np.ndarray) -> dict[str, float | b
     }
 
 
-def _after_conv(x: np.ndarray, order: Sequence[str], profile: Profile) -> np.ndarray:
-    for kind in order:
-        if kind == "relu":
-            x = np.maximum(x, 0)
-        elif kind == "pool":
-            x = sliding_window_view(x, (3, 3), axis=(2, 3))[:, :, ::2, ::2].max(axis=(4, 5))
-        elif kind == "lrn":
-            x = _lrn(x, profile)
-        else:
-            x = _map_norm(x, profile)
-    return x
-
-
 def _conv(x: np.ndarray, kernel: np.ndarray, axes: str, stride: int, groups: int) -> np.ndarray:
-    """Correlation without padding; the axes of the kernel are letters: o, i, h and w."""
+    """Correlate without padding; the axes of the kernel are letters: o, i, h and w."""
     windows = sliding_window_view(x, (kernel.shape[axes.index("h")],) * 2, axis=(2, 3))
     windows = windows[:, :, ::stride, ::stride]  # [B, C, y, x, h, w]
     parts = [
@@ -132,7 +120,7 @@ def _dense(x: np.ndarray, weights: Mapping[str, np.ndarray], layer: str, axes: s
 
 
 def _lrn(x: np.ndarray, profile: Profile) -> np.ndarray:
-    """Across maps; in each column alone where the profile says so."""
+    """Normalize across maps; in each column alone where the profile says so."""
     alpha = profile.lrn_alpha / (profile.lrn_size if profile.lrn_alpha_divided_by_size else 1)
     reach = profile.lrn_size // 2
     columns = 1 if profile.lrn_crosses_columns else profile.columns
@@ -145,9 +133,19 @@ def _lrn(x: np.ndarray, profile: Profile) -> np.ndarray:
 
 
 def _map_norm(x: np.ndarray, profile: Profile) -> np.ndarray:
-    """Within a map: over a window around each pixel."""
+    """Normalize within each map, over a window around each pixel."""
     size = profile.map_norm_size
     squares = np.pad(x**2, [(0, 0), (0, 0), *[(size // 2,) * 2] * 2])
     sums = sliding_window_view(squares, (size, size), axis=(2, 3)).sum(axis=(4, 5))
     alpha = profile.map_norm_alpha / size**2
     return x / (profile.map_norm_k + alpha * sums) ** profile.map_norm_beta
+
+
+_AFTER_CONV: Mapping[str, Callable[[np.ndarray, Profile], np.ndarray]] = {
+    "relu": lambda x, _: np.maximum(x, 0),
+    "pool": lambda x, _: sliding_window_view(x, (3, 3), axis=(2, 3))[:, :, ::2, ::2].max(
+        axis=(4, 5)
+    ),
+    "lrn": _lrn,
+    "map_norm": _map_norm,
+}

@@ -1,10 +1,9 @@
 """Finds out what a file is: its format, and the profile whose network its tensors are."""
 
-import dataclasses
 import hashlib
 import os
-import types
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from keras_alexnet.foreign_weights import caffemodel, fitting, npy_dictionary, torch_checkpoint
 from keras_alexnet.foreign_weights.layouts import ForeignNetwork
@@ -14,8 +13,7 @@ from keras_alexnet.network.profiles import PROFILES, get_profile
 LARGEST_FILE = 2**31 - 1  # bytes; protobuf's own limit, and eight times an AlexNet of full width
 
 
-@dataclasses.dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """A kind of file.
 
     Attributes:
@@ -31,19 +29,12 @@ class Format:
     read: Callable[[str], ForeignNetwork]
 
 
-FORMATS: Mapping[str, Format] = types.MappingProxyType(
-    {
-        "caffemodel": Format((), (".caffemodel",), "BGR", caffemodel.read),
-        "torch": Format(
-            (torch_checkpoint.ZIP_MAGIC, torch_checkpoint.LEGACY_MAGIC),
-            (".pth", ".pt"),
-            "RGB",
-            torch_checkpoint.read,
-        ),
-        "npy": Format((npy_dictionary.MAGIC,), (".npy",), "BGR", npy_dictionary.read),
-    }
-)
-
+_TORCH = (torch_checkpoint.ZIP_MAGIC, torch_checkpoint.LEGACY_MAGIC)
+FORMATS: Mapping[str, Format] = {
+    "caffemodel": Format((), (".caffemodel",), "BGR", caffemodel.read),
+    "torch": Format(_TORCH, (".pth", ".pt"), "RGB", torch_checkpoint.read),
+    "npy": Format((npy_dictionary.MAGIC,), (".npy",), "BGR", npy_dictionary.read),
+}
 
 AUTO = "auto"
 _LONGEST_BEGINNING = 16  # bytes
@@ -111,28 +102,25 @@ def choose_profile(
         ValueError: the file is not of that network, or more than one of the profiles fits.
     """
     colour_order = FORMATS[file_format].colour_order
-    allowed = [
-        _scaled(candidate, width)
-        for candidate in PROFILES.values()
+    differences = {
+        candidate: fitting.count_differences(network, candidate, classes)
+        for candidate in (_scaled(known, width) for known in PROFILES.values())
         if candidate.colour_order == colour_order
-    ]
-    fitting_ones = fitting.fitting_profiles(network, allowed, classes)
-    names = ", ".join(fitting_one.name for fitting_one in fitting_ones)
-    hint = f"at width {width:g} its layers fit {names or 'no profile'}"
-    if profile != AUTO:
+    }
+    names = [candidate.name for candidate, count in differences.items() if not count]
+    hint = f"at width {width:g} its layers fit {', '.join(names) or 'no profile'}"
+    if profile == AUTO:
+        if len(names) > 1:
+            raise ValueError(f"{path} does not say which network it is of; {hint}; say which")
+        # Where none fits, the closest serves to name a tensor that differs.
+        chosen = min(differences, key=differences.get)
+    else:
         chosen = _scaled(get_profile(profile), width)
         if chosen.colour_order != colour_order:
             raise ValueError(
                 f"{path}: conv1 sees {colour_order} in files of this format, and the "
                 f"profile {chosen.name} reads {chosen.colour_order}; {hint}"
             )
-        fitting.require_fit(network, chosen, classes, path, hint)
-        return chosen
-    if len(fitting_ones) > 1:
-        raise ValueError(f"{path} does not say which network it is of; {hint}; say which")
-    # Where none fits, the closest serves to name a tensor that differs.
-    chosen = min(allowed, key=lambda one: fitting.count_differences(network, one, classes))
-    chosen = fitting_ones[0] if fitting_ones else chosen
     fitting.require_fit(network, chosen, classes, path, hint)
     return chosen
 
