@@ -245,7 +245,7 @@ def measure(setting: Setting, data_dir: str, seed: int) -> dict[str, object]:
     keras.backend.clear_session()
     options = setting.options(seed)
     measured = measuring.measure(
-        data_dir=data_dir, profile=setting.profile, options=options, seconds=_SECONDS.value
+        data_dir=data_dir, profile=setting.profile, recipe=options, seconds=_SECONDS.value
     )
     return dataclasses.asdict(measured)
 

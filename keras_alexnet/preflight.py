@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
     return report.preflight(
         data_dir=_DATA_DIR.value,
         profile=profile,
-        options=options.recipe_from_flags(FLAGS, profile),
+        recipe=options.recipe_from_flags(FLAGS, profile),
         seconds=_SECONDS.value,
     )
 

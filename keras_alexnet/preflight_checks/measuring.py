@@ -54,14 +54,14 @@ class Measured:
 
 
 def measure(
-    *, data_dir: str, profile: Profile, options: TrainingOptions, seconds: float
+    *, data_dir: str, profile: Profile, recipe: TrainingOptions, seconds: float
 ) -> Measured:
     """Measure a run that has not begun.
 
     Args:
         data_dir: folder that data_prep.prepare wrote.
         profile: the network, overrides applied.
-        options: the recipe.
+        recipe: everything else that decides what the run computes.
         seconds: time in which the steps should end; a few are always taken.
 
     Raises:
@@ -72,26 +72,25 @@ def measure(
     statistics = records.read_statistics(data_dir, tf.io.gfile.GFile)
     classes = len(manifest.classes)
     pipeline.check_stored_size(manifest, profile)
-    steps = pipeline.train_steps(manifest, options.batch_size)
+    steps = pipeline.train_steps(manifest, recipe.batch_size)
     with pipeline.broken_data_is_one_line(data_dir, manifest):
         figures = _label_figures(data_dir, manifest)
         if figures["labels_out_of_range"]:
             return Measured(figures, {}, [], [])  # no loss can be computed
-        batches = iter(_batches(data_dir, manifest, profile, options))
-        first = [next(batches) for _ in range(-(-_GAUGE_PHOTOS // options.batch_size))]
+        batches = iter(_batches(data_dir, manifest, profile, recipe))
+        first = [next(batches) for _ in range(-(-_GAUGE_PHOTOS // recipe.batch_size))]
         photos = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *first)
         inputs = preprocessing.NetworkInput(profile, statistics)(photos[0])[:_GAUGE_PHOTOS]
 
         tf.config.experimental.enable_op_determinism()
-        keras.utils.set_random_seed(options.seed)
-        devices.use_precision(options.precision)
-        strategy = devices.make_strategy(options.strategy)
+        keras.utils.set_random_seed(recipe.seed)
+        devices.use_precision(recipe.precision)
+        strategy = devices.make_strategy(recipe.strategy)
         with strategy.scope():
-            trained, model = build.build(profile, options, classes, statistics, steps)
-            if options.init_weights:
-                starting_weights.load(trained, options.init_weights)
-        gauge = network.gauge(trained, inputs, profile)
-        layers, hidden, logits = gauge()
+            trained, model = build.build(profile, recipe, classes, statistics, steps)
+            if recipe.init_weights:
+                starting_weights.load(trained, recipe.init_weights)
+        layers, hidden, logits = network.gauge(trained, inputs, profile)
         gradients = network.gradient_rms(trained, inputs[:HANDFUL], photos[1][:HANDFUL])
         state = [
             *variables.named_variables(trained).values(),
@@ -101,31 +100,32 @@ def measure(
 
         # The handful first: it costs little, and says more than two or three large batches.
         few = handful(photos)
+        guessing = labels.entropy(np.bincount(few[1].numpy()))
         handful_until = until - (until - time.perf_counter()) * (1 - _HANDFUL_SHARE)
-        learn = TrainingSteps(model, strategy, len(few[1]), options.label_smoothing)
+        learn = TrainingSteps(model, strategy, len(few[1]), recipe.label_smoothing)
         handful_losses = take_steps(
             learn, itertools.repeat(few), HANDFUL_STEPS, handful_until, at_least=2
         )
         for variable, value in zip(state, start, strict=True):
             variable.assign(value)
 
-        learn = TrainingSteps(model, strategy, options.batch_size, options.label_smoothing)
+        learn = TrainingSteps(model, strategy, recipe.batch_size, recipe.label_smoothing)
         kernels = network.kernels(trained)
         losses = take_steps(learn, first[:1], 1, until)
         updates = network.relative_changes(kernels, network.kernels(trained))
-        _, _, stepped = gauge()
+        _, _, stepped = network.gauge(trained, inputs, profile)
         if math.isfinite(losses[0]):
             losses += take_steps(learn, itertools.chain(first[1:], batches), FIRST_STEPS - 1, until)
-        after, _, _ = gauge()
+        after, _, _ = network.gauge(trained, inputs, profile)
 
     for layer, row in layers.items():
         row |= {"gradient_rms": gradients[layer], "update": updates[layer]}
-    planned = float(steps * options.epochs)
+    planned = float(steps * recipe.epochs)
     figures |= {
         **network.input_figures(inputs),
-        "overshoot": network.overshoot(hidden, classes, options),
+        "overshoot": network.overshoot(hidden, classes, recipe),
         "planned_steps": planned,
-        "is_sgd": float(options.optimizer == "sgd"),
+        "is_sgd": float(recipe.optimizer == "sgd"),
         "photo_share": layers["fc8"]["photo_share"],
         "dead_at_start": network.worst(layers, "dead"),
         "dead_after": network.worst(after, "dead"),
@@ -133,19 +133,15 @@ def measure(
         "not_finite": float(not math.isfinite(losses[-1])),
         "spike": max(losses) / max(figures["class_entropy"], 1e-6),
         "handful_not_finite": float(not math.isfinite(handful_losses[-1])),
-        "handful_loss": float(np.mean(handful_losses[-2:])) / max(_entropy(few[1]), 1e-6),
+        "handful_loss": float(np.mean(handful_losses[-2:])) / max(guessing, 1e-6),
         "handful_steps": float(len(handful_losses)),
         "handful_photos": float(len(few[1])),
     }
     if math.isfinite(losses[0]):  # else nothing was updated
-        seen = slice(0, min(_GAUGE_PHOTOS, options.batch_size))  # photos that the step was taken on
+        seen = slice(0, min(_GAUGE_PHOTOS, recipe.batch_size))  # photos that the step was taken on
         pace = network.pace(logits[seen], stepped[seen], photos[1][seen].numpy())
-        figures |= _speed_figures(pace, updates, options, planned)
+        figures |= _speed_figures(pace, updates, recipe, planned)
     return Measured(figures, layers, losses, handful_losses)
-
-
-def _entropy(classes: tf.Tensor) -> float:
-    return labels.entropy(np.bincount(classes.numpy()))
 
 
 def _label_figures(data_dir: str, manifest: records.Manifest) -> dict[str, float]:
@@ -165,7 +161,7 @@ def _label_figures(data_dir: str, manifest: records.Manifest) -> dict[str, float
 
 
 def _batches(
-    data_dir: str, manifest: records.Manifest, profile: Profile, options: TrainingOptions
+    data_dir: str, manifest: records.Manifest, profile: Profile, recipe: TrainingOptions
 ) -> tf.data.Dataset:
     """Return the run's first batches, in an order that does not wait for 8,192 photos."""
     return pipeline.train_dataset(
@@ -173,11 +169,11 @@ def _batches(
         manifest,
         profile,
         pipeline.Feed(
-            batch_size=options.batch_size,
-            seed=options.seed,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
             epochs=_GAUGE_PHOTOS + FIRST_STEPS,  # however few batches an epoch has
-            shuffle_block=max(options.batch_size, 512),
-            augment=augmentations.parse(options.augment),
+            shuffle_block=max(recipe.batch_size, 512),
+            augment=augmentations.parse(recipe.augment),
         ),
     )
 
@@ -231,7 +227,7 @@ def handful(batch: Batch, count: int = HANDFUL) -> Batch:
 
 
 def _speed_figures(
-    pace: float, updates: Mapping[str, float], options: TrainingOptions, planned_steps: float
+    pace: float, updates: Mapping[str, float], recipe: TrainingOptions, planned_steps: float
 ) -> dict[str, float]:
     """Return what the first step, repeated over the planned run, would come to.
 
@@ -240,7 +236,7 @@ def _speed_figures(
         stride: the largest update in front of fc8, kept up by momentum.
         reach: how far the run could move the kernel that moves most, in lengths of the kernel.
     """
-    kept_up = 1 / (1 - options.momentum) if options.optimizer == "sgd" else 1.0
+    kept_up = 1 / (1 - recipe.momentum) if recipe.optimizer == "sgd" else 1.0
     hidden = max(update for layer, update in updates.items() if layer != "fc8")
     return {
         # Where little moves, rounding decides the sign of the pace.

@@ -1,7 +1,7 @@
 """Sizes of activations and gradients in each layer, and what a photo changes in them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -9,14 +9,15 @@ import tensorflow as tf
 
 from keras_alexnet.network.profile import Profile
 from keras_alexnet.training.options import TrainingOptions
+from keras_alexnet.training.steps import cross_entropy
 
 LayerFigures = dict[str, dict[str, float]]
 
 
 def gauge(
     network: keras.Model, inputs: tf.Tensor, profile: Profile
-) -> Callable[[], tuple[LayerFigures, np.ndarray, np.ndarray]]:
-    """Make a function that reads a network's layers on one batch of photos, without dropout.
+) -> tuple[LayerFigures, np.ndarray, np.ndarray]:
+    """Read a network's layers on one batch of photos, without dropout.
 
     Args:
         network: from network input to logits, with the layers of `AlexNet`.
@@ -24,55 +25,45 @@ def gauge(
         profile: of the network.
 
     Returns:
-        A function that returns, with the weights as they are when it is called: figures by layer,
-        see `layer_figures`; fc7 behind its ReLU, float32 [B, units]; the logits [B, classes].
+        Figures by layer, see `layer_figures`; fc7 behind its ReLU, float32 [B, units]; the logits
+        [B, classes].
     """
     *hidden, last = profile.layer_names
     names = [*map(profile.activation_name, hidden), last]  # a layer stands behind its activation
     layers = keras.Model(network.inputs, [network.get_layer(name).output for name in names])
-
-    @tf.function
-    def outputs() -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        tensors = layers(inputs, training=False)
-        return [layer_figures(tensor) for tensor in tensors], tensors[-2], tensors[-1]
-
-    def read() -> tuple[LayerFigures, np.ndarray, np.ndarray]:
-        rows, fc7, logits = outputs()
-        figures = {
-            layer: dict(zip(("rms", "photo_share", "dead"), row.numpy().tolist(), strict=True))
-            for layer, row in zip(profile.layer_names, rows, strict=True)
-        }
-        del figures[last]["dead"]  # logits may be negative
-        return figures, fc7.numpy().astype(np.float32), logits.numpy()
-
-    return read
+    # A graph rounds less in bfloat16 than one operation after the other.
+    outputs = tf.function(layers)(inputs, training=False)
+    outputs = [tf.cast(output, tf.float32).numpy() for output in outputs]
+    figures = dict(zip(profile.layer_names, map(layer_figures, outputs), strict=True))
+    del figures[last]["dead"]  # logits may be negative
+    return figures, outputs[-2], outputs[-1]
 
 
-def layer_figures(output: tf.Tensor) -> tf.Tensor:
+@np.errstate(over="ignore", invalid="ignore")  # infinite and NaN are answers
+def layer_figures(output: np.ndarray) -> dict[str, float]:
     """Return figures of a layer's output over a batch.
 
     Args:
-        output: [B, ..., units], of any float type.
+        output: float32 [B, ..., units].
 
     Returns:
-        float32 [3]: rms; the photo's share: the standard deviation over the photos (rms over the
-        places), divided by the rms of their mean, which all photos have in common; share of the
-        units (of a convolution: maps) that are zero for all of the photos.
+        rms; photo_share: the standard deviation over the photos (rms over the places), divided by
+        the rms of their mean, which all photos have in common; dead: share of the units (of a
+        convolution: maps) that are zero for all of the photos.
     """
-    output = tf.cast(output, tf.float32)
-    common = tf.reduce_mean(output, axis=0)
-    largest = tf.reduce_max(tf.abs(output), axis=list(range(len(output.shape) - 1)))
-    return tf.stack(
-        [
-            _rms(output),
-            tf.math.divide_no_nan(_rms(output - common), _rms(common)),
-            tf.reduce_mean(tf.cast(largest == 0, tf.float32)),
-        ]
-    )
+    common = output.mean(axis=0)
+    constant, varying = _rms(common), _rms(output - common)
+    dead = ~output.any(axis=tuple(range(output.ndim - 1)))
+    return {
+        "rms": _rms(output),
+        "photo_share": varying / constant if constant else 0.0,
+        "dead": float(dead.mean()),
+    }
 
 
-def _rms(values: tf.Tensor) -> tf.Tensor:
-    return tf.sqrt(tf.reduce_mean(tf.square(values)))
+@np.errstate(over="ignore", invalid="ignore")
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
 
 
 def gradient_rms(network: keras.Model, inputs: tf.Tensor, labels: tf.Tensor) -> dict[str, float]:
@@ -85,16 +76,14 @@ def gradient_rms(network: keras.Model, inputs: tf.Tensor, labels: tf.Tensor) -> 
     """
     watched = _kernels(network)
 
-    @tf.function
-    def rms() -> list[tf.Tensor]:
+    @tf.function  # as in `gauge`
+    def gradients() -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = tf.cast(network(inputs, training=False), tf.float32)
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            loss = tf.reduce_mean(loss)
-        gradients = tape.gradient(loss, list(watched.values()))
-        return [_rms(tf.cast(gradient, tf.float32)) for gradient in gradients]
+            loss = tf.reduce_mean(cross_entropy(labels, logits))
+        return [tf.cast(part, tf.float32) for part in tape.gradient(loss, list(watched.values()))]
 
-    return dict(zip(watched, map(float, rms()), strict=True))
+    return {name: _rms(part.numpy()) for name, part in zip(watched, gradients(), strict=True)}
 
 
 def kernels(network: keras.Model) -> dict[str, np.ndarray]:
@@ -106,15 +95,15 @@ def _kernels(network: keras.Model) -> dict[str, object]:
     return {layer.name: layer.kernel for layer in network.layers if hasattr(layer, "kernel")}
 
 
+@np.errstate(over="ignore")
 def relative_changes(
     before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
     """Return |after - before| / |before| of each kernel."""
-    with np.errstate(over="ignore"):  # infinite is an answer
-        return {
-            name: float(np.linalg.norm(after[name] - kernel) / np.linalg.norm(kernel))
-            for name, kernel in before.items()
-        }
+    return {
+        name: float(np.linalg.norm(after[name] - kernel) / np.linalg.norm(kernel))
+        for name, kernel in before.items()
+    }
 
 
 def input_figures(inputs: tf.Tensor) -> dict[str, float]:
@@ -130,7 +119,7 @@ def input_figures(inputs: tf.Tensor) -> dict[str, float]:
     return {"input_std": std, "input_offset": float(np.abs(means).max() / max(std, 1e-12))}
 
 
-def overshoot(hidden: np.ndarray, classes: int, options: TrainingOptions) -> float:
+def overshoot(hidden: np.ndarray, classes: int, recipe: TrainingOptions) -> float:
     """Estimate how far a first step moves a logit by the chance of which photos are in a batch.
 
     The classes of a batch are never as frequent as in the data: shares deviate by
@@ -146,14 +135,14 @@ def overshoot(hidden: np.ndarray, classes: int, options: TrainingOptions) -> flo
     Args:
         hidden: [B, units], fc7 behind its ReLU.
         classes: number of classes.
-        options: the recipe.
+        recipe: optimizer, learning rate, momentum and batch size.
     """
     common = np.append(hidden.astype(np.float64).mean(axis=0), 1.0)
-    if options.optimizer == "adam":
-        return float(options.learning_rate * np.abs(common).sum())
+    if recipe.optimizer == "adam":
+        return float(recipe.learning_rate * np.abs(common).sum())
     share = 1 / classes
-    noise = math.sqrt(share * (1 - share) / options.batch_size)
-    rate = options.learning_rate / (1 - options.momentum)
+    noise = math.sqrt(share * (1 - share) / recipe.batch_size)
+    rate = recipe.learning_rate / (1 - recipe.momentum)
     return float(rate * (common**2).sum() * noise)
 
 

@@ -16,7 +16,7 @@ from keras_alexnet.training.options import TrainingOptions
 
 
 def preflight(
-    *, data_dir: str, profile: Profile, options: TrainingOptions, seconds: float = 35.0
+    *, data_dir: str, profile: Profile, recipe: TrainingOptions, seconds: float = 35.0
 ) -> dict[str, object]:
     """Measure the start of a run and judge it; print the findings to stderr.
 
@@ -25,7 +25,7 @@ def preflight(
     Args:
         data_dir: folder that data_prep.prepare wrote.
         profile: the network, overrides applied.
-        options: the recipe.
+        recipe: everything else that decides what the run computes.
         seconds: time in which the steps should end; a few are always taken.
 
     Returns:
@@ -36,18 +36,16 @@ def preflight(
     Raises:
         ValueError: the optimizer is one of TensorFlow Addons, or the data set cannot be used.
     """
-    if choices.addons_name(options.optimizer) is not None:
+    if choices.addons_name(recipe.optimizer) is not None:
         raise ValueError(
             f"the preflight knows what {' and '.join(sorted(optimizers.OPTIMIZERS))} do, not "
-            f"{options.optimizer}; take one of them for it"
+            f"{recipe.optimizer}; take one of them for it"
         )
     started = time.perf_counter()
     # Columns on two devices are other layers than those that are looked at; they learn the same.
-    options = dataclasses.replace(options, strategy="one_device")
-    measured = measuring.measure(
-        data_dir=data_dir, profile=profile, options=options, seconds=seconds
-    )
-    judgement = rules.judge(measured.figures, profile, options)
+    recipe = dataclasses.replace(recipe, strategy="one_device")
+    measured = measuring.measure(data_dir=data_dir, profile=profile, recipe=recipe, seconds=seconds)
+    judgement = rules.judge(measured.figures, profile, recipe)
     print(text(measured, judgement), file=sys.stderr)
     result = {**dataclasses.asdict(judgement), **dataclasses.asdict(measured)}
     return _json_able({**result, "seconds": round(time.perf_counter() - started, 1)})

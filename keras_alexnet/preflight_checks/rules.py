@@ -236,15 +236,15 @@ RULES = (
 )
 
 
-def judge(figures: Mapping[str, float], profile: Profile, options: TrainingOptions) -> Judgement:
+def judge(figures: Mapping[str, float], profile: Profile, recipe: TrainingOptions) -> Judgement:
     """Apply all rules.
 
     Args:
         figures: `measuring.Measured.figures`.
         profile: the network, for the knobs.
-        options: the recipe, for the knobs.
+        recipe: its learning rate, for the knobs.
     """
-    rate = options.learning_rate
+    rate = recipe.learning_rate
     knobs = {
         "tenth_rate": rate / 10,
         "tenfold_rate": rate * 10,

@@ -317,7 +317,7 @@ def test_validation_is_of_the_photos_as_they_are(data_dir, tmp_path):
 def test_the_preflight_takes_the_augmentations(data_dir):
     seen = [
         preflight(
-            data_dir=str(data_dir), profile=PROFILE, options=options(augment=augment), seconds=1.0
+            data_dir=str(data_dir), profile=PROFILE, recipe=options(augment=augment), seconds=1.0
         )
         for augment in (None, AUGMENT)
     ]

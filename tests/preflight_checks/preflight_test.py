@@ -34,7 +34,7 @@ OPTIONS = train_runs.options(
 def check(data_dir, profile=LEARNS, options=OPTIONS, seconds=1.0):
     """With one second, no more steps than must be."""
     result = report.preflight(
-        data_dir=str(data_dir), profile=profile, options=options, seconds=seconds
+        data_dir=str(data_dir), profile=profile, recipe=options, seconds=seconds
     )
     json.dumps(result, allow_nan=False)
     return result
