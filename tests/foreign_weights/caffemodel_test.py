@@ -41,24 +41,21 @@ def test_reads_what_caffe_writes(tmp_path, weights, variant):
 
 
 @pytest.mark.parametrize("v1", [False, True])
-@pytest.mark.parametrize("name", ["caffe", "caffenet"])
-def test_the_order_of_layers_is_read_and_tells_the_two_networks_apart(tmp_path, weights, name, v1):
-    profile = PROFILES[name].scaled(0.01)
-    network = _read(tmp_path, foreign_files.caffemodel(weights, profile, v1=v1))
-    assert network.orders == {
-        "conv1": profile.conv1_order,
-        "conv2": profile.conv2_order,
-        "conv5": profile.conv5_order,
-    }
-    chosen = recognition.choose_profile(network, "auto", "caffemodel", 0.01, _CLASSES, "FILE")
-    assert chosen.name == name
-
-
-def test_a_file_of_weights_alone_says_no_order(tmp_path, weights):
-    network = _read(tmp_path, foreign_files.caffemodel(weights, _PROFILE, only_weights=True))
-    assert network.orders == {}
-    with pytest.raises(ValueError, match=r"FILE does not say .* its layers fit caffe, caffenet"):
-        recognition.choose_profile(network, "auto", "caffemodel", 0.01, _CLASSES, "FILE")
+@pytest.mark.parametrize("name", ["caffe", "caffenet", None])
+def test_the_order_of_layers_tells_the_two_networks_apart(tmp_path, weights, name, v1):
+    """A file of nothing but weights says no order."""
+    profile = PROFILES[name or "caffe"].scaled(0.01)
+    content = foreign_files.caffemodel(weights, profile, v1=v1, only_weights=name is None)
+    network = _read(tmp_path, content)
+    orders = (profile.conv1_order, profile.conv2_order, profile.conv5_order)
+    layers = ("conv1", "conv2", "conv5")
+    assert network.orders == (dict(zip(layers, orders, strict=True)) if name else {})
+    request = (network, "auto", "caffemodel", 0.01, _CLASSES, "FILE")
+    if name:
+        assert recognition.choose_profile(*request).name == name
+    else:
+        with pytest.raises(ValueError, match=r"FILE does not say .* fit caffe, caffenet"):
+            recognition.choose_profile(*request)
 
 
 def test_a_list_of_numbers_in_two_pieces_is_one(tmp_path):
@@ -97,16 +94,6 @@ def test_opencv_gives_the_same_logits(tmp_path):
         assert difference < 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize(
-    "content", [b"no protobuf", b"\xff" * 100, b"\xa2\x06\x7f", b"\xa2\x06\x01\x7f"]
-)
-def test_other_bytes_are_refused(tmp_path, content):
-    with pytest.raises(
-        ValueError, match=r"NetParameter of Caffe\) is needed; these bytes are none"
-    ):
-        _read(tmp_path, content)
-
-
 def _blob(shape, values: int) -> bytes:
     dims = b"".join(foreign_files._varint(size) for size in shape)
     head = foreign_files.bytes_field(7, foreign_files.bytes_field(1, dims))
@@ -117,16 +104,13 @@ def _blob(shape, values: int) -> bytes:
     ("blob", "text"),
     [
         (_blob([4, 3], 11), r"shape \[4, 3\] says, and not none; it holds 11 \(44 bytes\)"),
-        (
-            _blob([2**40, 2**40], 1),
-            r"shape \[1099511627776, 1099511627776\] says, and not none; it holds 1 ",
-        ),
+        (_blob([2**40] * 2, 1), r"shape \[1099511627776, 1099511627776\] says, .* it holds 1 "),
         (_blob([-1, -1], 1), r"shape \[-1, -1\] says"),
         (_blob([1] * 33, 1), r"shape \[1, .*1\] says, and not none; it holds 1 "),
         (_blob([2], 0), r"shape \[2\] says, and not none; it holds 0 "),
         # Numbers that are not packed: no version of Caffe writes them so.
-        (_blob([1], 0) + b"\x2d\x00\x00\x80\x3f", r"shape \[1\] says, and not none; it holds 0 "),
-        (_blob([0, 2**62], 0), r"shape \[0, 4611686018427387904\] says, and not none; it holds 0 "),
+        (_blob([1], 0) + b"\x2d\x00\x00\x80\x3f", r"shape \[1\] says, .* it holds 0 "),
+        (_blob([0, 2**62], 0), r"shape \[0, 4611686018427387904\] says, .* it holds 0 "),
         (b"", r"shape \[0, 0, 0, 0\] says, and not none; it holds 0 "),
         (foreign_files.bytes_field(5, bytes(5)), r"shape \[0, 0, 0, 0\] says, .* \(5 bytes\)"),
     ],
@@ -136,31 +120,43 @@ def test_a_shape_is_never_believed(tmp_path, blob, text):
         _read(tmp_path, foreign_files.layer("conv1", "Convolution", [blob]))
 
 
+_NOT_UTF8 = foreign_files.bytes_field(1, b"\x1b[31m\xff") + foreign_files.bytes_field(2, b"X")
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("contents", "text"),
     [
-        b"\xa2\x06\x00" * 1001,
-        b"\x12\x00" * 1001,
-        foreign_files.bytes_field(100, b"\x3a\x00" * 1001),
+        (
+            [b"no protobuf", b"\xff" * 100, b"\xa2\x06\x7f", b"\xa2\x06\x01\x7f"],
+            r"NetParameter of Caffe\) is needed; these bytes are none",
+        ),
+        (
+            [
+                b"\xa2\x06\x00" * 1001,
+                b"\x12\x00" * 1001,
+                foreign_files.bytes_field(100, b"\x3a\x00" * 1001),
+            ],
+            "at most 1000 layers, and as many blobs .* has 1001; is",
+        ),
+        (
+            [foreign_files.layer("fc6", "InnerProduct", [_blob([2], 2)]) * 2],
+            "one layer of each name is needed; 'fc6' is there twice",
+        ),
+        (
+            [
+                2
+                * foreign_files.bytes_field(
+                    100, _NOT_UTF8 + foreign_files.bytes_field(7, _blob([1], 1))
+                )
+            ],
+            r"'\\x1b\[31m\\\\xff' is there twice",
+        ),
     ],
 )
-def test_more_parts_than_a_network_has_are_refused(tmp_path, content):
-    with pytest.raises(ValueError, match=r"at most 1000 layers, and as many blobs .* has 1001; is"):
-        _read(tmp_path, content)
-
-
-def test_two_layers_of_one_name_are_refused(tmp_path):
-    twice = foreign_files.layer("fc6", "InnerProduct", [_blob([2], 2)]) * 2
-    with pytest.raises(ValueError, match=r"one layer of each name is needed; 'fc6' is there twice"):
-        _read(tmp_path, twice)
-
-
-def test_names_that_are_no_utf8_are_shown_in_ascii(tmp_path):
-    layer = foreign_files.bytes_field(1, b"\x1b[31m\xff") + foreign_files.bytes_field(2, b"X")
-    twice = foreign_files.bytes_field(100, layer + foreign_files.bytes_field(7, _blob([1], 1))) * 2
-    with pytest.raises(ValueError, match=r"needed|must|does not|sees") as caught:
-        _read(tmp_path, twice)
-    assert r"'\x1b[31m\\xff'" in str(caught.value)
+def test_other_files_are_refused(tmp_path, contents, text):
+    for content in contents:
+        with pytest.raises(ValueError, match=text):
+            _read(tmp_path, content)
 
 
 @pytest.mark.slow

@@ -2,9 +2,8 @@ import dataclasses
 import hashlib
 import json
 import os
-import subprocess
-import sys
 
+import commands
 import foreign_files
 import keras
 import numpy as np
@@ -21,16 +20,28 @@ _PROFILE = PROFILES["caffe"].scaled(_WIDTH)
 _CLASSES = 10
 
 
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 @pytest.fixture(scope="module")
 def weights():
     return foreign_files.random_weights(_PROFILE, _CLASSES)
 
 
-@pytest.fixture
-def caffemodel(tmp_path, weights):
-    path = tmp_path / "net.caffemodel"
+@pytest.fixture(scope="module")
+def caffemodel(tmp_path_factory, weights):
+    path = tmp_path_factory.mktemp("caffe") / "net.caffemodel"
     path.write_bytes(foreign_files.caffemodel(weights, _PROFILE))
-    return str(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def converted(caffemodel, tmp_path_factory):
+    """What convert returned for the caffemodel, and the folder that it made."""
+    folder = tmp_path_factory.mktemp("converted") / "new"
+    output = str(folder / "out.weights.h5")
+    return convert(weights=str(caffemodel), output=output, profile="caffe", width=_WIDTH), folder
 
 
 def _npy(tmp_path, dictionary) -> str:
@@ -49,47 +60,38 @@ def _refusal(tmp_path, path: str, **options) -> str:
     return str(caught.value)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("file_format", ["caffemodel", "npy"])
-def test_alexnet_loads_the_result(tmp_path, caffemodel, weights, file_format):
-    path = caffemodel
-    if file_format == "npy":
-        path = _npy(tmp_path, foreign_files.dictionary(weights))
-    output = str(tmp_path / "new" / "out.weights.h5")
-    figures = convert(weights=path, output=output, profile="caffe", width=_WIDTH)
-
-    assert figures["format"] == file_format
-    assert figures["classes"] == _CLASSES
-    assert figures["tensors"] == 16
-    assert figures["parameters"] == sum(value.size for value in weights.values())
-    assert 0 < figures["relative_difference"] < figures["tolerance"] == 1e-4
-    model = AlexNet(_PROFILE, classes=_CLASSES, weights=output)
+def _require_same(model, weights):
     for name, value in weights.items():
         layer, kind = name.split("/")
         read = model.get_layer(layer).get_weights()[kind == "bias"]
         np.testing.assert_array_equal(read, value)
-    assert sorted(os.listdir(tmp_path / "new")) == ["out.report.json", "out.weights.h5"]
 
 
-def test_the_report_has_shapes_and_hashes(tmp_path, caffemodel, weights):
-    output = tmp_path / "out.weights.h5"
-    convert(weights=caffemodel, output=str(output), profile="caffe", width=_WIDTH)
-    report = json.loads((tmp_path / "out.report.json").read_text())
+def test_alexnet_loads_the_result(converted, weights):
+    figures, folder = converted
+    assert figures["format"] == "caffemodel"
+    assert figures["classes"] == _CLASSES
+    assert figures["tensors"] == 16
+    assert figures["parameters"] == sum(value.size for value in weights.values())
+    assert 0 < figures["relative_difference"] < figures["tolerance"] == 1e-4
+    _require_same(AlexNet(_PROFILE, classes=_CLASSES, weights=figures["output"]), weights)
+    assert sorted(os.listdir(folder)) == ["out.report.json", "out.weights.h5"]
 
-    def sha256(content: bytes) -> str:
-        return hashlib.sha256(content).hexdigest()
 
-    with open(caffemodel, "rb") as file:
-        content = file.read()
+def test_the_report_has_shapes_and_hashes(converted, caffemodel, weights):
+    _, folder = converted
+    report = json.loads((folder / "out.report.json").read_text())
+    content = caffemodel.read_bytes()
     assert report["source"] == {
         "file": "net.caffemodel",
         "bytes": len(content),
-        "sha256": sha256(content),
+        "sha256": _sha256(content),
         "format": "caffemodel",
         "title": "AlexNet",
         "left_out": [],
     }
-    assert report["output"] == {"file": "out.weights.h5", "sha256": sha256(output.read_bytes())}
+    output = (folder / "out.weights.h5").read_bytes()
+    assert report["output"] == {"file": "out.weights.h5", "sha256": _sha256(output)}
     assert report["profile"]["name"] == "caffe"
     assert report["profile"]["colour_order"] == "BGR"
     assert report["logits"]["within_tolerance"] is True
@@ -98,42 +100,39 @@ def test_the_report_has_shapes_and_hashes(tmp_path, caffemodel, weights):
     for line in report["tensors"]:
         name = line["name"]
         assert line["shape"] == list(weights[name].shape)
-        assert line["sha256"] == sha256(weights[name].tobytes())
+        assert line["sha256"] == _sha256(weights[name].tobytes())
         assert line["source_shape"] == list(source[name].shape)
-        assert line["source_sha256"] == sha256(source[name].tobytes())
+        assert line["source_sha256"] == _sha256(source[name].tobytes())
     assert report["tensors"][2]["source"] == "conv2.blobs[0]"
 
 
 @pytest.mark.slow
-def test_the_same_file_gives_the_same_bytes(tmp_path, caffemodel):
-    results = []
-    for folder in ("one", "two"):
-        output = tmp_path / folder / "out.weights.h5"
-        convert(weights=caffemodel, output=str(output), profile="caffe", width=_WIDTH)
-        report = tmp_path / folder / "out.report.json"
-        results.append((output.read_bytes(), report.read_bytes()))
-    assert results[0] == results[1]
-
-
-@pytest.mark.slow
-def test_an_earlier_result_is_replaced(tmp_path, caffemodel):
-    output = tmp_path / "out.weights.h5"
-    output.write_bytes(b"old")
-    convert(weights=caffemodel, output=str(output), profile="caffe", width=_WIDTH)
-    AlexNet(_PROFILE, classes=_CLASSES, weights=str(output))
-
-
-@pytest.mark.slow
-def test_the_command_prints_its_figures(tmp_path, caffemodel):
+def test_the_same_bytes_whatever_was_there_and_whatever_the_precision(
+    tmp_path, converted, caffemodel
+):
+    (tmp_path / "out.weights.h5").write_bytes(b"old")
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
     output = str(tmp_path / "out.weights.h5")
-    command = [sys.executable, "-m", "keras_alexnet.convert", f"--weights={caffemodel}"]
-    command += [f"--output={output}", f"--width={_WIDTH}", f"--classes={_CLASSES}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    convert(weights=str(caffemodel), output=output, profile="caffe", width=_WIDTH)
+    assert keras.mixed_precision.global_policy().name == "mixed_bfloat16"
+    for name in ("out.weights.h5", "out.report.json"):
+        assert (tmp_path / name).read_bytes() == (converted[1] / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_command_prints_its_figures(tmp_path, weights):
+    path = _npy(tmp_path, foreign_files.dictionary(weights))
+    output = str(tmp_path / "out.weights.h5")
+    done = commands.in_process(
+        "keras_alexnet.convert",
+        *(f"--weights={path}", f"--output={output}", "--profile=caffe"),
+        *(f"--width={_WIDTH}", f"--classes={_CLASSES}"),
+    )
     figures = json.loads(done.stdout.splitlines()[-1])
-    assert figures["profile"] == "caffe"  # found from the order of the layers
-    assert figures["output"] == output
+    assert (figures["format"], figures["output"]) == ("npy", output)
     assert os.path.isfile(figures["report"])
     assert "16 tensors of" in done.stderr.splitlines()[-1]
+    _require_same(AlexNet(_PROFILE, classes=_CLASSES, weights=output), weights)
 
 
 @pytest.mark.slow
@@ -145,138 +144,101 @@ def test_a_profile_of_ones_own_says_its_colours(tmp_path, weights):
     path = tmp_path / "net.caffemodel"
     path.write_bytes(foreign_files.caffemodel(weights, profile, only_weights=True))
     output = str(tmp_path / "out.weights.h5")
-    figures = convert(weights=str(path), output=output, profile=profile)
-    assert figures["profile"] == "mine"
-    np.testing.assert_array_equal(
-        AlexNet(profile, classes=_CLASSES, weights=output).get_layer("conv1").get_weights()[0],
-        weights["conv1/kernel"],
-    )
+    assert convert(weights=str(path), output=output, profile=profile)["profile"] == "mine"
+    _require_same(AlexNet(profile, classes=_CLASSES, weights=output), weights)
 
 
-def test_the_order_of_the_layers_must_be_the_profiles(tmp_path, caffemodel):
-    text = _refusal(tmp_path, caffemodel, profile="caffenet")
-    assert text.endswith(
-        "must hold the network caffenet; conv1 must be followed by relu, pool, lrn and is followed "
-        "by relu, lrn, pool in 'AlexNet'; at width 0.125 its layers fit caffe"
-    )
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"profile": "caffenet"},
+            "must hold the network caffenet; conv1 must be followed by relu, pool, lrn and is "
+            "followed by relu, lrn, pool in 'AlexNet'; at width 0.125 its layers fit caffe",
+        ),
+        (
+            {"profile": "paper"},
+            "conv1 sees BGR in files of this format, and the profile paper reads RGB",
+        ),
+        ({"classes": 11}, "fc8.blobs[0] must be [11, 512] and is [10, 512]"),
+        ({"output": "out.h5"}, "output must be NAME.weights.h5, which Keras requires; it is out"),
+        ({"output": "a/.weights.h5"}, "output must be NAME.weights.h5"),
+    ],
+)
+def test_another_request_is_refused(tmp_path, caffemodel, options, text):
+    assert text in _refusal(tmp_path, str(caffemodel), **options)
 
 
-def test_colours_must_be_those_of_the_format(tmp_path, caffemodel):
-    text = _refusal(tmp_path, caffemodel, profile="paper")
-    assert "conv1 sees BGR in files of this format, and the profile paper reads RGB" in text
+def _with_bias(value):
+    bias = np.zeros(512)
+    bias[[3, 5]] = value
+    text = "fc7/biases must hold finite float32 numbers; 2 of its 512 are not"
+    return {"fc7": lambda pair: [pair[0], bias]}, text
 
 
-def test_an_ungrouped_kernel_is_named(tmp_path, weights):
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"conv4": lambda pair: {}},
+            "conv4/weights [3, 3, 24, 48] is missing, there are: 'conv1/weights', 'conv1/biases'",
+        ),
+        (
+            {"conv6": lambda _: [np.ones(1)] * 2},
+            "it has tensors of no layer of that network: 'conv6/weights', 'conv6/biases'",
+        ),
+        *map(_with_bias, (np.nan, np.inf, 1e300)),
+    ],
+)
+def test_a_dictionary_of_another_network_is_refused(tmp_path, weights, changes, text):
+    dictionary = foreign_files.dictionary(weights)
+    for layer, change in changes.items():
+        dictionary[layer] = change(dictionary.get(layer))
+    assert text in _refusal(tmp_path, _npy(tmp_path, dictionary), profile="caffe")
+
+
+def test_the_closest_profile_is_named(tmp_path):
     weights = foreign_files.random_weights(PROFILES["seed"].scaled(_WIDTH), _CLASSES)
     path = _npy(tmp_path, foreign_files.dictionary(weights))
     text = _refusal(tmp_path, path, profile="caffe")
-    assert (
+    assert text.endswith(
         "conv2/weights must be [5, 5, 8, 32] and is [5, 5, 16, 32]; "
         "at width 0.125 its layers fit no profile"
-    ) in text
-    assert text == _refusal(tmp_path, path)  # the closest profile is named without --profile too
+    )
+    assert text == _refusal(tmp_path, path)
 
 
-def test_another_width_is_named(tmp_path, caffemodel):
-    text = _refusal(tmp_path, caffemodel, profile="caffe", width=1.0)
-    assert (
-        "conv1.blobs[0] must be [96, 3, 11, 11] and is [16, 3, 11, 11]; "
-        "at width 1 its layers fit no profile"
-    ) in text
-
-
-def test_other_classes_are_named(tmp_path, caffemodel):
-    text = _refusal(tmp_path, caffemodel, profile="caffe", classes=11)
-    assert "fc8.blobs[0] must be [11, 512] and is [10, 512]" in text
-
-
-def test_a_missing_tensor_is_named(tmp_path, weights):
-    dictionary = foreign_files.dictionary(weights)
-    dictionary["fc8_flickr"] = dictionary.pop("fc8")
-    del dictionary["conv4"]
-    text = _refusal(tmp_path, _npy(tmp_path, dictionary), profile="caffe")
-    assert "conv4/weights [3, 3, 24, 48] is missing, there are: 'conv1/weights', 'conv1/" in text
-    dictionary = {}
-    text = _refusal(tmp_path, _npy(tmp_path, dictionary), profile="caffe")
-    assert "conv1/weights [11, 11, 3, 16] is missing, there are: no tensors" in text
-
-
-def test_tensors_of_other_layers_are_named(tmp_path, weights):
-    dictionary = foreign_files.dictionary(weights)
-    dictionary["conv6"] = dictionary["conv5"]
-    text = _refusal(tmp_path, _npy(tmp_path, dictionary), profile="caffe")
-    assert "it has tensors of no layer of that network: 'conv6/weights', 'conv6/biases'" in text
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
-def test_numbers_must_be_finite_float32(tmp_path, weights, value):
-    dictionary = foreign_files.dictionary(weights)
-    bias = dictionary["fc7"][1].astype(np.float64)
-    bias[[3, 5]] = value
-    dictionary["fc7"][1] = bias
-    text = _refusal(tmp_path, _npy(tmp_path, dictionary), profile="caffe")
-    assert "fc7/biases must hold finite float32 numbers; 2 of its 512 are not" in text
-
-
-def test_other_logits_than_before_are_refused(tmp_path, weights):
-    """In float32 the squares of these activations are infinite, in float64 they are not."""
-    wild = {**weights, "conv1/kernel": weights["conv1/kernel"] * np.float32(1e20)}
-    text = _refusal(tmp_path, _npy(tmp_path, foreign_files.dictionary(wild)), profile="caffe")
+# In float32 the squares of the first's activations are infinite, in float64 they are not.
+@pytest.mark.parametrize(("factor", "names"), [(1e20, ["conv1/kernel"]), (1e37, None)])
+def test_other_logits_than_before_are_refused(tmp_path, weights, factor, names):
+    wild = {name: weights[name] * np.float32(factor) for name in names or weights}
+    path = _npy(tmp_path, foreign_files.dictionary(weights | wild))
+    text = _refusal(tmp_path, path, profile="caffe")
     assert "the same logits before and after are needed, to 0.0001 of the largest; they" in text
 
 
-def test_logits_that_are_no_numbers_are_refused(tmp_path, weights):
-    wild = {name: value * np.float32(1e37) for name, value in weights.items()}
-    text = _refusal(tmp_path, _npy(tmp_path, foreign_files.dictionary(wild)), profile="caffe")
-    assert "the same logits before and after are needed" in text
-
-
-@pytest.mark.parametrize("output", ["out.h5", ".weights.h5", "out"])
-def test_the_outputs_name_must_be_keras(tmp_path, caffemodel, output):
-    text = _refusal(tmp_path, caffemodel, output=str(tmp_path / output))
-    assert "output must be NAME.weights.h5, which Keras requires; it is" in text
-
-
-def test_there_must_be_a_file(tmp_path):
-    text = _refusal(tmp_path, str(tmp_path))
-    assert f"a file of weights is needed; {tmp_path} is none" in text
-
-
-def test_a_file_that_is_too_large_is_not_read(tmp_path):
+def test_there_must_be_a_file_and_no_larger_than_any_network(tmp_path):
+    assert f"a file of weights is needed; {tmp_path} is none" in _refusal(tmp_path, str(tmp_path))
     path = tmp_path / "net.npy"
     with open(path, "wb") as file:
         file.truncate(LARGEST_FILE + 1)  # sparse: takes no disk
-    text = _refusal(tmp_path, str(path))
-    assert "a file of at most 2147483647 bytes is needed;" in text
+    assert "a file of at most 2147483647 bytes is needed;" in _refusal(tmp_path, str(path))
 
 
-def test_the_format_is_told_by_bytes_first_then_by_name(tmp_path, weights):
-    npy = _npy(tmp_path, foreign_files.dictionary(weights))
-    renamed = tmp_path / "weights.caffemodel"
-    os.rename(npy, renamed)
-    assert recognition.recognize(str(renamed), "auto")[0] == "npy"
-    assert recognition.recognize(str(renamed), "torch")[0] == "torch"
-    renamed.write_bytes(foreign_files.bytes_field(1, b"AlexNet"))
-    assert recognition.recognize(str(renamed), "auto")[0] == "caffemodel"
-    unknown = tmp_path / "weights.bin"
-    unknown.write_bytes(b"?")
-    text = _refusal(tmp_path, str(unknown))
-    assert "bytes of " in text
-    assert text.endswith("say which it is; state the format: caffemodel, torch, npy")
-
-
-def test_names_in_a_file_are_no_paths(tmp_path):
-    blob = foreign_files.blob(np.ones(1))
-    path = tmp_path / "net.caffemodel"
-    path.write_bytes(foreign_files.layer("../../escape\x1b[31m\n", "Convolution", [blob]))
-    text = _refusal(tmp_path, str(path), profile="caffe")
-    assert "is missing, there are: '../../escape\\x1b[31m\\n.blobs[0]'" in text
-
-
-@pytest.mark.slow
-def test_a_mixed_precision_policy_does_not_matter(tmp_path, caffemodel):
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    output = str(tmp_path / "out.weights.h5")
-    figures = convert(weights=caffemodel, output=output, profile="caffe", width=_WIDTH)
-    assert figures["relative_difference"] < 1e-4
-    assert keras.mixed_precision.global_policy().name == "mixed_bfloat16"
+@pytest.mark.parametrize(
+    ("name", "content", "asked", "found"),
+    [
+        ("weights.caffemodel", foreign_files.npy_header(), "auto", "npy"),
+        ("weights.caffemodel", foreign_files.npy_header(), "torch", "torch"),
+        ("weights.caffemodel", foreign_files.bytes_field(1, b"AlexNet"), "auto", "caffemodel"),
+        ("weights.bin", b"?", "auto", None),
+    ],
+)
+def test_the_format_is_known_by_bytes_first_then_by_name(tmp_path, name, content, asked, found):
+    (tmp_path / name).write_bytes(content)
+    path = str(tmp_path / name)
+    if found:
+        assert recognition.recognize(path, asked) == (found, _sha256(content))
+    else:
+        text = _refusal(tmp_path, path)
+        assert text.endswith("say which it is; state the format: caffemodel, torch, npy")

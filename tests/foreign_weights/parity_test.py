@@ -19,7 +19,7 @@ def _network(weights, profile, layout):
     if layout is layouts.MAPS_FIRST:
         tensors = foreign_files.maps_first(weights, bgr=bgr)
     else:
-        tensors = dict(weights)
+        tensors = {**weights}
         if bgr:
             tensors["conv1/kernel"] = tensors["conv1/kernel"][:, :, ::-1]
     return layouts.ForeignNetwork(tensors, {name: name for name in weights}, layout)
@@ -28,11 +28,21 @@ def _network(weights, profile, layout):
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", [layouts.MAPS_FIRST, layouts.MAPS_LAST])
 @pytest.mark.parametrize("name", list(PROFILES))
-def test_source_logits_are_those_of_the_reference(name, layout):
+def test_weights_and_logits_of_a_file_are_those_of_the_reference(name, layout):
     profile = PROFILES[name].scaled(0.125)
     weights = foreign_files.random_weights(profile, _CLASSES)
+    network = _network(weights, profile, layout)
+    shapes = layouts.expected_shapes(profile, _CLASSES)
+    assert list(shapes) == list(weights)
+    for weight, expected in weights.items():
+        assert shapes[weight] == expected.shape
+        tensor = network.tensors[weight]
+        assert layouts.foreign_shape(expected.shape, layout) == tensor.shape
+        ours = layouts.to_ours(weight, tensor, layout, profile)
+        assert ours.dtype == np.float32
+        np.testing.assert_array_equal(ours, expected)
     images = parity.fixed_input(profile)
-    logits = parity.source_logits(_network(weights, profile, layout), profile, images)
+    logits = parity.source_logits(network, profile, images)
     expected = numpy_alexnet.logits(images, weights, profile)
     assert logits.shape == (1, _CLASSES)
     np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
@@ -48,69 +58,44 @@ def test_colours_in_the_wrong_order_are_seen():
     assert not parity.compare(wrong, right)["within_tolerance"]
 
 
-@pytest.mark.parametrize("layout", [layouts.MAPS_FIRST, layouts.MAPS_LAST])
-@pytest.mark.parametrize("name", list(PROFILES))
-def test_to_ours_gives_back_the_weights(name, layout):
-    profile = PROFILES[name].scaled(0.01)
-    weights = foreign_files.random_weights(profile, _CLASSES)
-    network = _network(weights, profile, layout)
-    for weight, expected in weights.items():
-        ours = layouts.to_ours(weight, network.tensors[weight], layout, profile)
-        assert ours.dtype == np.float32
-        np.testing.assert_array_equal(ours, expected)
-
-
 @pytest.mark.parametrize("name", list(PROFILES))
 def test_expected_shapes_are_those_of_the_model(name):
-    profile = PROFILES[name].scaled(0.01)
+    profile = dataclasses.replace(PROFILES[name].scaled(0.01), input_size=80)
     model = AlexNet(profile, classes=_CLASSES)
     shapes = {
-        f"{layer}/{kind}": tuple(value.shape)
+        f"{layer}/{kind}": model.get_layer(layer).weights[place].shape
         for layer in LAYER_NAMES
-        for kind, value in zip(
-            ("kernel", "bias"), model.get_layer(layer).get_weights(), strict=True
-        )
+        for place, kind in enumerate(("kernel", "bias"))
     }
     assert layouts.expected_shapes(profile, _CLASSES) == shapes
-    assert list(layouts.expected_shapes(profile, _CLASSES)) == list(shapes)
-
-
-def test_expected_shapes_follow_the_size_of_the_input():
-    profile = dataclasses.replace(PROFILES["paper"], input_size=64)
-    assert layouts.pool5_side(profile) == 1
-    assert layouts.expected_shapes(profile, 10)["fc6/kernel"] == (256, 4096)
 
 
 @pytest.mark.parametrize(
-    ("name", "low", "high"), [("caffe", -128, 151), ("krizhevsky2012", -128, 151), ("seed", -3, 3)]
+    ("name", "scale", "low", "high"),
+    [("caffe", 1.0, -128, 151), ("caffe", 0.5, -64, 75.5), ("seed", 1.0, -2.2, 2.7)],
 )
-def test_fixed_input_has_the_scale_of_the_profile(name, low, high):
-    images = parity.fixed_input(PROFILES[name])
-    size = PROFILES[name].input_size
-    assert images.shape == (1, size, size, 3)
+def test_fixed_input_has_the_scale_of_the_profile(name, scale, low, high):
+    profile = PROFILES[name]
+    profile = dataclasses.replace(profile, pixel_scale=scale * profile.pixel_scale)
+    images = parity.fixed_input(profile)
+    assert images.shape == (1, profile.input_size, profile.input_size, 3)
     assert images.dtype == np.float32
-    assert low <= images.min() < low / 2
-    assert high / 2 < images.max() <= high
-    np.testing.assert_array_equal(images, parity.fixed_input(PROFILES[name]))
+    assert low <= images.min() < 0.8 * low
+    assert 0.8 * high < images.max() <= high
+    np.testing.assert_array_equal(images, parity.fixed_input(profile))
 
 
-def test_fixed_input_heeds_pixel_scale():
-    profile = dataclasses.replace(PROFILES["caffe"], pixel_scale=0.5)
-    half = parity.fixed_input(PROFILES["caffe"]) / 2
-    np.testing.assert_allclose(parity.fixed_input(profile), half, rtol=1e-6)
-
-
-@pytest.mark.slow
-def test_compare():
-    figures = parity.compare(np.array([[1.0, 2.0]]), np.array([[1.0, -4.0]]))
-    assert figures == {
-        "largest_difference": 6.0,
-        "largest_logit": 4.0,
-        "relative_difference": 1.5,
-        "tolerance": 1e-4,
-        "within_tolerance": False,
-    }
-    near = parity.compare(np.array([[4.0003]]), np.array([[4.0]]))
-    assert near["within_tolerance"]
-    assert parity.compare(np.zeros((1, 2)), np.zeros((1, 2)))["relative_difference"] == 0.0
-    assert not parity.compare(np.array([[np.nan]]), np.array([[1.0]]))["within_tolerance"]
+@pytest.mark.parametrize(
+    ("ours", "theirs", "relative", "within"),
+    [
+        ([1.0, 2.0], [1.0, -4.0], 1.5, False),
+        ([4.0003, 0.0], [4.0, 0.0], pytest.approx(7.5e-5, rel=1e-3), True),
+        ([0.0, 0.0], [0.0, 0.0], 0.0, True),
+        ([np.nan, 0.0], [1.0, 0.0], pytest.approx(np.nan, nan_ok=True), False),
+    ],
+)
+def test_compare(ours, theirs, relative, within):
+    figures = parity.compare(np.array([ours]), np.array([theirs]))
+    assert figures["relative_difference"] == relative
+    assert figures["within_tolerance"] is within
+    assert figures["largest_logit"] == max(map(abs, theirs))
