@@ -1,6 +1,6 @@
 """The paper's own experiments without a part of the network: `--ablate=NAME`.
 
-Each is a change of a profile, so that a run without a part differs from one with it in nothing
+Each changes fields of a profile, so that a run without a part differs from one with it in nothing
 else: layers that stay start from the same weights, by the same seed. The effects are those that
 the paper reports: percentage points of error, top-1 / top-5, or top-1 alone.
 """
@@ -9,58 +9,45 @@ import dataclasses
 import functools
 import types
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from keras_alexnet.network.profile import REMOVABLE_LAYERS, Profile
 
-_NORMALIZATIONS = ("lrn", "map_norm")
-_ONE_COLUMN = (1,) * 5
 
-
-@dataclasses.dataclass(frozen=True)
-class Ablation:
+class Ablation(NamedTuple):
     """A part that can be removed from a network.
 
     Attributes:
-        change: the same network without the part; a profile that has no such part comes back as it
-            is.
-        summary: a line for `--help`: what goes, the paper's section, the effect that it reports.
+        changes: the fields of a profile without the part; those of a profile that has no such part
+            are its own.
+        summary: a line for `--help`: the part, the paper's section and the effect that it reports.
     """
 
-    change: Callable[[Profile], Profile]
+    changes: Callable[[Profile], Mapping[str, object]]
     summary: str
 
 
-def _without_normalization(profile: Profile) -> Profile:
-    def rest(order: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(kind for kind in order if kind not in _NORMALIZATIONS)
-
-    return dataclasses.replace(
-        profile,
-        conv1_order=rest(profile.conv1_order),
-        conv2_order=rest(profile.conv2_order),
-        conv5_order=rest(profile.conv5_order),
-    )
+def _without_normalization(profile: Profile) -> dict[str, object]:
+    return {
+        name: tuple(kind for kind in getattr(profile, name) if kind in ("relu", "pool"))
+        for name in ("conv1_order", "conv2_order", "conv5_order")
+    }
 
 
-def _without_layer(name: str, profile: Profile) -> Profile:
+def _without_layer(name: str, profile: Profile) -> dict[str, object]:
     removed = {name, *profile.removed_layers}
-    in_order = tuple(layer for layer in REMOVABLE_LAYERS if layer in removed)
-    return dataclasses.replace(profile, removed_layers=in_order)
+    return {"removed_layers": tuple(layer for layer in REMOVABLE_LAYERS if layer in removed)}
 
 
-def _one_column(profile: Profile) -> Profile:
-    """Return one column alone, with all maps of conv5 and all units of fc6 and fc7.
+def _one_column(profile: Profile) -> dict[str, object]:
+    """Return the fields of one column alone, with all maps of conv5 and all units of fc6 and fc7.
 
     So has the paper's net on one GPU (footnote of section 3.2): fc6 has most of the weights, and
     the two nets are then of about the same size.
     """
     *halved, conv5 = profile.conv_filters
     filters = (*(count // profile.columns for count in halved), conv5)
-    return dataclasses.replace(profile, conv_filters=filters, conv_groups=_ONE_COLUMN)
-
-
-def _replacing(**fields: object) -> Callable[[Profile], Profile]:
-    return lambda profile: dataclasses.replace(profile, **fields)
+    return {"conv_filters": filters, "conv_groups": (1,) * 5}
 
 
 ABLATIONS: Mapping[str, Ablation] = types.MappingProxyType(
@@ -70,15 +57,15 @@ ABLATIONS: Mapping[str, Ablation] = types.MappingProxyType(
             "no response normalization, of either kind (section 3.3: error +1.4 / +1.2)",
         ),
         "overlap": Ablation(
-            _replacing(pool_size=2),
+            lambda profile: {"pool_size": 2},
             "pooling windows of 2x2, which do not overlap (section 3.4: error +0.4 / +0.3)",
         ),
         "relu": Ablation(
-            _replacing(activation="tanh"),
+            lambda profile: {"activation": "tanh"},
             "tanh instead of ReLU (section 3.1: six times slower to 25 % error on CIFAR-10)",
         ),
         "dropout": Ablation(
-            _replacing(dropout_rate=0.0),
+            lambda profile: {"dropout_rate": 0.0},
             "no dropout (section 4.2: substantial overfitting)",
         ),
         **{
@@ -97,21 +84,19 @@ ABLATIONS: Mapping[str, Ablation] = types.MappingProxyType(
 
 
 def apply(profile: Profile, names: Iterable[str]) -> Profile:
-    """Return a profile without some of its parts.
+    """Return a profile without some of its parts, and without a published accuracy.
 
     Args:
-        profile: whose network it is.
+        profile: of the whole network.
         names: of `ABLATIONS`, in any order.
-
-    Returns:
-        The profile without them. It has no published accuracy: its makers' is of the whole.
 
     Raises:
         ValueError: there is no such ablation, the profile has no such part, or the parts do not go
             without each other.
     """
-    ablated = functools.reduce(_without, names, profile)
-    return profile if ablated == profile else dataclasses.replace(ablated, published="none")
+    for name in names:
+        profile = dataclasses.replace(_without(profile, name), published="none")
+    return profile
 
 
 def _without(profile: Profile, name: str) -> Profile:
@@ -121,7 +106,7 @@ def _without(profile: Profile, name: str) -> Profile:
             "Each one's summary says what it leaves out."
         )
     try:
-        changed = ABLATIONS[name].change(profile)
+        changed = dataclasses.replace(profile, **ABLATIONS[name].changes(profile))
     except ValueError as error:
         raise ValueError(f"ablate {name}: {error}") from error
     if changed == profile:

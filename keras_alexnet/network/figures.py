@@ -1,7 +1,7 @@
 """Figures of a network by layer, and what profiles differ in, as Markdown tables."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -37,14 +37,6 @@ class LayerFigures(NamedTuple):
     activation_bytes: int
 
 
-def layer_figures(model: keras.Model) -> list[LayerFigures]:
-    """Return the figures of each layer of a built model, in order.
-
-    Each layer must have one output, [batch, ...], channels last.
-    """
-    return [_figures(layer) for layer in model.layers]
-
-
 def _figures(layer: keras.layers.Layer) -> LayerFigures:
     output_shape = tuple(layer.output.shape)[1:]
     kernel = getattr(layer, "kernel", None)
@@ -63,9 +55,8 @@ def _figures(layer: keras.layers.Layer) -> LayerFigures:
     )
 
 
-def totals(layers: Iterable[LayerFigures]) -> dict[str, int]:
+def totals(layers: Sequence[LayerFigures]) -> dict[str, int]:
     """Return the sums of parameters, multiply_adds and activation_bytes over the layers."""
-    layers = list(layers)
     columns = ("parameters", "multiply_adds", "activation_bytes")
     return {column: sum(getattr(layer, column) for layer in layers) for column in columns}
 
@@ -82,57 +73,40 @@ def profile_figures(profile: str | Profile, *, classes: int = 1000) -> list[Laye
     """
     # In a graph that never runs, weights have shapes but no numbers: nothing draws 60 million.
     with tf.Graph().as_default():
-        return layer_figures(AlexNet(profile, classes=classes))
+        return list(map(_figures, AlexNet(profile, classes=classes).layers))
 
 
-def layer_table(layers: Sequence[LayerFigures]) -> str:
-    """Return a Markdown table with a row per layer and one of totals."""
+def _layer_table(layers: Sequence[LayerFigures]) -> str:
+    """Return a table with a row per layer and one of totals."""
     header = ["layer", "kind", "output", "kernel"]
     numbers = ["parameters", "multiply-adds", "activations, bytes"]
     rows = [
         [
             layer.name,
             layer.kind,
-            _shape(layer.output_shape),
-            ABSENT if layer.kernel_shape is None else _shape(layer.kernel_shape),
+            "x".join(map(str, layer.output_shape)),
+            "x".join(map(str, layer.kernel_shape)) if layer.kernel_shape else ABSENT,
             *map(_count, (layer.parameters, layer.multiply_adds, layer.activation_bytes)),
         ]
         for layer in layers
     ]
     rows.append(["total", "", "", "", *map(_count, totals(layers).values())])
-    return markdown_table([*header, *numbers], rows, right_aligned=len(numbers))
+    return _table([*header, *numbers], rows, len(numbers))
 
 
-def markdown_table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], *, right_aligned: int = 0
-) -> str:
-    """Return a Markdown table whose columns are padded, so that it also reads in a terminal.
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:
+    """Return a padded Markdown table, so that it also reads in a terminal.
 
-    Args:
-        header: titles of the columns.
-        rows: as many cells each, without "|" and line breaks.
-        right_aligned: number of columns at the end that hold numbers.
+    The last columns, as many as `numbers`, are aligned to the right.
     """
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    left = len(header) - right_aligned
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [
-        "-" * width if index < left else f"{'-' * (width - 1)}:"
-        for index, width in enumerate(widths)
-    ]
-    return "\n".join(map(line, (header, rule, *rows)))
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
+    columns = []
+    for index, cells in enumerate(zip(header, *rows, strict=True)):
+        is_number = index >= len(header) - numbers
+        width = max(map(len, cells))
+        rule = f"{'-' * (width - 1)}:" if is_number else "-" * width
+        cells = (cells[0], rule, *cells[1:])
+        columns.append([cell.rjust(width) if is_number else cell.ljust(width) for cell in cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))
 
 
 def _count(count: int) -> str:
@@ -161,7 +135,7 @@ def describe(
     batch_size = batch_size or profile.batch_size
     mebibytes = round(sums["activation_bytes"] * batch_size / 2**20, 1)
     text = f"""\
-{layer_table(layers)}
+{_layer_table(layers)}
 
 Multiply-adds and activations are those of one image. A multiply-add is a kernel tap of an output
 unit; biases, normalization and pooling are not counted. Activations are the outputs in float32.
@@ -183,4 +157,4 @@ def compare(profiles: Sequence[Profile]) -> tuple[str, dict[str, dict[str, int]]
         ["parameters", *(_count(sums["parameters"]) for sums in figures.values())],
         ["multiply-adds an image", *(_count(sums["multiply_adds"]) for sums in figures.values())],
     ]
-    return f"{summaries(profiles)}\n\n{markdown_table(['item', *figures], rows)}", figures
+    return f"{summaries(profiles)}\n\n{_table(['item', *figures], rows)}", figures

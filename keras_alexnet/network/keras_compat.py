@@ -1,7 +1,6 @@
-"""What the two generations of Keras do differently: each difference once, under one name.
+"""The differences between Keras 3 and the addons stack's Keras 2.15, each under one name.
 
-The default stack has Keras 3. The stack of TensorFlow Addons has Keras 2.15, the last that
-TensorFlow 2.15 goes with. Everything else in this project is written for both.
+Everything else in this project is written for both.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,21 +14,12 @@ IS_KERAS_2 = keras.__version__.startswith("2.")
 
 
 def tf_variable(variable) -> tf.Variable:
-    """TensorFlow's own variable: Keras 3 has variables of its own around them.
-
-    Args:
-        variable: of Keras or of TensorFlow.
-    """
+    """Return TensorFlow's own variable, around which Keras 3 has one of its own."""
     return variable if isinstance(variable, tf.Variable) else variable.value
 
 
 def scaled_loss(optimizer: keras.optimizers.Optimizer, loss: tf.Tensor) -> tf.Tensor:
-    """The loss to differentiate: times the loss scale, where float16 needs one.
-
-    Args:
-        optimizer: of a compiled model.
-        loss: scalar.
-    """
+    """Return the scalar loss to differentiate: times the loss scale, where float16 needs one."""
     if not IS_KERAS_2:
         return optimizer.scale_loss(loss)
     return optimizer.get_scaled_loss(loss) if _has_loss_scale(optimizer) else loss
@@ -38,12 +28,12 @@ def scaled_loss(optimizer: keras.optimizers.Optimizer, loss: tf.Tensor) -> tf.Te
 def apply_gradients(
     optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence
 ) -> None:
-    """Updates the variables once.
+    """Update the variables once.
 
     Args:
-        optimizer: of a compiled model.
-        gradients: of `scaled_loss`, one a variable; of this replica's photos.
-        variables: that the optimizer was built for.
+        optimizer: built for the variables.
+        gradients: of `scaled_loss` over this replica's photos, one per variable.
+        variables: the variables.
     """
     if IS_KERAS_2 and _has_loss_scale(optimizer):
         gradients = optimizer.get_unscaled_gradients(gradients)
@@ -51,13 +41,10 @@ def apply_gradients(
 
 
 def optimizer_state(optimizer: keras.optimizers.Optimizer) -> list:
-    """The variables that decide an optimizer's next step, in the same order in both generations.
+    """Return the variables of a built optimizer, in the same order in both generations.
 
     With a loss scale its counter and the scale; the number of steps; the learning rate, unless a
-    schedule computes it; and what there is for each weight, in the order of the weights.
-
-    Args:
-        optimizer: built.
+    schedule computes it; and the variables of each weight, in the order of the weights.
     """
     inner = inner_optimizer(optimizer)
     if not IS_KERAS_2:
@@ -77,17 +64,12 @@ def optimizer_state(optimizer: keras.optimizers.Optimizer) -> list:
 
 
 def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer itself, without the loss scale that Keras puts around it for float16."""
+    """Return the optimizer without the loss scale that Keras puts around it for float16."""
     return optimizer.inner_optimizer if _has_loss_scale(optimizer) else optimizer
 
 
 def build_optimizer(optimizer: keras.optimizers.Optimizer, variables: Sequence) -> None:
-    """Makes an optimizer's variables, before its first step.
-
-    Args:
-        optimizer: of a compiled model.
-        variables: that it will update.
-    """
+    """Make an optimizer's variables for those that it will update, before its first step."""
     if _is_older(inner_optimizer(optimizer)):
         optimizer._create_all_weights(variables)
     else:
@@ -95,11 +77,7 @@ def build_optimizer(optimizer: keras.optimizers.Optimizer, variables: Sequence) 
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The learning rate of the next step.
-
-    Args:
-        optimizer: of a compiled model, built.
-    """
+    """Return the learning rate of a built optimizer's next step."""
     inner = inner_optimizer(optimizer)
     rate = inner._hyper["learning_rate"] if _is_older(inner) else inner.learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
@@ -108,7 +86,7 @@ def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
 
 
 def _is_older(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether it is of Keras 2's older kind, as those of TensorFlow Addons are."""
+    """Return whether it is of Keras 2's older kind, as those of TensorFlow Addons are."""
     return IS_KERAS_2 and isinstance(optimizer, keras.optimizers.legacy.Optimizer)
 
 
@@ -117,7 +95,7 @@ def _has_loss_scale(optimizer: keras.optimizers.Optimizer) -> bool:
 
 
 class _Keras3Rule:
-    """What update rules are made of, above an optimizer of Keras 3: see `UpdateRule`."""
+    """`UpdateRule` above an optimizer of Keras 3."""
 
     def index_of(self, variable: tf.Variable) -> int:
         return self._get_variable_index(variable)
@@ -133,7 +111,7 @@ class _Keras3Rule:
 
 
 class _Keras2Rule:
-    """The same above an optimizer of Keras 2, whose own step looks its learning rate up."""
+    """`UpdateRule` above an optimizer of Keras 2, whose own step looks its learning rate up."""
 
     _paths: tuple[str, ...] = ()
     _rate_of_step = None  # while a step is being made
@@ -172,7 +150,7 @@ class _Keras2Rule:
 
     @property
     def learning_rate(self):
-        """Of the step that is being made, or of the next one."""
+        """The rate of the step that is being made, or of the next one."""
         if self._rate_of_step is not None:
             return self._rate_of_step
         if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
@@ -185,16 +163,15 @@ class _Keras2Rule:
 
 
 class UpdateRule(_Keras2Rule if IS_KERAS_2 else _Keras3Rule):
-    """The base of what is mixed into an optimizer of Keras, the same above both generations.
+    """The base of mixins for Keras' optimizers, the same above both generations.
 
-    Each class is named before the optimizer's: `class SGD(Rule, keras.optimizers.SGD)`. What it
-    may override, calling `super()`:
+    Name it before the optimizer: `class SGD(Rule, keras.optimizers.SGD)`. A mixin may override,
+    calling `super()`:
 
     - `build(variables)`: makes the optimizer's variables;
     - `summed_over_replicas(pairs)`: (gradient, variable) pairs of this replica to those of all;
     - `update_step(gradient, variable, learning_rate)`: updates one variable, TensorFlow's own.
 
-    `index_of(variable)` and `path_of(variable)` say which one that is, also where a strategy has
-    handed over one replica's copy; `add_variable_from_reference(variable, name)` makes one of its
-    shape, zeros.
+    `index_of(variable)` and `path_of(variable)` identify a variable, or one replica's copy of it;
+    `add_variable_from_reference(variable, name)` makes one of its shape, zeros.
     """

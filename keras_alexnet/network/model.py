@@ -1,7 +1,4 @@
-"""The network: figure 2 of the paper, with the differences of its ports as fields of a profile.
-
-What weights start with: the profile's initializers, each with a seed of its own.
-"""
+"""The network: figure 2 of the paper, with the differences of its ports as fields of a profile."""
 
 import functools
 import os
@@ -41,15 +38,13 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
     classifier_activation: str | None = "softmax",
     name: str | None = "alexnet",
     *,
-    weight_decay: None = None,
     seed: int | None = None,
 ) -> keras.Model:
-    """AlexNet (Krizhevsky, Sutskever, Hinton, NIPS 2012) as a functional Keras model.
+    """Return AlexNet (Krizhevsky, Sutskever, Hinton, NIPS 2012) as a functional Keras model.
 
-    The arguments are those of the functions of `keras.applications`, and `profile`, which comes
-    first. The two columns of figure 2 are groups of convolutions: 60,965,224 parameters with 1000
-    classes. Follows the global dtype policy; scores and logits are float32 under each
-    but float64.
+    The arguments are those of the functions of `keras.applications`, after `profile`. The two
+    columns of figure 2 are groups of convolutions: 60,965,224 parameters with 1000 classes. Follows
+    the global dtype policy; scores and logits are float32 under each but float64.
 
     Args:
         profile: which system's AlexNet: a name in `PROFILES`, or a `Profile`.
@@ -65,7 +60,6 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
             or None to leave it.
         classifier_activation: of the output, such as "softmax"; None for the logits.
         name: of the model.
-        weight_decay: removed; a value is an error that names the optimizer's.
         seed: makes the initial weights and the dropout masks a function of this number, at least
             0. None draws others each time.
 
@@ -75,37 +69,28 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
 
     Raises:
         ValueError: an argument is out of its range, or `weights` is no such file.
-        TypeError: weight_decay was given.
     """
-    if weight_decay is not None:
-        raise TypeError(
-            f"AlexNet has no weight_decay any more, but received {weight_decay!r}; the optimizer "
-            "decays: weight_decay of training, optimizers.MomentumSGD in Python"
-        )
     profile = get_profile(profile)
     _require_arguments(classes, include_top, weights, pooling, seed)
     inputs = _input(profile, input_tensor, input_shape)
-    starts = Starts(profile, seed)
+    kernel_seeds, dropout_seeds, bias_seeds = _seeds(seed)
 
-    def weight_options(index: int, fan_in: int) -> dict[str, object]:
+    def weight_options(number: int, fan_in: int) -> dict[str, object]:
+        index = number - 1
         return {
-            "kernel_initializer": starts.kernel(index),
-            "bias_initializer": starts.bias(index, fan_in),
+            "kernel_initializer": _kernel_start(profile.kernel_init[index], kernel_seeds[index]),
+            "bias_initializer": _bias_start(profile.bias_init[index], fan_in, bias_seeds[index]),
             "name": LAYER_NAMES[index],
         }
 
     def conv(x, number: int, **options):
         kernel, groups = CONV_KERNELS[number - 1], profile.conv_groups[number - 1]
-        return layers.GroupedConv2D(
-            profile.conv_filters[number - 1],
-            kernel,
-            groups=groups,
-            **options,
-            **weight_options(number - 1, kernel * kernel * x.shape[-1] // groups),
-        )(x)
+        options |= weight_options(number, kernel * kernel * x.shape[-1] // groups)
+        filters = profile.conv_filters[number - 1]
+        return layers.GroupedConv2D(filters, kernel, groups=groups, **options)(x)
 
     def block(x, number: int, order: Sequence[str], **options):
-        """A convolution and what comes after it; a removed one goes with its activation."""
+        """Add a convolution and the layers after it; a removed one goes with its activation."""
         if LAYER_NAMES[number - 1] in profile.removed_layers:
             order = [kind for kind in order if kind != "relu"]
         else:
@@ -115,13 +100,13 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
         return x
 
     def dense(x, number: int, units: int, **options):
-        options |= weight_options(number - 1, x.shape[-1])
+        options |= weight_options(number, x.shape[-1])
         return keras.layers.Dense(units, **options)(x)
 
     def hidden(x, number: int):
-        """fc6 or fc7, its activation, and the dropout before or behind the two."""
+        """Add fc6 or fc7, its activation, and the dropout before or behind the two."""
         dropout = layers.SeededDropout(
-            profile.dropout_rate, starts.dropout_seed(number), name=f"drop{number}"
+            profile.dropout_rate, dropout_seeds[number - 6], name=f"drop{number}"
         )
         if profile.dropout_at == "inputs":
             x = dropout(x)
@@ -163,7 +148,7 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
 
 
 def _input(profile: Profile, input_tensor, input_shape: Sequence[int] | None):
-    """The Keras tensor that the network starts from."""
+    """Return the Keras tensor that the network starts from."""
     shape = (profile.input_size, profile.input_size, 3)
     if input_tensor is not None:
         given = tuple(input_tensor.shape[1:])
@@ -176,11 +161,8 @@ def _input(profile: Profile, input_tensor, input_shape: Sequence[int] | None):
     elif input_shape is not None:
         shape = tuple(input_shape)
     smallest = SMALLEST_PADDED_INPUT - sum(profile.conv1_padding)
-    if (
-        len(shape) != 3
-        or shape[2] != 3
-        or any(side is None or side < smallest for side in shape[:2])
-    ):
+    sides = [side or 0 for side in shape[:2]]
+    if len(shape) != 3 or shape[2] != 3 or min(sides) < smallest:
         raise ValueError(
             f"The input must be (height, width, 3), with sides of at least {smallest} pixels. "
             f"Received: {shape}. The profile {profile.name!r} was made for {profile.input_size}."
@@ -189,13 +171,13 @@ def _input(profile: Profile, input_tensor, input_shape: Sequence[int] | None):
 
 
 def _activation(x, number: int, profile: Profile):
-    """ReLU, or what section 3.1 compares it with."""
+    """Add ReLU, or tanh, which section 3.1 compares it with."""
     name = profile.activation_name(LAYER_NAMES[number - 1])
     return _ACTIVATIONS[profile.activation](name=name)(x)
 
 
 def _lrn(x, number: int, profile: Profile):
-    """Normalization across maps (section 3.3)."""
+    """Add normalization across maps (section 3.3)."""
     return layers.LocalResponseNormalization(
         size=profile.lrn_size,
         k=profile.lrn_k,
@@ -208,7 +190,7 @@ def _lrn(x, number: int, profile: Profile):
 
 
 def _map_norm(x, number: int, profile: Profile):
-    """Normalization within each map: in the 2012 program, not in its paper."""
+    """Add normalization within each map: in the 2012 program, not in its paper."""
     return layers.SameMapNormalization(
         size=profile.map_norm_size,
         k=profile.map_norm_k,
@@ -219,7 +201,7 @@ def _map_norm(x, number: int, profile: Profile):
 
 
 def _pool(x, number: int, profile: Profile):
-    """Windows two pixels apart; those of 3x3 overlap (section 3.4)."""
+    """Add pooling windows two pixels apart; those of 3x3 overlap (section 3.4)."""
     return keras.layers.MaxPooling2D(profile.pool_size, 2, name=f"pool{number}")(x)
 
 
@@ -256,58 +238,34 @@ def _require_arguments(
         )
 
 
-_LAYERS = len(LAYER_NAMES)
-_DROPOUTS = 2
+def _seeds(seed: int | None) -> tuple[Sequence[int | None], ...]:
+    """Return the seeds of the kernels, of the two dropouts and of the biases.
 
-
-class Starts:
-    """Initializers and dropout seeds of one network.
-
-    Each has a seed of its own, because Keras fills kernels of one shape with the same numbers from
-    one seed.
-
-    Args:
-        profile: says how each layer starts.
-        seed: all others come from it; None for others each time.
+    Each is one of its own, because Keras fills kernels of one shape with the same numbers from one
+    seed. None, for other numbers each time, gives None.
     """
+    layers, dropouts = len(LAYER_NAMES), 2
+    seeds: list[int | None] = [None] * (2 * layers + dropouts)
+    if seed is not None:
+        states = np.random.SeedSequence(seed).generate_state(len(seeds))
+        seeds = [int(state) >> 1 for state in states]
+    return seeds[:layers], seeds[layers : layers + dropouts], seeds[layers + dropouts :]
 
-    def __init__(self, profile: Profile, seed: int | None):
-        self._profile = profile
-        count = 2 * _LAYERS + _DROPOUTS
-        if seed is None:
-            seeds = [None] * count
-        else:
-            seeds = [
-                int(state) >> 1 for state in np.random.SeedSequence(seed).generate_state(count)
-            ]
-        self._kernel_seeds = seeds[:_LAYERS]
-        self._dropout_seeds = seeds[_LAYERS : _LAYERS + _DROPOUTS]
-        self._bias_seeds = seeds[_LAYERS + _DROPOUTS :]
 
-    def kernel(self, index: int) -> keras.initializers.Initializer:
-        """Of a layer's kernel, by its place in conv1 ... fc8, from 0."""
-        start, seed = self._profile.kernel_init[index], self._kernel_seeds[index]
-        if start == FAN_IN_UNIFORM:
-            # The limit is sqrt(3 * scale / inputs) = 1 / sqrt(inputs).
-            return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed)
-        if isinstance(start, str):
-            config = keras.initializers.get(start).get_config()
-            return keras.initializers.get({"class_name": start, "config": {**config, "seed": seed}})
-        return keras.initializers.RandomNormal(stddev=start, seed=seed)
+def _kernel_start(start: float | str, seed: int | None) -> keras.initializers.Initializer:
+    if start == FAN_IN_UNIFORM:
+        # The limit is sqrt(3 * scale / inputs) = 1 / sqrt(inputs).
+        return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed)
+    if isinstance(start, str):
+        config = keras.initializers.get(start).get_config()
+        return keras.initializers.get({"class_name": start, "config": {**config, "seed": seed}})
+    return keras.initializers.RandomNormal(stddev=start, seed=seed)
 
-    def bias(self, index: int, fan_in: int) -> keras.initializers.Initializer:
-        """Of a layer's biases.
 
-        Args:
-            index: as of `kernel`.
-            fan_in: inputs of a unit of the layer.
-        """
-        start, seed = self._profile.bias_init[index], self._bias_seeds[index]
-        if start == FAN_IN_UNIFORM:
-            limit = fan_in**-0.5
-            return keras.initializers.RandomUniform(-limit, limit, seed)
-        return keras.initializers.Constant(start)
-
-    def dropout_seed(self, number: int) -> int | None:
-        """Of the dropout at fc6 or fc7, by that number."""
-        return self._dropout_seeds[number - 6]
+def _bias_start(
+    start: float | str, fan_in: int, seed: int | None
+) -> keras.initializers.Initializer:
+    if start == FAN_IN_UNIFORM:
+        limit = fan_in**-0.5
+        return keras.initializers.RandomUniform(-limit, limit, seed)
+    return keras.initializers.Constant(start)

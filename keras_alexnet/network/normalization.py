@@ -53,7 +53,7 @@ class _DivisiveNormalization(keras.layers.Layer):
         self.beta = beta
 
     def build(self, input_shape):
-        """Checks that the number of channels is known."""
+        """Check that the number of channels is known."""
         if input_shape[-1] is None:
             raise ValueError(
                 "The last dimension of the input, the channels, must be known. "
@@ -62,28 +62,19 @@ class _DivisiveNormalization(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs):
-        """The normalized inputs, in their own dtype."""
+        """Return the normalized inputs, in their own dtype."""
         # A sum of squares outgrows float16, and loses neighbours 256 times smaller in bfloat16.
-        dtype = tf.float64 if inputs.dtype == tf.float64 else tf.float32
-        return tf.cast(self._normalize(tf.cast(inputs, dtype)), inputs.dtype)
+        x = tf.cast(inputs, tf.float64 if inputs.dtype == tf.float64 else tf.float32)
+        return tf.cast(_divided(x, self.k, self.beta, self._weighted_sums()), inputs.dtype)
 
     def _weighted_sums(self) -> _WeightedSums:
-        """A function that sums over the neighbours of each unit; it must not hold the layer."""
+        """Return a function that sums over each unit's neighbours; it must not capture `self`."""
         raise NotImplementedError
 
-    def _normalize(self, x: tf.Tensor) -> tf.Tensor:
-        """The formula of the class, on float32 or float64."""
-        return _divided(x, self.k, self.beta, self._weighted_sums())
-
     def get_config(self):
-        """The arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "size": self.size,
-            "k": self.k,
-            "alpha": self.alpha,
-            "beta": self.beta,
-        }
+        """Return the arguments of the constructor."""
+        own = {name: getattr(self, name) for name in ("size", "k", "alpha", "beta")}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="keras_alexnet")
@@ -135,7 +126,7 @@ class LocalResponseNormalization(_DivisiveNormalization):
         self.columns = columns
 
     def build(self, input_shape):
-        """Makes the kernel that sums over a column's neighbours."""
+        """Make the kernel that sums over a column's neighbours."""
         super().build(input_shape)
         channels = input_shape[-1]
         if channels % self.columns:
@@ -146,16 +137,13 @@ class LocalResponseNormalization(_DivisiveNormalization):
         self._kernel = self._band_kernel(channels // self.columns)
 
     def _band_kernel(self, channels: int) -> np.ndarray:
-        """The sum over the neighbours in a column of `channels`, as a convolution's kernel.
+        """Return the sum over the neighbours in a column of `channels`, as a convolution's kernel.
 
         The sum is a product with a banded matrix [channels, channels], which is mostly zeros if
         there are many. Cut into square blocks no smaller than the band is wide, it has the same
         three in every row of blocks: those of the previous, the own and the next block of
-        channels. So it is a convolution along the blocks, whose padding is the end of the column.
-
-        Returns:
-            [1, width, block, block] float64: width 3 and blocks of `_BLOCK` channels, or width 1
-            and one block of all channels.
+        channels. So it is a convolution along the blocks, whose padding is the end of the column:
+        float64 [1, 3, block, block] with blocks of `_BLOCK` channels, or one block of all channels.
         """
         radius = self.size // 2
         is_cut = channels > _LARGEST_UNCUT and channels % _BLOCK == 0 and radius <= _BLOCK
@@ -166,7 +154,7 @@ class LocalResponseNormalization(_DivisiveNormalization):
         return (weight * (np.abs(inputs - outputs) <= radius))[None]
 
     def call(self, inputs):
-        """The normalized inputs, in their own dtype."""
+        """Return the normalized inputs, in their own dtype."""
         shape = tf.shape(inputs)
         block = self._kernel.shape[-1]
         blocks = inputs.shape[-1] // self.columns // block
@@ -176,19 +164,13 @@ class LocalResponseNormalization(_DivisiveNormalization):
     def _weighted_sums(self) -> _WeightedSums:
         kernel = self._kernel
         return lambda x, scale: tf.nn.conv2d(
-            x,
-            tf.constant(scale * kernel.astype(x.dtype.as_numpy_dtype)),
-            strides=1,
-            padding="SAME",
+            x, tf.constant(scale * kernel.astype(x.dtype.as_numpy_dtype)), 1, "SAME"
         )
 
     def get_config(self):
-        """The arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "alpha_divided_by_size": self.alpha_divided_by_size,
-            "columns": self.columns,
-        }
+        """Return the arguments of the constructor."""
+        own = {name: getattr(self, name) for name in ("alpha_divided_by_size", "columns")}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="keras_alexnet")
@@ -237,7 +219,7 @@ class SameMapNormalization(_DivisiveNormalization):
 
 
 def _divided(x: tf.Tensor, k: float, beta: float, weighted_sums: _WeightedSums) -> tf.Tensor:
-    """The formula of the layers, x / (k + sums of x^2)^beta, with its gradient."""
+    """Compute the formula of the layers, x / (k + sums of x^2)^beta, with its gradient."""
 
     @tf.custom_gradient
     def divided(x):
@@ -265,7 +247,7 @@ def _divided(x: tf.Tensor, k: float, beta: float, weighted_sums: _WeightedSums) 
 
 
 def _negative_power(x: tf.Tensor, exponent: float) -> tf.Tensor:
-    """x^-exponent, elementwise."""
+    """Return x^-exponent, elementwise."""
     if exponent == 0.75:
         root = tf.math.rsqrt(x)
         return root * root * tf.math.rsqrt(root)  # x^-1 * x^(1/4): several times faster than pow

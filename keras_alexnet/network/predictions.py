@@ -1,4 +1,4 @@
-"""From scores to class names, as `keras.applications` does it, and to ranks of the right class."""
+"""Class names and ranks of scores."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,15 +17,15 @@ NOT_A_NUMBER = 2**31 - 1
 def decode_predictions(
     predictions: np.ndarray, classes: Sequence[ClassName], top: int = 5
 ) -> list[list[tuple[str, str, float]]]:
-    """The best classes of each photo, the best first; of equal scores, the lower label first.
+    """Return the best classes of each photo, as `keras.applications` does.
 
     Args:
         predictions: [N, classes], such as `model.predict` returns.
         classes: in the order of their labels (`data_prep.records.read_manifest(...).classes`).
-        top: how many a photo, at least 1; all, if there are fewer classes.
+        top: number of classes per photo, at least 1; all, if there are fewer.
 
     Returns:
-        A list a photo of (wnid, name, score).
+        A list per photo of (wnid, name, score), the best first; of equal scores the lower label.
 
     Raises:
         ValueError: the shape does not fit the classes, or `top` is not above 0.
@@ -33,12 +33,12 @@ def decode_predictions(
     scores = np.asarray(predictions)
     if scores.ndim != 2 or scores.shape[1] != len(classes):
         raise ValueError(
-            f"predictions must be of shape [N, {len(classes)}], a score a class. "
+            f"predictions must be of shape [N, {len(classes)}], a score per class. "
             f"Received: shape {scores.shape}. Give the classes the network was trained with, and "
             "a batch, even of one photo."
         )
     if top < 1:
-        raise ValueError(f"top must be at least 1. Received: {top!r}. Give how many you want.")
+        raise ValueError(f"top must be at least 1. Received: {top!r}.")
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return [
         [(classes[label].wnid, classes[label].name, float(row[label])) for label in labels]
@@ -47,7 +47,7 @@ def decode_predictions(
 
 
 def label_ranks(logits: "tf.Tensor", labels: "tf.Tensor") -> "tf.Tensor":
-    """How many classes come before the right one: below k, the photo is right among the first k.
+    """Return how many classes come before the right one: below k, it is among the first k.
 
     A class comes before another if its score is higher, or the same and its label lower: the order
     of `decode_predictions`, in which one class alone is at each rank. `tf.math.in_top_k` counts all

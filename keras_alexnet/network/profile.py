@@ -1,14 +1,13 @@
-"""What a published AlexNet is, as data: the fields that the systems called AlexNet differ in.
+"""The fields that the systems called AlexNet differ in; profiles.py has the systems themselves.
 
-The systems themselves are in profiles.py. `RULES` says what each field may hold, taken alone;
-`Profile` checks the rest. Nothing here imports TensorFlow, so a command line offers names at once.
+Nothing here imports TensorFlow, so a command line offers names at once.
 """
 
 import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LAYER_NAMES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")  # with weights
 CONV_KERNELS = (11, 5, 3, 3, 3)  # sides of conv1 ... conv5, the same in all; section 3.5
@@ -16,6 +15,92 @@ CONV_KERNELS = (11, 5, 3, 3, 3)  # sides of conv1 ... conv5, the same in all; se
 # windows of 2 pixels would need less; one bound holds for a network and its ablations.
 SMALLEST_PADDED_INPUT = 67
 _WIDTH_MULTIPLE = 8
+# The Keras initializers that draw from a fan-in or a fan-out and take no other argument.
+INITIALIZERS = tuple(
+    f"{by}_{kind}" for by in ("glorot", "he", "lecun") for kind in ("normal", "uniform")
+)
+FAN_IN_UNIFORM = "fan_in_uniform"
+KERNEL_STARTS = (*INITIALIZERS, FAN_IN_UNIFORM)
+REMOVABLE_LAYERS = ("conv3", "conv4", "conv5")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+class Rule(NamedTuple):
+    """The values that a field may hold, as a function and as the end of "must be"."""
+
+    allows: Callable[[object], bool]
+    text: str
+
+
+def _tuple_of(rule: Rule, count: int | None = None) -> Rule:
+    def allows(value: object) -> bool:
+        return isinstance(value, tuple) and all(map(rule.allows, value))
+
+    if count is None:
+        return Rule(allows, f"a tuple, each {rule.text}")
+    return Rule(
+        lambda value: allows(value) and len(value) == count, f"a tuple of {count}, each {rule.text}"
+    )
+
+
+def _or_none(rule: Rule) -> Rule:
+    return Rule(lambda value: value is None or rule.allows(value), f"None or {rule.text}")
+
+
+def _one_of(*choices: object) -> Rule:
+    # 1 == True in Python, so the type has to be the same too.
+    return Rule(
+        lambda value: any(type(value) is type(choice) and value == choice for choice in choices),
+        f"one of {', '.join(map(repr, choices))}",
+    )
+
+
+def _is_order(value: object) -> bool:
+    return (
+        isinstance(value, tuple)
+        and all(name in ("relu", "lrn", "map_norm", "pool") for name in value)
+        and len(set(value)) == len(value)
+        and {"relu", "pool"} <= set(value)
+    )
+
+
+def _is_part_in_order(value: object) -> bool:
+    return isinstance(value, tuple) and value == tuple(
+        name for name in REMOVABLE_LAYERS if name in value
+    )
+
+
+_TEXT = Rule(lambda value: isinstance(value, str) and bool(value.strip()), "a text, not empty")
+_COUNT = Rule(lambda value: _is_int(value) and value > 0, "an int above 0")
+_COUNT_OR_0 = Rule(lambda value: _is_int(value) and value >= 0, "an int of at least 0")
+_NUMBER = Rule(_is_number, "a number")
+_POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
+_POSITIVE_OR_0 = Rule(lambda value: _is_number(value) and value >= 0, "a number of at least 0")
+_SHARE = Rule(lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1")
+_ORDER = Rule(_is_order, "a tuple of 'relu', 'pool' and, if wanted, 'lrn', 'map_norm', each once")
+_REMOVED = Rule(_is_part_in_order, f"a part of {REMOVABLE_LAYERS}, in that order")
+_ODD = Rule(lambda n: _COUNT.allows(n) and n % 2 == 1, "an odd int above 0")
+_BOOL = _one_of(False, True)
+_KERNEL_START = Rule(
+    lambda value: value in KERNEL_STARTS if isinstance(value, str) else _POSITIVE.allows(value),
+    f"a number above 0 or one of {', '.join(KERNEL_STARTS)}",
+)
+_BIAS_START = Rule(
+    lambda value: value == FAN_IN_UNIFORM if isinstance(value, str) else _is_number(value),
+    f"a number or {FAN_IN_UNIFORM!r}",
+)
+
+
+def _is(rule: Rule) -> Any:
+    """Return a field of `Profile` that must keep a rule."""
+    return dataclasses.field(metadata={"rule": rule})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,63 +189,64 @@ class Profile:
             "BGR". The network here takes RGB always; `keras_alexnet.convert` reads this.
     """
 
-    name: str
-    summary: str
-    published: str
-    input_size: int
-    conv1_padding: tuple[int, int]
-    conv_filters: tuple[int, ...]
-    conv_groups: tuple[int, ...]
-    fc_units: tuple[int, int]
-    conv1_order: tuple[str, ...]
-    conv2_order: tuple[str, ...]
-    conv5_order: tuple[str, ...]
-    removed_layers: tuple[str, ...]
-    activation: str
-    pool_size: int
-    lrn_size: int
-    lrn_k: float
-    lrn_alpha: float
-    lrn_beta: float
-    lrn_alpha_divided_by_size: bool
-    lrn_crosses_columns: bool
-    map_norm_size: int
-    map_norm_k: float
-    map_norm_alpha: float
-    map_norm_beta: float
-    kernel_init: tuple[float | str, ...]
-    bias_init: tuple[float | str, ...]
-    dropout_rate: float
-    dropout_at: str
-    mean: str
-    mean_position: str | None
-    channel_mean: tuple[float, float, float] | None
-    channel_std: tuple[float, float, float] | None
-    pixel_scale: float
-    training_crop: str
-    training_flip: bool
-    crop_chunk: int
-    colour_noise: str | None
-    colour_noise_std: float
-    colour_noise_divisor: float
-    bias_learning_rate_multiplier: float
-    bias_learning_rate_falls: bool
-    bias_decay_multiplier: float
-    optimizer: str
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    batch_size: int
-    schedule: str
-    learning_rate_factor: float
-    plateau_drops: int
-    drop_epochs: tuple[int, ...]
-    epochs: int
-    colour_order: str
+    name: str = _is(_TEXT)
+    summary: str = _is(_TEXT)
+    published: str = _is(_TEXT)
+    input_size: int = _is(_COUNT)
+    conv1_padding: tuple[int, int] = _is(_tuple_of(_COUNT_OR_0, 2))
+    conv_filters: tuple[int, ...] = _is(_tuple_of(_COUNT, 5))
+    conv_groups: tuple[int, ...] = _is(_tuple_of(_COUNT, 5))
+    fc_units: tuple[int, int] = _is(_tuple_of(_COUNT, 2))
+    conv1_order: tuple[str, ...] = _is(_ORDER)
+    conv2_order: tuple[str, ...] = _is(_ORDER)
+    conv5_order: tuple[str, ...] = _is(_ORDER)
+    removed_layers: tuple[str, ...] = _is(_REMOVED)
+    activation: str = _is(_one_of("relu", "tanh"))
+    pool_size: int = _is(_one_of(2, 3))
+    lrn_size: int = _is(_ODD)
+    lrn_k: float = _is(_POSITIVE)
+    lrn_alpha: float = _is(_POSITIVE_OR_0)
+    lrn_beta: float = _is(_POSITIVE)
+    lrn_alpha_divided_by_size: bool = _is(_BOOL)
+    lrn_crosses_columns: bool = _is(_BOOL)
+    map_norm_size: int = _is(_ODD)
+    map_norm_k: float = _is(_POSITIVE)
+    map_norm_alpha: float = _is(_POSITIVE_OR_0)
+    map_norm_beta: float = _is(_POSITIVE)
+    kernel_init: tuple[float | str, ...] = _is(_tuple_of(_KERNEL_START, 8))
+    bias_init: tuple[float | str, ...] = _is(_tuple_of(_BIAS_START, 8))
+    dropout_rate: float = _is(_SHARE)
+    dropout_at: str = _is(_one_of("outputs", "inputs"))
+    mean: str = _is(_one_of("image", "channels"))
+    mean_position: str | None = _is(_one_of("crop", "centre", None))
+    channel_mean: tuple[float, float, float] | None = _is(_or_none(_tuple_of(_NUMBER, 3)))
+    channel_std: tuple[float, float, float] | None = _is(_or_none(_tuple_of(_POSITIVE, 3)))
+    pixel_scale: float = _is(_POSITIVE)
+    training_crop: str = _is(_one_of("random", "centre"))
+    training_flip: bool = _is(_BOOL)
+    crop_chunk: int = _is(_COUNT)
+    colour_noise: str | None = _is(_one_of(None, "eigenvalue", "deviation"))
+    colour_noise_std: float = _is(_POSITIVE_OR_0)
+    colour_noise_divisor: float = _is(_POSITIVE)
+    bias_learning_rate_multiplier: float = _is(_POSITIVE_OR_0)
+    bias_learning_rate_falls: bool = _is(_BOOL)
+    bias_decay_multiplier: float = _is(_POSITIVE_OR_0)
+    optimizer: str = _is(_one_of("sgd", "adam"))
+    learning_rate: float = _is(_POSITIVE)
+    momentum: float = _is(_SHARE)
+    weight_decay: float = _is(_POSITIVE_OR_0)
+    batch_size: int = _is(_COUNT)
+    schedule: str = _is(_one_of("plateau", "steps", "krizhevsky2012", "cosine", "constant"))
+    learning_rate_factor: float = _is(_POSITIVE)
+    plateau_drops: int = _is(_COUNT_OR_0)
+    drop_epochs: tuple[int, ...] = _is(_tuple_of(_COUNT))
+    epochs: int = _is(_COUNT)
+    colour_order: str = _is(_one_of("RGB", "BGR"))
 
     def __post_init__(self) -> None:
-        for field, rule in RULES.items():
-            self._require(field, rule.allows(getattr(self, field)), rule.text)
+        for field in dataclasses.fields(self):
+            rule = field.metadata["rule"]
+            self._require(field.name, rule.allows(getattr(self, field.name)), rule.text)
         smallest = SMALLEST_PADDED_INPUT - sum(self.conv1_padding)
         self._require("input_size", self.input_size >= smallest, f"at least {smallest}")
         convolutions = self._convolutions()
@@ -182,16 +268,16 @@ class Profile:
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """Of `LAYER_NAMES`, those of the layers that the network has."""
+        """The layers of `LAYER_NAMES` that the network has."""
         return tuple(name for name in LAYER_NAMES if name not in self.removed_layers)
 
     @property
     def columns(self) -> int:
-        """How many columns the maps are in: the groups of the layer that has most."""
+        """The number of columns: the most groups of a layer."""
         return max(groups for _, groups in self._convolutions())
 
     def activation_name(self, layer: str) -> str:
-        """What the activation behind a layer is called: "relu7", or "tanh7", of "fc7"."""
+        """Return the name of the activation behind a layer: "relu7" or "tanh7" for "fc7"."""
         return f"{self.activation}{layer[-1]}"
 
     def _convolutions(self) -> list[tuple[int, int]]:
@@ -207,16 +293,16 @@ class Profile:
             )
 
     def scaled(self, width: float) -> "Profile":
-        """A narrow (or wide) copy: the same network with other numbers of filters and units.
+        """Return a copy with other numbers of filters and units.
 
         Args:
-            width: what conv_filters and fc_units are multiplied by, above 0. Each is rounded to a
+            width: multiplier of conv_filters and fc_units, above 0. Each result is rounded to a
                 multiple of 8 and of every group count, and is at least one such multiple.
 
         Raises:
             ValueError: `width` is not a number above 0.
         """
-        if not POSITIVE.allows(width):
+        if not _POSITIVE.allows(width):
             raise ValueError(f"width must be a number above 0, 1.0 for all. Received: {width!r}.")
         multiple = math.lcm(_WIDTH_MULTIPLE, *self.conv_groups)
 
@@ -228,7 +314,7 @@ class Profile:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """All fields in JSON's types (a tuple becomes a list), in the order of their definition."""
+        """Return all fields in JSON's types (a tuple becomes a list), in order."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
@@ -236,7 +322,7 @@ class Profile:
 
     @staticmethod
     def from_dict(fields: Mapping[str, object]) -> "Profile":
-        """The inverse of `to_dict`, also after a trip through JSON.
+        """Return the profile whose `to_dict`, or its JSON, this is.
 
         Raises:
             ValueError: a field is unknown, is missing, or has a value that no profile may have.
@@ -253,151 +339,3 @@ class Profile:
         return Profile(
             **{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
         )
-
-
-# Of the Keras initializers, those that draw from a fan-in or a fan-out and take no other argument.
-INITIALIZERS = (
-    "glorot_normal",
-    "glorot_uniform",
-    "he_normal",
-    "he_uniform",
-    "lecun_normal",
-    "lecun_uniform",
-)
-FAN_IN_UNIFORM = "fan_in_uniform"
-REMOVABLE_LAYERS = ("conv3", "conv4", "conv5")
-_STAGE_LAYERS = ("relu", "lrn", "map_norm", "pool")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-class Rule(NamedTuple):
-    """What a field may hold: for the computer and, as the end of "must be", for a person."""
-
-    allows: Callable[[object], bool]
-    text: str
-
-
-def _each(count: int, rule: Rule) -> Rule:
-    return Rule(
-        lambda value: (
-            isinstance(value, tuple) and len(value) == count and all(map(rule.allows, value))
-        ),
-        f"a tuple of {count}, each {rule.text}",
-    )
-
-
-def _any_number_of(rule: Rule) -> Rule:
-    return Rule(
-        lambda value: isinstance(value, tuple) and all(map(rule.allows, value)),
-        f"a tuple, each {rule.text}",
-    )
-
-
-def _or_none(rule: Rule) -> Rule:
-    return Rule(lambda value: value is None or rule.allows(value), f"None or {rule.text}")
-
-
-def _one_of(*choices: object) -> Rule:
-    # 1 == True in Python, so the type has to be the same too.
-    return Rule(
-        lambda value: any(type(value) is type(choice) and value == choice for choice in choices),
-        f"one of {', '.join(map(repr, choices))}",
-    )
-
-
-def _is_order(value: object) -> bool:
-    return (
-        isinstance(value, tuple)
-        and all(name in _STAGE_LAYERS for name in value)
-        and len(set(value)) == len(value)
-        and {"relu", "pool"} <= set(value)
-    )
-
-
-def _is_part_in_order(value: object) -> bool:
-    return isinstance(value, tuple) and value == tuple(
-        name for name in REMOVABLE_LAYERS if name in value
-    )
-
-
-_TEXT = Rule(lambda value: isinstance(value, str) and bool(value.strip()), "a text, not empty")
-_COUNT = Rule(lambda value: _is_int(value) and value > 0, "an int above 0")
-_COUNT_OR_0 = Rule(lambda value: _is_int(value) and value >= 0, "an int of at least 0")
-_NUMBER = Rule(_is_number, "a number")
-POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
-_POSITIVE_OR_0 = Rule(lambda value: _is_number(value) and value >= 0, "a number of at least 0")
-_SHARE = Rule(lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1")
-_ORDER = Rule(_is_order, "a tuple of 'relu', 'pool' and, if wanted, 'lrn', 'map_norm', each once")
-_REMOVED = Rule(_is_part_in_order, f"a part of {REMOVABLE_LAYERS}, in that order")
-_ODD = Rule(lambda n: _COUNT.allows(n) and n % 2 == 1, "an odd int above 0")
-KERNEL_STARTS = (*INITIALIZERS, FAN_IN_UNIFORM)
-_KERNEL_START = Rule(
-    lambda value: value in KERNEL_STARTS if isinstance(value, str) else POSITIVE.allows(value),
-    f"a number above 0 or one of {', '.join(KERNEL_STARTS)}",
-)
-_BIAS_START = Rule(
-    lambda value: value == FAN_IN_UNIFORM if isinstance(value, str) else _is_number(value),
-    f"a number or {FAN_IN_UNIFORM!r}",
-)
-RULES: Mapping[str, Rule] = {
-    "name": _TEXT,
-    "summary": _TEXT,
-    "published": _TEXT,
-    "input_size": _COUNT,
-    "conv1_padding": _each(2, _COUNT_OR_0),
-    "conv_filters": _each(5, _COUNT),
-    "conv_groups": _each(5, _COUNT),
-    "fc_units": _each(2, _COUNT),
-    "conv1_order": _ORDER,
-    "conv2_order": _ORDER,
-    "conv5_order": _ORDER,
-    "removed_layers": _REMOVED,
-    "activation": _one_of("relu", "tanh"),
-    "pool_size": _one_of(2, 3),
-    "lrn_size": _ODD,
-    "lrn_k": POSITIVE,
-    "lrn_alpha": _POSITIVE_OR_0,
-    "lrn_beta": POSITIVE,
-    "lrn_alpha_divided_by_size": _one_of(False, True),
-    "lrn_crosses_columns": _one_of(False, True),
-    "map_norm_size": _ODD,
-    "map_norm_k": POSITIVE,
-    "map_norm_alpha": _POSITIVE_OR_0,
-    "map_norm_beta": POSITIVE,
-    "kernel_init": _each(8, _KERNEL_START),
-    "bias_init": _each(8, _BIAS_START),
-    "dropout_rate": _SHARE,
-    "dropout_at": _one_of("outputs", "inputs"),
-    "mean": _one_of("image", "channels"),
-    "mean_position": _one_of("crop", "centre", None),
-    "channel_mean": _or_none(_each(3, _NUMBER)),
-    "channel_std": _or_none(_each(3, POSITIVE)),
-    "pixel_scale": POSITIVE,
-    "training_crop": _one_of("random", "centre"),
-    "training_flip": _one_of(False, True),
-    "crop_chunk": _COUNT,
-    "colour_noise": _one_of(None, "eigenvalue", "deviation"),
-    "colour_noise_std": _POSITIVE_OR_0,
-    "colour_noise_divisor": POSITIVE,
-    "bias_learning_rate_multiplier": _POSITIVE_OR_0,
-    "bias_learning_rate_falls": _one_of(False, True),
-    "bias_decay_multiplier": _POSITIVE_OR_0,
-    "optimizer": _one_of("sgd", "adam"),
-    "learning_rate": POSITIVE,
-    "momentum": _SHARE,
-    "weight_decay": _POSITIVE_OR_0,
-    "batch_size": _COUNT,
-    "schedule": _one_of("plateau", "steps", "krizhevsky2012", "cosine", "constant"),
-    "learning_rate_factor": POSITIVE,
-    "plateau_drops": _COUNT_OR_0,
-    "drop_epochs": _any_number_of(_COUNT),
-    "epochs": _COUNT,
-    "colour_order": _one_of("RGB", "BGR"),
-}
