@@ -1,7 +1,4 @@
-"""A layer on a device of its own: its variables, its forward and its backward.
-
-Which maps a column keeps, and which it lets the other column have.
-"""
+"""Layers of the columns: one on a device of its own, and those that cut and share maps."""
 
 import keras
 import tensorflow as tf
@@ -35,16 +32,16 @@ class OnDevice(keras.layers.Wrapper):
 
     @property
     def state(self) -> list[tf.Variable]:
-        """That of the layer, the step of a dropout."""
+        """The state of the layer: the step of a dropout."""
         return getattr(self.layer, "state", [])
 
     def build(self, input_shape):
-        """Makes the layer's variables, on the device."""
+        """Make the layer's variables, on the device."""
         with tf.device(self.device):
             super().build(input_shape)
 
     def call(self, inputs):
-        """What the layer makes of the inputs."""
+        """Return the layer's outputs."""
 
         @tf.custom_gradient
         def run(*tensors):
@@ -69,16 +66,13 @@ class OnDevice(keras.layers.Wrapper):
         return outputs[0] if len(outputs) == 1 else outputs
 
     def get_config(self):
-        """The arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "layer": keras.saving.serialize_keras_object(self.layer),
-            "device": self.device,
-        }
+        """Return the arguments of the constructor."""
+        layer = keras.saving.serialize_keras_object(self.layer)
+        return {**super().get_config(), "layer": layer, "device": self.device}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """The inverse of `get_config`."""
+        """Return the layer of a config."""
         config = dict(config)
         # Models saved by earlier versions have these; the optimizer alone decays now.
         for name in ("kernel_regularizer", "bias_regularizer"):
@@ -105,11 +99,11 @@ class Maps(keras.layers.Layer):
         self.count = count
 
     def call(self, inputs):
-        """The maps."""
+        """Return the maps."""
         return inputs[..., self.start : self.start + self.count]
 
     def get_config(self):
-        """The arguments of the constructor."""
+        """Return the arguments of the constructor."""
         return {**super().get_config(), "start": self.start, "count": self.count}
 
 
@@ -124,5 +118,5 @@ class Share(Maps):
     """
 
     def call(self, inputs):
-        """All of it, and the maps."""
+        """Return all of the input, and the maps."""
         return [tf.identity(inputs), super().call(inputs)]

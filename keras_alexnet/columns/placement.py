@@ -35,9 +35,6 @@ _NEED_ALL_MAPS = (keras.layers.Flatten, keras.layers.Dense, layers.SeededDropout
 def column_devices(profile: Profile) -> tuple[str, str]:
     """Return the devices of the columns: the first two GPUs, or without a GPU two CPU devices.
 
-    Args:
-        profile: of the network.
-
     Raises:
         ValueError: the profile has not two columns, or the machine not two such devices.
     """
@@ -94,7 +91,8 @@ def place_columns(network: keras.Model, devices: Sequence[str]) -> keras.Model:
         if isinstance(layer, layers.LocalResponseNormalization) and layer.columns == 1:
             flow = _normalize_across(layer, flow, devices)
             continue
-        if _needs_all_maps(layer) and not flow.is_whole:
+        is_across = isinstance(layer, keras.layers.Conv2D) and layer.groups == 1
+        if (is_across or isinstance(layer, _NEED_ALL_MAPS)) and not flow.is_whole:
             flow = _gather(flow, devices, receivers, layer.name)
         flow = _run(layer, flow, devices)
         if layer is last_split:
@@ -107,7 +105,7 @@ def place_columns(network: keras.Model, devices: Sequence[str]) -> keras.Model:
 
 
 class _Flow(NamedTuple):
-    """What goes from layer to layer.
+    """Tensors on their way from layer to layer.
 
     Attributes:
         tensors: one for each device; the first device's alone where the columns have ended.
@@ -118,14 +116,8 @@ class _Flow(NamedTuple):
     is_whole: bool
 
 
-def _needs_all_maps(layer: keras.layers.Layer) -> bool:
-    if isinstance(layer, keras.layers.Conv2D):
-        return layer.groups == 1
-    return isinstance(layer, _NEED_ALL_MAPS)
-
-
 def _run(layer: keras.layers.Layer, flow: _Flow, devices: Sequence[str]) -> _Flow:
-    """The layer on the device of each tensor; of two, each has its half of the outputs."""
+    """Run the layer on the device of each tensor; of two, each has its half of the outputs."""
     is_split = len(flow.tensors) == len(COLUMNS)
     config = layer.get_config()
     config |= {name: "zeros" for name in _INITIALIZERS if name in config}  # the start is copied
@@ -141,7 +133,7 @@ def _run(layer: keras.layers.Layer, flow: _Flow, devices: Sequence[str]) -> _Flo
 
 
 def _gather(flow: _Flow, devices: Sequence[str], receivers: Sequence[str], name: str) -> _Flow:
-    """All maps, on each receiver: the first column's before the second's."""
+    """Gather all maps on each receiver, the first column's before the second's."""
     if len(receivers) == 1:
         whole = OnDevice(keras.layers.Concatenate(), receivers[0], name=f"gather_{name}")
         return _Flow([whole(flow.tensors)], is_whole=True)
@@ -152,7 +144,7 @@ def _gather(flow: _Flow, devices: Sequence[str], receivers: Sequence[str], name:
 def _normalize_across(
     layer: layers.LocalResponseNormalization, flow: _Flow, devices: Sequence[str]
 ) -> _Flow:
-    """A response normalization that the neighbours in the other column count in, exactly.
+    """Add a response normalization to which neighbours in the other column contribute exactly.
 
     A map at the border has at most size // 2 neighbours beyond it. They come from the other device,
     are normalized with the others though neighbours of their own are missing, and are left out.
@@ -171,7 +163,7 @@ def _normalize_across(
 def _exchange(
     flow: _Flow, devices: Sequence[str], sent: Sequence[tuple[int, int]], name: str
 ) -> _Flow:
-    """On each device its own maps and, in their order, those that the other one sends.
+    """Join on each device its own maps and, in order, those that the other one sends.
 
     For each column, `sent` is the first map that it sends, and how many.
     """

@@ -1,4 +1,4 @@
-"""Weights of a network in two columns as those of the same network on one device, and back.
+"""Weights of a network in two columns <-> those of the same network on one device.
 
 The outputs of a layer are its first column's and then its second's, and they are the last axis of
 every kernel and bias. So the whole is the two parts side by side along that axis, fc6 included:
@@ -23,11 +23,7 @@ def name_in(column: str, name: str) -> str:
 
 
 def read_weights(model: keras.Model) -> dict[str, np.ndarray]:
-    """Return a network's weights and state by "layer/variable", whole even if in columns.
-
-    Args:
-        model: what `place_columns` returned, or an `AlexNet`.
-    """
+    """Return a network's weights and state by "layer/variable", whole even if in columns."""
     variables = named_variables(model)
     return merge({name: variable.numpy() for name, variable in variables.items()})
 
@@ -35,10 +31,10 @@ def read_weights(model: keras.Model) -> dict[str, np.ndarray]:
 def named_values(
     model: keras.Model, variables: Sequence[object], values: Sequence[object]
 ) -> dict[str, np.ndarray]:
-    """Return the values of some variables by "layer/variable", whole as of `read_weights`.
+    """Return values of some variables by "layer/variable", whole as those of `read_weights`.
 
     Args:
-        model: what `place_columns` returned, or an `AlexNet`.
+        model: the network, in columns or not.
         variables: of the model.
         values: a tensor or variable for each, of its shape: gradients, moving averages.
     """
@@ -48,11 +44,7 @@ def named_values(
 
 
 def assign_weights(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
-    """Set the variables of a network, in columns or not.
-
-    Args:
-        model: what `place_columns` returned, or an `AlexNet`.
-        weights: of the network on one device, as `read_weights` gives them.
+    """Set the variables of a network, in columns or not, to whole weights of `read_weights`.
 
     Raises:
         ValueError: a name or a shape differs; the first one is named.

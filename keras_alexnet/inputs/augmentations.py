@@ -21,7 +21,7 @@ from keras_alexnet.network.choices import AUGMENTATIONS
 # Fills pixels that are cut out or lie outside the photo. It is near the mean, which is subtracted.
 EMPTY = 128.0
 
-_DRAWS = 4  # per photo and operation, as many as `views.uniform_draws` gives
+_DRAWS = 4  # per photo and operation, as many as `views.rows` gives
 
 # RGB as a row times this matrix is YIQ, luma and two axes of chroma (NTSC).
 _YIQ = ((0.299, 0.596, 0.211), (0.587, -0.274, -0.523), (0.114, -0.322, 0.312))
@@ -83,14 +83,10 @@ def draws(
         count: number of photos.
         chosen: K augmentations.
     """
-    return views.uniform_draws(
-        seed, first, count, [AUGMENTATIONS[entry.name].stream for entry in chosen]
-    )
-
-
-def no_draws(count: tf.Tensor, chosen: Sequence[Augmentation]) -> tf.Tensor:
-    """Return zeros in the shape of `draws`, for photos that are not changed."""
-    return tf.zeros(tf.stack([count, *shape(chosen)]))
+    draw = tf.raw_ops.StatelessRandomUniformV2
+    streams = [AUGMENTATIONS[entry.name].stream for entry in chosen]
+    seeds = [tf.random.experimental.stateless_fold_in(seed, stream) for stream in streams]
+    return tf.stack([views.rows(draw, own, first, count) for own in seeds], axis=1)
 
 
 def shape(chosen: Sequence[Augmentation]) -> list[int]:

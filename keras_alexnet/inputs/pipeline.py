@@ -1,10 +1,8 @@
-"""TFRecords -> uint8 batches.
+"""TFRecords -> uint8 batches (a quarter of float32's bytes to copy to the device) and draws.
 
-What leaves here is uint8 (a quarter of float32's bytes to copy to the device) and the draws that
-decide a photo's view; the arithmetic happens in batch on the device, in preprocessing.py.
-
-Order and augmentation of the training photos are functions of (seed, epoch, position) alone:
-whatever the number of threads and of processes, and from whichever step a run is started.
+The arithmetic happens in batch on the device, in preprocessing.py. Order and augmentation of the
+training photos are functions of (seed, epoch, position) alone, whatever the number of threads and
+of processes, and from whichever step a run is started.
 """
 
 import contextlib
@@ -21,6 +19,7 @@ from keras_alexnet.network.profile import Profile
 
 SHUFFLE_BLOCK = 8192
 
+_PARALLEL = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
 _WHOLE = Share()
 _NOWHERE_ELSE: Mapping[str, str] = {}
 
@@ -83,7 +82,7 @@ def train_dataset(
     Args:
         data_dir: folder that data_prep.prepare wrote.
         manifest: of that folder.
-        profile: decides the size of the crop, and what is random (see `views.random_views`).
+        profile: its `input_size` is the side of the crop; see `views.random_views`.
         feed: order, extent and random draws.
         share: part of each global batch to return, and in how many batches.
         shard_paths: paths of shards that are not to be read from `data_dir`, by name.
@@ -110,9 +109,7 @@ def train_dataset(
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         view_seed = tf.stack([tf.constant(seed * 4 + _VIEWS, tf.int64), epoch])
 
-        def add_draws(
-            step: tf.Tensor, serialized: tf.Tensor
-        ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        def add_draws(step: tf.Tensor, serialized: tf.Tensor) -> tuple:
             first = step * batch_size + share.worker * own
             offsets, flips, noise = views.random_views(
                 view_seed, first, own, profile, photo_format.short_side
@@ -125,9 +122,7 @@ def train_dataset(
                 drawn["augment"] = augmentations.draws(view_seed, first, own, feed.augment)
             return serialized, drawn
 
-        def to_example(
-            serialized: tf.Tensor, drawn: dict[str, tf.Tensor]
-        ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        def to_example(serialized: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tuple:
             features = stored_photos.parse(serialized, photo_format)
             image = stored_photos.decode_part(
                 features, photo_format, drawn["offset"], profile.input_size
@@ -144,7 +139,7 @@ def train_dataset(
             .skip(tf.where(epoch == feed.first_epoch, tf.constant(feed.first_step, tf.int64), 0))
             .map(add_draws)
             .unbatch()
-            .map(to_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            .map(to_example, **_PARALLEL)
             .batch(of_replica, drop_remainder=True)
         )
 
@@ -200,7 +195,7 @@ def eval_dataset(
         manifest: of that folder.
         batch_size: global, over all replicas.
         split: "validation" or "train".
-        share: which part of each global batch is wanted, and in how many batches.
+        share: part of each global batch to return, and in how many batches.
 
     Yields:
         (image uint8 [B, stored, stored, 3], label int64 [B], from 0, weight float32 [B]),
@@ -229,15 +224,12 @@ def eval_dataset(
     whole, rest = divmod(photos, batch_size)
     own_photos = whole * own + min(max(rest - share.worker * own, 0), own)
     serialized = tf.data.Dataset.from_tensor_slices(_paths(data_dir, manifest, split)).interleave(
-        tf.data.TFRecordDataset,
-        cycle_length=1,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
+        tf.data.TFRecordDataset, cycle_length=1, **_PARALLEL
     )
     dataset = (
         record_order.slices_of_worker(serialized, batch_size, share)
         .unbatch()
-        .map(to_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .map(to_example, **_PARALLEL)
         .concatenate(tf.data.Dataset.from_tensors(fill).repeat(steps * own - own_photos))
         .batch(share.of_replica(batch_size), drop_remainder=True)
     )
@@ -257,9 +249,9 @@ def central_views(
         augment: that of `Feed`.
 
     Yields:
-        ({"image", "offset", "flip", "noise"}, label, weight), with no flip. The noise, and the
-        draws "augment" where there are any, which only training looks at, are of zeros: the model
-        takes one structure of both datasets.
+        ({"image", "offset", "flip", "noise"}, label, weight), with no flip. The noise, and with
+        augmentations the draws "augment", are zeros, which the model ignores outside of training:
+        it takes one structure of both datasets.
     """
 
     def to_view(image: tf.Tensor, label: tf.Tensor, weight: tf.Tensor) -> tuple:
@@ -272,10 +264,10 @@ def central_views(
             "noise": tf.zeros([batch, 3]),
         }
         if augment:
-            features["augment"] = augmentations.no_draws(batch, augment)
+            features["augment"] = tf.zeros(tf.stack([batch, *augmentations.shape(augment)]))
         return features, label, weight
 
-    return dataset.map(to_view, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.map(to_view, **_PARALLEL)
 
 
 @contextlib.contextmanager
@@ -285,16 +277,10 @@ def broken_data_is_one_line(
     split: str | None = None,
     shard_paths: Mapping[str, str] = _NOWHERE_ELSE,
 ) -> Iterator[None]:
-    """Turn what TensorFlow raises over a broken or missing record into one line that names it.
+    """Turn TensorFlow's error over a broken or missing record into one line that names it.
 
-    TensorFlow says neither shard nor record, so the split is then looked through, up to the first
-    record that is broken.
-
-    Args:
-        data_dir: what the datasets used inside were made of.
-        manifest: the same.
-        split: the same; None for all splits.
-        shard_paths: the same.
+    TensorFlow says neither shard nor record, so the split, or with None each, is then looked
+    through, up to the first record that is broken. The arguments are those of the datasets inside.
 
     Raises:
         ValueError: in place of TensorFlow's error.
@@ -306,9 +292,8 @@ def broken_data_is_one_line(
         tf.errors.NotFoundError,  # a shard
         tf.errors.InvalidArgumentError,  # a photo or an Example
     ) as error:
-        where = (
-            f"{data_dir} cannot be read to its end ({str(error.message).strip().splitlines()[0]})"
-        )
+        reason = str(error.message).strip().splitlines()[0]
+        where = f"{data_dir} cannot be read to its end ({reason})"
         for name in manifest.splits if split is None else [split]:
             if broken := broken_records.find(data_dir, manifest, name, 0, shard_paths):
                 where = f"{data_dir} has a broken record: {broken[0]}"
@@ -319,7 +304,7 @@ def broken_data_is_one_line(
 
 
 def _is_within(step: tf.Tensor, ranges: Sequence[tuple[int, int | None]]) -> tf.Tensor:
-    """Whether a step is in one of the ranges, bool scalar."""
+    """Return whether a step is in one of the ranges, bool scalar."""
     starts = tf.constant([start for start, _ in ranges], tf.int64)
     ends = tf.constant([tf.int64.max if end is None else end for _, end in ranges], tf.int64)
     return tf.reduce_any((starts <= step) & (step < ends))
@@ -331,13 +316,13 @@ def _paths(
     split: str,
     shard_paths: Mapping[str, str] = _NOWHERE_ELSE,
 ) -> Sequence[str]:
-    """Of a split's shards, in the manifest's order."""
+    """Return the paths of a split's shards, in the manifest's order."""
     names = [shard.name for shard in manifest.splits[split].shards]
     return [shard_paths.get(name, os.path.join(data_dir, name)) for name in names]
 
 
 def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:
-    """Order kept, length known, and the next batch made while this one is used."""
+    """Return the dataset, its order kept, its length known, and its next batch prefetched."""
     options = tf.data.Options()
     options.deterministic = True
     # One folder of shards, read by one process: batches are split among replicas, not files.

@@ -1,10 +1,8 @@
 """From stored photos, uint8, to network input: the one preprocessing of train, evaluate and export.
 
-What crosses to the device is a crop of the photo (see views.py), uint8; the arithmetic happens
-there, a batch at a time, in `network_input`. What a profile does not do is not in its graph. All
-functions work in graphs and eagerly.
-
-Which mean is subtracted from a crop, and whether the crop is mirrored before that or after.
+A uint8 crop of the photo (see views.py) crosses to the device; the arithmetic happens there, a
+batch at a time, in `network_input`. Each profile's graph has its own steps alone. All functions
+work in graphs and eagerly.
 """
 
 import dataclasses
@@ -30,9 +28,13 @@ def network_input(
     profile: Profile,
     statistics: Statistics | None,
 ) -> tf.Tensor:
-    """What the network takes: (crop - mean, mirrored, + noise) / divisor / std * pixel_scale.
+    """Return (crop - mean, mirrored, + noise) / divisor / std * pixel_scale.
 
-    `subtract_mean` says which mean, and when crops are mirrored.
+    The mean is one of (see `Profile.mean` and `mean_position`)
+    - the part of the mean image under the crop, mirrored with it (Caffe, data_transformer.cpp),
+    - the central part of the mean image, whatever the crop's place, subtracted from the crop when
+      that is mirrored already (2012 program, convdata_jpeg.py),
+    - three constants (the PyTorch ports).
 
     The colour noise of a photo, one RGB value added to all its pixels, is (paper, section 4.1)
 
@@ -52,11 +54,10 @@ def network_input(
         flips: bool [B], which crops to mirror.
         colour_noise: float32 [B, 3], standard normal draws, in training. Draws of exactly 0, all
             three, are a photo without noise, which is not divided by `colour_noise_divisor`
-            either. None, in evaluation: no photo has noise. Not looked at where the profile has
-            none.
-        profile: says what is done.
+            either. None, in evaluation: no photo has noise. Ignored where the profile has none.
+        profile: that of the network.
         statistics: of the training set; its mean image has the size of the stored photos. None
-            will do where the profile needs neither mean image nor noise.
+            where the profile needs neither mean image nor noise.
 
     Returns:
         float32 [B, S, S, 3].
@@ -79,22 +80,17 @@ def network_input(
             "Received: None. data_prep.records.read_statistics reads those of a data set."
         )
     # Rounding to float32 is the mean image's own; whole grey levels are exact in it.
-    x = subtract_mean(crops, offsets=offsets, flips=flips, profile=profile, statistics=statistics)
+    x = _SUBTRACT_MEAN[profile.mean_position](crops, offsets, flips, profile, statistics)
     gain = profile.pixel_scale / np.array(profile.channel_std or (1.0, 1.0, 1.0))
     if is_noisy:
         components = tf.constant(_noise_components(profile, statistics))
         noise = tf.linalg.matmul(colour_noise, components)
-        x += tf.tile(noise[:, None, None, :], [1, 1, size, 1])  # a row; see `row_of`
+        x += tf.tile(noise[:, None, None, :], [1, 1, size, 1])  # a row; see `_row_of`
         if profile.colour_noise_divisor != 1.0:
-            return x * _rows_of_gain(gain, colour_noise, profile)
-    return x if np.all(gain == 1.0) else x * row_of(gain, size)
-
-
-def _rows_of_gain(gain: np.ndarray, colour_noise: tf.Tensor, profile: Profile) -> tf.Tensor:
-    """What each row of pixels is multiplied by, float32 [B, 1, S, 3]: less where there is noise."""
-    rows = [row_of(g, profile.input_size) for g in (gain / profile.colour_noise_divisor, gain)]
-    is_noisy = tf.reduce_any(colour_noise != 0.0, axis=1)
-    return tf.where(is_noisy[:, None, None, None], *rows)
+            has_noise = tf.reduce_any(colour_noise != 0.0, axis=1)[:, None, None, None]
+            lower = _row_of(gain / profile.colour_noise_divisor, size)
+            return x * tf.where(has_noise, lower, _row_of(gain, size))
+    return x if np.all(gain == 1.0) else x * _row_of(gain, size)
 
 
 def preprocess_input(
@@ -102,11 +98,10 @@ def preprocess_input(
     statistics: Statistics | None = None,
     profile: str | Profile = "paper",
 ) -> tf.Tensor:
-    """Network input of the central view of stored photos, as evaluation and serving see it.
+    """Return network input of the central view of stored photos, as in evaluation and serving.
 
     Args:
-        images: [B, stored, stored, 3], RGB in 0-255, an array or a tensor of uint8 or of any other
-            numbers (they are not rounded).
+        images: [B, stored, stored, 3], RGB in 0-255, of any type of number; not rounded.
         statistics: of the training set (`data_prep.records.read_statistics`), with a mean image of
             the size of the photos. None: the channel means of ILSVRC2012 stand in for the mean
             image; a network that was trained with another mean is then less accurate. A profile
@@ -138,16 +133,7 @@ def preprocess_input(
 def view_input(
     images: tf.Tensor, view: View, profile: Profile, statistics: Statistics | None
 ) -> tf.Tensor:
-    """Network input of one view of stored photos, without noise.
-
-    Args:
-        images: [B, stored, stored, 3], RGB in 0-255.
-        view: the same of every photo.
-        profile: that of the network.
-        statistics: of the training set; None as for `network_input`.
-
-    Returns:
-        float32 [B, S, S, 3], S the profile's `input_size`.
+    """Return network input of one view of stored photos, without noise; see `network_input`.
 
     Raises:
         ValueError: as `network_input` does, or the mean image has another size than the photos.
@@ -177,7 +163,7 @@ def mean_over_views(
     profile: Profile,
     statistics: Statistics,
 ) -> tf.Tensor:
-    """A network's output averaged over views of stored photos (paper, section 4.1).
+    """Return a network's output averaged over views of stored photos (paper, section 4.1).
 
     View after view, not one batch of all: ten times less memory for the same arithmetic.
 
@@ -189,7 +175,7 @@ def mean_over_views(
         statistics: of the training set.
 
     Returns:
-        float32 [B, units], whatever the network computes in: JSON, for one, has no bfloat16.
+        float32 [B, units], whatever the network computes in: JSON has no bfloat16.
     """
     outputs = [
         tf.cast(network(view_input(images, view, profile, statistics), training=False), tf.float32)
@@ -202,10 +188,9 @@ class NetworkInput(keras.layers.Layer):
     """`network_input` as a layer, to stand in front of the network on the device.
 
     Input: a dict of "image" (uint8 [B, S, S, 3]), "offset" (int32 [B, 2]), "flip" (uint8 [B], 1 to
-    mirror: Keras under MirroredStrategy takes means of a batch, which bool has not) and "noise"
-    (float32 [B, 3]), which is looked at in training alone: validation in a run sees
-    neither noise nor its divisor. With augmentations also "augment", their draws (float32
-    [B, K, 4]), likewise. Output: float32 [B, S, S, 3], under every dtype policy.
+    mirror: MirroredStrategy averages batches, and bool has no mean) and, used in training alone,
+    "noise" (float32 [B, 3]) and with augmentations "augment", their draws (float32 [B, K, 4]).
+    Output: float32 [B, S, S, 3], under every dtype policy.
 
     Not serializable: it holds a data set's statistics, which an exported graph has as constants.
     """
@@ -224,7 +209,7 @@ class NetworkInput(keras.layers.Layer):
         self._augment = tuple(augment)
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Network input of the crops."""
+        """Return network input of the crops."""
         crops = inputs["image"]
         if training and self._augment:
             crops = augmentations.change(crops, inputs["augment"], self._augment)
@@ -246,47 +231,14 @@ _NOISE_SCALES = {
 
 
 def _noise_components(profile: Profile, statistics: Statistics) -> np.ndarray:
-    """[3, 3] float32, a component a row: what a draw of 1 adds, grey levels."""
+    """Return the grey levels that a draw of 1 adds, float32 [3, 3], a component per row."""
     scale = _NOISE_SCALES[profile.colour_noise](statistics.pca_eigenvalues)
     grey_levels = profile.colour_noise_std * scale
     return (statistics.pca_eigenvectors * grey_levels).T.astype(np.float32)
 
 
-def subtract_mean(
-    x: tf.Tensor,
-    *,
-    offsets: tf.Tensor,
-    flips: tf.Tensor,
-    profile: Profile,
-    statistics: Statistics | None,
-) -> tf.Tensor:
-    """Crops minus their mean, mirrored where asked for.
-
-    The mean is one of (see `Profile.mean` and `mean_position`)
-    - the part of the mean image under the crop, mirrored with it (Caffe, data_transformer.cpp),
-    - the central part of the mean image, whatever the crop's place, subtracted from the crop when
-      that is mirrored already (2012 program, convdata_jpeg.py),
-    - three constants (the PyTorch ports).
-
-    Args:
-        x: [B, S, S, 3], crops in 0-255, uint8 or any other numbers.
-        offsets: int32 [B, 2], (y, x) of each crop in the stored photo, pixels.
-        flips: bool [B], which crops to mirror.
-        profile: says which mean.
-        statistics: with the mean image, of the size of the stored photos; not looked at with three
-            constants.
-
-    Returns:
-        float32 [B, S, S, 3].
-
-    Raises:
-        ValueError: the mean image is smaller than a crop, or no square.
-    """
-    return _SUBTRACT_MEAN[profile.mean_position](x, offsets, flips, profile, statistics)
-
-
-def row_of(channels: Sequence[float], size: int) -> tf.Tensor:
-    """Three constants as a row of pixels, float32 [size, 3].
+def _row_of(channels: Sequence[float], size: int) -> tf.Tensor:
+    """Return three constants as a row of pixels, float32 [size, 3].
 
     Arithmetic of photos with a row takes about half the time of that with three numbers: the CPU
     is good at broadcasting long stretches of memory.
@@ -316,17 +268,13 @@ def _minus_central_mean(
 
 
 def _minus_channel_mean(
-    x: tf.Tensor,
-    offsets: tf.Tensor,
-    flips: tf.Tensor,
-    profile: Profile,
-    statistics: Statistics | None,
+    x: tf.Tensor, offsets: tf.Tensor, flips: tf.Tensor, profile: Profile, statistics: object
 ) -> tf.Tensor:
     del offsets, statistics  # the same everywhere, and in every data set
-    return _mirrored(x, flips) - row_of(profile.channel_mean, profile.input_size)
+    return _mirrored(x, flips) - _row_of(profile.channel_mean, profile.input_size)
 
 
-# By Profile.mean_position, which is None where the mean is three constants.
+# By Profile.mean_position, None for three constants: crops minus their mean, mirrored by `flips`.
 _SUBTRACT_MEAN = {
     "crop": _minus_mean_under_crop,
     "centre": _minus_central_mean,
@@ -335,7 +283,7 @@ _SUBTRACT_MEAN = {
 
 
 def _mirrored(x: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
-    """float32 [B, S, S, 3] with those photos mirrored that the condition [B] names."""
+    """Return the photos as float32, mirrored where the condition [B] is true."""
     # This `where` of TensorFlow 1 takes whole photos by a condition [B]; today's broadcasts the
     # condition to every pixel and is nine times slower on the CPU.
     # Cast in the end: bytes are moved in a quarter of the time.
@@ -343,7 +291,7 @@ def _mirrored(x: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
 
 
 def _mean_image(profile: Profile, statistics: Statistics) -> np.ndarray:
-    """float32 [stored, stored, 3]."""
+    """Return the mean image, float32 [stored, stored, 3], if a crop fits in it."""
     shape, size = np.shape(statistics.mean_image), profile.input_size
     if len(shape) != 3 or shape[0] != shape[1] or shape[0] < size or shape[2] != 3:
         raise ValueError(

@@ -1,6 +1,6 @@
-"""In which order the records of the train split come, epoch after epoch, and who takes which.
+"""The order of the train split's records, a function of (seed, epoch) alone, and who takes which.
 
-Nothing is parsed or decoded here. The order is a function of (seed, epoch) alone.
+Nothing is parsed or decoded here.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ INTERLEAVED_SHARDS = 16
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """Which part of each global batch a process feeds, and how it is cut for its replicas.
+    """The part of each global batch that a process feeds, and how it is cut for its replicas.
 
     Worker w's part is the w-th of `workers` equal slices, in order; it is cut into one batch for
     each of the worker's replicas, in order. The parts of all replicas are the global batch.
@@ -56,11 +56,7 @@ class Share:
         return batch_size // self.workers
 
     def of_replica(self, batch_size: int) -> int:
-        """Return how many photos of a global batch are each replica's.
-
-        Raises:
-            ValueError: as `of_worker` does.
-        """
+        """Return how many photos of a global batch are each replica's; raises as `of_worker`."""
         return self.of_worker(batch_size) // self.batches
 
 
@@ -108,13 +104,7 @@ def epoch_of_records(
 
 
 def slices_of_worker(records: tf.data.Dataset, batch_size: int, share: Share) -> tf.data.Dataset:
-    """Return this worker's slice of each global batch; the last may be partial or absent.
-
-    Args:
-        records: in the global order.
-        batch_size: global.
-        share: says which slices.
-    """
+    """Return this worker's slice of each global batch; the last may be partial or absent."""
     # Equal slices in order: those of worker 0, 1, ... of the first batch, then of the second.
     slices = records.batch(share.of_worker(batch_size))
     return slices.shard(share.workers, share.worker)

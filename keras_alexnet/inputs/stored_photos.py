@@ -1,8 +1,7 @@
 """The photos of a data set's records -> uint8 pixels, in whichever way they are stored.
 
 Training, evaluation and export must see the same pixels. So JPEGs are decoded by the slow and
-exact inverse transform: TensorFlow's default may be the fast one, which differs by some grey
-levels.
+exact inverse transform: TensorFlow's default may be the fast one, some grey levels apart.
 """
 
 import io
@@ -18,11 +17,9 @@ _DCT = "INTEGER_ACCURATE"
 
 
 def parse(serialized: tf.Tensor, photo_format: records.Rule) -> dict[str, tf.Tensor]:
-    """As `records.parse`, but only what the photo and its label are made of: it is faster.
+    """Return the features of one serialized Example that `decode` and the label need.
 
-    Args:
-        serialized: one Example, string scalar.
-        photo_format: of the data set.
+    It is faster than `records.parse`, which parses all.
     """
     names = {"image/encoded", "image/class/label"}
     if photo_format.crop == "none":
@@ -37,7 +34,7 @@ def parse(serialized: tf.Tensor, photo_format: records.Rule) -> dict[str, tf.Ten
 
 
 def decode(features: Mapping[str, tf.Tensor], photo_format: records.Rule) -> tf.Tensor:
-    """The stored square of a photo; of a longer photo the square in its middle.
+    """Return the stored square of a photo; of a longer photo the square in its middle.
 
     Args:
         features: of one record, as `parse` gives them.
@@ -47,7 +44,11 @@ def decode(features: Mapping[str, tf.Tensor], photo_format: records.Rule) -> tf.
         uint8 [S, S, 3] RGB, where S is `photo_format.short_side`.
     """
     side = photo_format.short_side
-    pixels = _DECODERS[photo_format.storage](features, photo_format)
+    if photo_format.storage == "jpeg":
+        pixels = tf.io.decode_jpeg(features["image/encoded"], channels=3, dct_method=_DCT)
+    else:
+        values = tf.io.decode_raw(features["image/encoded"], tf.uint8)
+        pixels = tf.reshape(values, tf.concat([_shape(features, photo_format), [3]], axis=0))
     if photo_format.crop == "none":
         corner = tf.concat([_corner(features, photo_format), [0]], axis=0)
         pixels = tf.slice(pixels, corner, [side, side, 3])
@@ -60,10 +61,10 @@ def decode_part(
     offset: tf.Tensor,
     size: int,
 ) -> tf.Tensor:
-    """A part of what `decode` returns; of a JPEG no more than the part is decoded.
+    """Return a part of the square of `decode`; of a JPEG no more than the part is decoded.
 
     At the edge of a part of a JPEG, the two may differ by some grey levels: chroma is interpolated
-    from what was decoded.
+    from the decoded pixels.
 
     Args:
         features: of one record, as `parse` gives them.
@@ -88,33 +89,19 @@ def decode_part(
 
 
 def _corner(features: Mapping[str, tf.Tensor], photo_format: records.Rule) -> tf.Tensor:
-    """Row and column of the square in the middle, as photos.images.central_square has it."""
+    """Return row and column of the square in the middle, as in photos.images.central_square."""
     return (_shape(features, photo_format) - photo_format.short_side) // 2
 
 
 def _shape(features: Mapping[str, tf.Tensor], photo_format: records.Rule) -> tf.Tensor:
-    """Height and width, int32 [2]."""
+    """Return height and width, int32 [2]."""
     if photo_format.crop == "center":
         return tf.constant([photo_format.short_side] * 2)
     return tf.cast(tf.stack([features["image/height"], features["image/width"]]), tf.int32)
 
 
-def _decode_jpeg(features: Mapping[str, tf.Tensor], photo_format: records.Rule) -> tf.Tensor:
-    del photo_format  # a JPEG knows its size
-    return tf.io.decode_jpeg(features["image/encoded"], channels=3, dct_method=_DCT)
-
-
-def _decode_raw(features: Mapping[str, tf.Tensor], photo_format: records.Rule) -> tf.Tensor:
-    values = tf.io.decode_raw(features["image/encoded"], tf.uint8)
-    return tf.reshape(values, tf.concat([_shape(features, photo_format), [3]], axis=0))
-
-
-# By the recipe's "storage": features of a record and how it is stored -> uint8 [height, width, 3].
-_DECODERS = {"jpeg": _decode_jpeg, "raw": _decode_raw}
-
-
 def to_photo_file(example: Mapping[str, bytes | int]) -> bytes:
-    """The photo of a record as a file that any program opens: its JPEG, or a PNG of its pixels.
+    """Return the photo of a record as a file: its JPEG, or a PNG of its pixels.
 
     Args:
         example: the features of one record, as `data_prep.tfrecord.decode_example` gives them.

@@ -207,7 +207,7 @@ PROFILES: Mapping[str, Profile] = types.MappingProxyType(
 
 
 def get_profile(profile: str | Profile) -> Profile:
-    """The profile of that name in `PROFILES`; a `Profile` is returned as it is.
+    """Return the profile of that name in `PROFILES`, or the `Profile` itself.
 
     Raises:
         ValueError: there is no profile of that name.
