@@ -1,11 +1,11 @@
-r"""What excites a map of a network: photos of the validation split, and what of them does it.
+r"""Draw the validation photos that excite a map of a network most, and the pixels that do it.
 
     python -m keras_alexnet.deconvnet --workdir=RUN --data_dir=DATA --layer=conv3 --maps=0,1,2 \
         --output=maps.png
 
 A deconvnet (Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014)
-goes back from one activation to the pixels. The picture has a row of two squares a map: nine
-photos in whose central view the map is excited most, each cut to what the unit sees, and to their
+goes back from one activation to the pixels. The picture has a row of two squares per map: the nine
+photos whose central views excite the map most, each cut to the unit's receptive field, and to their
 right the pattern of each, brighter or darker than grey, stretched to the whole range.
 """
 
@@ -22,10 +22,8 @@ FLAGS = flags.FlagValues()
 _WORKDIR = training_flags.workdir(FLAGS)
 _DATA_DIR = training_flags.data_dir(FLAGS)
 _LAYER = flags.DEFINE_string("layer", "conv5", "conv1 ... conv5", flag_values=FLAGS)
-_MAPS = flags.DEFINE_list("maps", ["0"], "which of its maps, from 0", flag_values=FLAGS)
-_OUTPUT = flags.DEFINE_string(
-    "output", None, "the PNG file to write", required=True, flag_values=FLAGS
-)
+_MAPS = flags.DEFINE_list("maps", ["0"], "numbers of its maps, from 0", flag_values=FLAGS)
+_OUTPUT = flags.DEFINE_string("output", None, "PNG file to write", required=True, flag_values=FLAGS)
 _CHECKPOINT = training_flags.checkpoint(FLAGS)
 _BATCH_SIZE = training_flags.evaluation_batch_size(FLAGS)
 
@@ -53,17 +51,14 @@ def main(arguments: Sequence[str]) -> Mapping[str, object]:
     output = io.BytesIO()
     draw(rows, field(trained.model, _LAYER.value)).save(output, "PNG")
     files.write_file(_OUTPUT.value, output.getvalue())
-    return {
-        "output": _OUTPUT.value,
-        "layer": _LAYER.value,
-        "maps": {
-            str(row.map_index): {
-                "photos": len(row.values),
-                "largest": float(row.values.max(initial=0)),
-            }
-            for row in rows
-        },
+    excited = {
+        str(row.map_index): {
+            "photos": len(row.values),
+            "largest": float(row.values.max(initial=0)),
+        }
+        for row in rows
     }
+    return {"output": _OUTPUT.value, "layer": _LAYER.value, "maps": excited}
 
 
 def run() -> None:

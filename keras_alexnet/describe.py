@@ -3,10 +3,7 @@
     python -m keras_alexnet.describe --profile=paper
     python -m keras_alexnet.describe --all
 
-The figures are read from the Keras model. Parameters are the weights that training changes.
-Multiply-adds are counted for an image, one for each kernel tap and output unit; those of biases,
-normalization and pooling are not counted. Activations are the outputs of all layers in float32:
-what a training step holds where no two of them share memory.
+The figures are read from the Keras model; below the table it says how they are counted.
 """
 
 from collections.abc import Sequence

@@ -56,15 +56,13 @@ def column_devices(profile: Profile) -> tuple[str, str]:
 def place_columns(network: keras.Model, devices: Sequence[str]) -> keras.Model:
     """Return the same network with its two columns on two devices.
 
-    It computes what the other one does, to the rounding of sums taken in another order, and starts
-    from the same weights. So it does with dropout: a mask is drawn whole, from the same seed, on
-    each device that needs it. It may be compiled and trained as any model, with an optimizer that
-    has `SharedRules` (or the weights of the second column cross at every step), not under a
-    `tf.distribute.Strategy` and not by XLA.
+    It computes the same, dropout included, to the rounding of sums taken in another order, and
+    starts from the same weights: a mask is drawn whole, from the same seed, on each device that
+    needs it. Train it with an optimizer that has `SharedRules` (or the weights of the second column
+    cross at every step), not under a `tf.distribute.Strategy` and not by XLA.
 
     Args:
-        network: an `AlexNet` of a profile with two columns. It and its variables stay as they are,
-            and are not used afterwards.
+        network: an `AlexNet` of a profile with two columns, unchanged and not used afterwards.
         devices: of the first and of the second column, such as ("GPU:0", "GPU:1"). The loss is
             computed on TensorFlow's first device, so that should be the first column's.
 
@@ -78,7 +76,12 @@ def place_columns(network: keras.Model, devices: Sequence[str]) -> keras.Model:
             strategy is in scope.
     """
     chain = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
-    _require_columns(chain)
+    columns = max(layer.groups for layer in chain if isinstance(layer, keras.layers.Conv2D))
+    if columns != len(COLUMNS):
+        raise ValueError(
+            f"network must have two columns, convolutions with groups=2. Received: {columns}. "
+            "Profile.columns says how many a profile has."
+        )
     _require_devices(devices)
     with_weights = [layer for layer in chain if layer.weights]
     has_top = isinstance(with_weights[-1], keras.layers.Dense)
@@ -180,15 +183,6 @@ def _exchange(
     return _Flow(joined, is_whole=True)
 
 
-def _require_columns(chain: Sequence[keras.layers.Layer]) -> None:
-    columns = max(layer.groups for layer in chain if isinstance(layer, keras.layers.Conv2D))
-    if columns != len(COLUMNS):
-        raise ValueError(
-            f"network must have two columns, convolutions with groups=2. Received: {columns}. "
-            "Profile.columns says how many a profile has."
-        )
-
-
 def _require_devices(devices: Sequence[str]) -> None:
     if tf.distribute.has_strategy():
         raise ValueError(
@@ -197,7 +191,7 @@ def _require_devices(devices: Sequence[str]) -> None:
             "Take one of the two."
         )
     there = [device.name for device in tf.config.list_logical_devices()]
-    wanted = {_type_and_index(name) for name in devices}
+    wanted = set(map(_type_and_index, devices))
     if len(devices) != 2 or len(wanted) != 2 or not wanted <= set(map(_type_and_index, there)):
         raise ValueError(
             f"devices must be two of {', '.join(there)}, one for each column. "

@@ -81,8 +81,7 @@ def split(weights: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, 
         names: of the variables of the network in columns.
 
     Returns:
-        A value for each of the names that `weights` has one for, and under its own name whatever
-        else is in `weights`.
+        A value for each of the names that `weights` has one for, and the rest of `weights`.
     """
     left = dict(weights)
     parts: dict[str, np.ndarray] = {}
@@ -92,9 +91,8 @@ def split(weights: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, 
         if source not in weights:
             continue
         left.pop(source, None)
-        array = weights[source]
+        parts[name] = array = weights[source]
         if part and np.ndim(array):
-            middle = array.shape[-1] // 2
-            array = array[..., :middle] if part["column"] == COLUMNS[0] else array[..., middle:]
-        parts[name] = array
+            halves = np.split(array, [array.shape[-1] // 2], axis=-1)
+            parts[name] = halves[COLUMNS.index(part["column"])]
     return {**parts, **left}

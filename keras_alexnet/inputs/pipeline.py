@@ -149,11 +149,7 @@ def train_dataset(
 
 
 def train_steps(manifest: records.Manifest, batch_size: int) -> int:
-    """Return the number of whole batches in an epoch.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """Return the number of whole batches in an epoch; ValueError if there is none."""
     photos = manifest.splits["train"].records
     if photos < batch_size:
         raise ValueError(
@@ -164,11 +160,7 @@ def train_steps(manifest: records.Manifest, batch_size: int) -> int:
 
 
 def check_stored_size(manifest: records.Manifest, profile: Profile) -> None:
-    """Check that stored photos are at least as large as the network's input.
-
-    Raises:
-        ValueError: they are smaller.
-    """
+    """Raise ValueError if stored photos are smaller than the network's input."""
     side = manifest.photo_format.short_side
     if side < profile.input_size:
         raise ValueError(
@@ -243,15 +235,9 @@ def central_views(
 ) -> tf.data.Dataset:
     """Return the central crop of each photo of an `eval_dataset`, as a `train_dataset` has it.
 
-    Args:
-        dataset: of `eval_dataset`.
-        profile: its `input_size` is the side of the crop.
-        augment: that of `Feed`.
-
-    Yields:
-        ({"image", "offset", "flip", "noise"}, label, weight), with no flip. The noise, and with
-        augmentations the draws "augment", are zeros, which the model ignores outside of training:
-        it takes one structure of both datasets.
+    It yields ({"image", "offset", "flip", "noise"}, label, weight), with no flip. The noise, and
+    with the augmentations of a `Feed` the draws "augment", are zeros, which the model ignores
+    outside of training: it takes one structure of both datasets.
     """
 
     def to_view(image: tf.Tensor, label: tf.Tensor, weight: tf.Tensor) -> tuple:

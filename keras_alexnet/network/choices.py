@@ -41,7 +41,7 @@ def addons_name(optimizer: str) -> str | None:
 class SWA(NamedTuple):
     """Stochastic weight averaging (Izmailov et al., 2018): the mean of the weights at some steps.
 
-    Until the first of them there is nothing to average, and the average is the weights themselves.
+    Until the first of them the average is the weights themselves.
 
     Attributes:
         start: step, from 0, after which the weights are added to the mean first.
@@ -61,34 +61,31 @@ class AugmentationLimits(NamedTuple):
     """Limits of one operation of `--augment`; inputs/augmentations.py has the operation.
 
     Attributes:
-        stream: which of a seed's streams of draws is its own, so that no other one's presence
-            changes what it draws: above 1, which `views.random_views` uses.
+        stream: number of its own stream of a seed's draws, which no other operation changes; above
+            1, which `views.random_views` uses.
         strength: default strength.
         largest: largest strength; 0 is the smallest, exclusive.
-        step: the strength is a multiple of it; None for any number.
-        summary: what it does, with the strength as "this".
+        summary: its effect, with the strength as "this".
+        step: a strength is a multiple of it; None for any number.
     """
 
     stream: int
     strength: float
     largest: float
-    step: float | None
     summary: str
+    step: float | None = None
 
 
 AUGMENTATIONS = {
-    "rotate": AugmentationLimits(2, 15.0, 180.0, None, "turned by up to this many degrees"),
-    "translate": AugmentationLimits(3, 16.0, 224.0, None, "moved by up to this many pixels"),
-    "shear_x": AugmentationLimits(4, 0.1, 1.0, None, "rows pushed sideways, up to this a row"),
-    "shear_y": AugmentationLimits(
-        5, 0.1, 1.0, None, "columns pushed up or down, up to this a column"
-    ),
-    "cutout": AugmentationLimits(6, 64.0, 224.0, 2.0, "a square of this side is empty"),
+    "rotate": AugmentationLimits(2, 15.0, 180.0, "turned by up to this many degrees"),
+    "translate": AugmentationLimits(3, 16.0, 224.0, "moved by up to this many pixels"),
+    "shear_x": AugmentationLimits(4, 0.1, 1.0, "rows pushed sideways, up to this a row"),
+    "shear_y": AugmentationLimits(5, 0.1, 1.0, "columns pushed up or down, up to this a column"),
+    "cutout": AugmentationLimits(6, 64.0, 224.0, "a square of this side is empty", step=2.0),
     "hsv_in_yiq": AugmentationLimits(
         7,
         0.2,
         1.0,
-        None,
         "hue turned by up to this, in radians, saturation and value times 1 - this to 1 + this",
     ),
 }

@@ -22,14 +22,12 @@ class GroupedConv2D(keras.layers.Conv2D):
     """A `keras.layers.Conv2D` whose groups are separate convolutions, as on the two GPUs of 2012.
 
     Arguments, weights (one kernel [height, width, in / groups, out], one bias [out]) and results
-    are those of `keras.layers.Conv2D`, so `set_weights` takes the weights of either. The
-    computation is one convolution a group on its own slice of the channels. On the CPU the
+    are those of `keras.layers.Conv2D`, so `set_weights` takes the weights of either. On the CPU the
     gradient of TensorFlow's grouped convolution is slow (a training step at batch 64 did 9.7
-    images/s with it and 37.8 with this, on two cores of an AMD EPYC), and a graph of plain
-    convolutions also runs where the grouped one is not implemented (TensorFlow on CPUs without
-    oneDNN). On a GPU these are cuDNN's ordinary convolutions, and cost a split and a concatenation
-    more than its grouped one; they are used all the same: one graph for every device, and what is
-    exported on one is served on another.
+    images/s with it and 37.8 with this, on two cores of an AMD EPYC), and without oneDNN the
+    grouped one is not implemented. On a GPU this costs a split and a concatenation more than
+    cuDNN's grouped one; it is used all the same: one graph for every device, exported on one and
+    served on another.
 
     Input shape: [batch, height, width, channels]; output shape: [batch, height', width', filters].
 
@@ -70,15 +68,14 @@ class SeededDropout(keras.layers.Layer):
     by 1 - rate at inference instead, which is the same network up to the scale of its weights).
 
     `step` counts the training calls of the layer. It is state but no weight: it is in `state`, not
-    in `variables`, in no count of parameters and in no .weights.h5 file. A run that goes on after
-    `n` steps, and has restored it or set `layer.step = n`, sees the masks that it would have seen
-    without the interruption.
+    in `variables`, in no count of parameters and in no .weights.h5 file. A run resumed after `n`
+    steps restores it, or sets `layer.step = n`, and sees the masks of the uninterrupted run.
     `keras.layers.Dropout` draws equal masks on all replicas of a MirroredStrategy (Keras 3.15).
 
     Input and output shape: any, the same.
 
     Args:
-        rate: the share of units set to zero, at least 0 and below 1.
+        rate: share of units set to zero, at least 0 and below 1.
         seed: an int of at least 0; None draws one from Python's `random`.
 
     Raises:

@@ -1,7 +1,6 @@
 """The two normalizations of the 2012 network: across maps, and within each map.
 
-Both divide a unit by a power of the weighted sum of squares of its neighbours; they differ in who
-the neighbours are.
+Both divide a unit by a power of the weighted sum of squares of its neighbours.
 """
 
 from collections.abc import Callable
@@ -79,7 +78,7 @@ class _DivisiveNormalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_alexnet")
 class LocalResponseNormalization(_DivisiveNormalization):
-    """Divides each unit by what its neighbours across the channels amount to.
+    """Normalization of each unit by its neighbours across the channels.
 
         y[c] = x[c] / (k + a * sum(x[j]^2 for |j - c| <= size // 2)) ^ beta
 
@@ -87,9 +86,8 @@ class LocalResponseNormalization(_DivisiveNormalization):
     Caffe; channels that do not exist count as zeros. The paper sums over all maps of a layer; in
     the authors' program a GPU knows its own maps only (`columns=2`).
     `tf.nn.local_response_normalization` has a = alpha and no columns, and is slower: here the sum
-    is one convolution, and the gradient is written by hand. Computes in float32 under every dtype
-    policy but float64; on a GPU whose float32 convolutions are TensorFloat-32, as TensorFlow has
-    them by default, the sums have that precision.
+    is one convolution, and the gradient is written by hand. Where TensorFlow computes float32
+    convolutions in TensorFloat-32, its default on a GPU, the sums have that precision.
 
     Input and output shape: [..., channels].
 
@@ -175,7 +173,7 @@ class LocalResponseNormalization(_DivisiveNormalization):
 
 @keras.saving.register_keras_serializable(package="keras_alexnet")
 class SameMapNormalization(_DivisiveNormalization):
-    """Divides each unit by what its neighbourhood in the same map amounts to.
+    """Normalization of each unit by its neighbourhood in the same map.
 
         y[h, w] = x[h, w] / (k + alpha / size^2 * sum(x[i, j]^2)) ^ beta
 
@@ -183,7 +181,6 @@ class SameMapNormalization(_DivisiveNormalization):
     unit. Pixels outside the map count as zeros, and the weight is alpha / size^2 there too. This
     is the layer type "rnorm" of the authors' program; its network 145 has one after the second
     response normalization ("cnorm2"), with the default arguments. The paper does not mention it.
-    Computes in float32 under every dtype policy but float64, with a gradient written by hand.
 
     Input and output shape: [batch, height, width, channels].
 

@@ -112,81 +112,80 @@ class Profile:
     "2012 program" is that of the paper's authors, network 145, which is the paper's "1 CNN".
 
     Attributes:
-        name: what `--profile` calls it.
-        summary: a line for a person who has to choose.
-        published: accuracy on the validation photos of ILSVRC2012 as its makers published it,
-            top-1 / top-5, and with how many views; "none" where they did not.
+        name: value of `--profile`.
+        summary: one line for a person who has to choose.
+        published: top-1 / top-5 accuracy on the validation photos of ILSVRC2012 as its makers
+            published it, and with how many views; "none" where they did not.
         input_size: side of the network input, pixels. Paper, section 4.1: 224; Caffe: crop_size.
         conv1_padding: rows and columns of zeros (before, after) the input, of which conv1, 11x11
             with stride 4 and no padding of its own, makes 55x55.
         conv_filters: output channels. Paper, section 3.5.
         conv_groups: 2 where a column sees only its own half of the maps. Paper, figure 2.
-        fc_units: of fc6 and fc7. Paper, section 3.5.
-        conv1_order: what follows conv1, in order, of "relu", "lrn" (local response normalization
-            across maps), "map_norm" (the 2012 program's normalization within each map) and "pool".
-            "relu" is the place of the activation, whichever it is.
+        fc_units: units of fc6 and fc7. Paper, section 3.5.
+        conv1_order: layers behind conv1, in order: "relu" (the activation, whichever it is), "lrn"
+            (local response normalization across maps), "map_norm" (the 2012 program's
+            normalization within each map) and "pool".
         conv2_order: the same for conv2.
         conv5_order: the same for conv5.
-        removed_layers: of "conv3", "conv4" and "conv5", those that the network goes without, in
-            this order. A layer goes with its activation, and its places in the fields above and
-            below count for nothing; the pooling behind conv5 stays. Paper, section 7.
-        activation: of every hidden layer: "relu", max(0, x), or "tanh". Paper, section 3.1.
+        removed_layers: those of "conv3", "conv4" and "conv5" that the network lacks, in this
+            order. A layer goes with its activation, and its places in the other fields count for
+            nothing; the pooling behind conv5 stays. Paper, section 7.
+        activation: that of every hidden layer: "relu", max(0, x), or "tanh". Paper, section 3.1.
         pool_size: side of the pooling windows, pixels. They are 2 pixels apart, without padding,
             so 3 overlap and 2 do not. Paper, section 3.4.
         lrn_size: n, the number of adjacent maps of a local response normalization (section 3.3).
-        lrn_k: k, what the weighted sum of squares is added to.
-        lrn_alpha: the weight of the sum of squares.
-        lrn_beta: the exponent of the denominator.
+        lrn_k: k, added to the weighted sum of squares.
+        lrn_alpha: weight of the sum of squares.
+        lrn_beta: exponent of the denominator.
         lrn_alpha_divided_by_size: whether the sum's weight is alpha / n instead of alpha.
         lrn_crosses_columns: whether the neighbours of a map may lie in the other column. Paper,
             section 3.3: N is the number of kernels in the layer; 2012 program: each GPU alone.
         map_norm_size: side of the window of a normalization within a map, pixels.
-        map_norm_k: what the weighted sum of squares over the window is added to.
-        map_norm_alpha: the weight of the sum of squares is alpha / size^2 (2012 program, cnorm2).
-        map_norm_beta: the exponent of the denominator.
-        kernel_init: a layer, the standard deviation of a zero-mean normal distribution, or one of
+        map_norm_k: k, added to the weighted sum of squares over the window.
+        map_norm_alpha: size^2 times the weight of the sum of squares (2012 program, cnorm2).
+        map_norm_beta: exponent of the denominator.
+        kernel_init: per layer, the standard deviation of a zero-mean normal distribution, or one of
             `INITIALIZERS`, or "fan_in_uniform": uniform in +-1/sqrt(inputs of a unit), as in torch.
-        bias_init: a layer, the constant that its biases start with, or "fan_in_uniform".
-        dropout_rate: the share of units set to zero in training. Paper, section 4.2.
+        bias_init: per layer, a constant, or "fan_in_uniform".
+        dropout_rate: share of units set to zero in training. Paper, section 4.2.
         dropout_at: "outputs" of fc6 and fc7 (after their ReLU), or their "inputs".
-        mean: what is subtracted from a pixel: "image", the mean image of the training set, or
-            "channels", three constants.
-        mean_position: which part of the mean image: the one under the "crop" (mirrored with it;
-            Caffe), or the "centre" whatever the crop (not mirrored; 2012 program). None with
-            "channels".
+        mean: subtracted from a pixel: "image", the mean image of the training set, or "channels",
+            three constants.
+        mean_position: part of the mean image: under the "crop" (mirrored with it; Caffe), or the
+            "centre" whatever the crop (not mirrored; 2012 program). None with "channels".
         channel_mean: the constants, R, G, B in 0-255; None with a mean image.
-        channel_std: what R, G, B are divided by after that, in 0-255; None for nothing.
-        pixel_scale: what they are multiplied by in the end; 1.0 leaves grey levels.
+        channel_std: divisors of R, G, B after that, in 0-255; None for none.
+        pixel_scale: final multiplier; 1.0 leaves grey levels.
         training_crop: "random" places in the stored photo, or the "centre".
-        training_flip: whether photos are mirrored in training, as likely as not.
-        crop_chunk: how many photos of a batch in a row share one draw of crop and flip. 2012
-            program: 32, its noise is drawn a photo all the same.
-        colour_noise: None, or what the principal components of RGB are scaled with in training:
+        training_flip: whether photos are mirrored in training, with probability 1/2.
+        crop_chunk: number of consecutive photos of a batch that share one draw of crop and flip.
+            2012 program: 32, with noise drawn per photo all the same.
+        colour_noise: None, or the scale of the principal components of RGB in training:
             "eigenvalue", of the covariance of pixels in 0-1, the result then in units of the whole
             range (paper, section 4.1; see `preprocessing.network_input`), or "deviation", their
             standard deviation in grey levels (2012 program).
         colour_noise_std: standard deviation of the draw that the scale is multiplied by.
-        colour_noise_divisor: what noisy input is divided by, so that it is not larger than input
-            without noise (2012 program: 1 + colour_noise_std); 1.0 for nothing.
+        colour_noise_divisor: divisor of noisy input, so that it is not larger than input without
+            noise (2012 program: 1 + colour_noise_std); 1.0 for none.
         bias_learning_rate_multiplier: learning rate of the biases / learning rate, at the start.
         bias_learning_rate_falls: whether the schedule lowers that of the biases too.
         bias_decay_multiplier: weight decay of the biases / weight decay.
         optimizer: "sgd", with the update v <- momentum * v - learning_rate * (gradient +
             weight_decay * w), w <- w + v (paper, section 5), or "adam".
-        learning_rate: at the start.
-        momentum: of the update above; Adam has its own.
-        weight_decay: of the update above, inside the gradient.
-        batch_size: images a step, over all devices.
-        schedule: how the learning rate falls: "plateau", when the validation error stops
-            improving; "steps", at `drop_epochs`; "krizhevsky2012", as the log of the 2012 program's
-            network 145 has it; "cosine", along half a cosine; "constant", never.
-        learning_rate_factor: what a drop of "plateau" or "steps" multiplies the learning rate by.
-        plateau_drops: how many drops the schedule "plateau" makes at most.
-        drop_epochs: after how many of its `epochs` the schedule "steps" drops; a run of another
-            length drops in proportion.
+        learning_rate: that of the first step.
+        momentum: that of the update above; Adam has its own.
+        weight_decay: that of the update above, inside the gradient.
+        batch_size: global batch, images per step over all devices.
+        schedule: learning-rate schedule: "plateau", a drop when the validation error stops
+            improving; "steps", at `drop_epochs`; "krizhevsky2012", as in the log of the 2012
+            program's network 145; "cosine", along half a cosine; "constant", never.
+        learning_rate_factor: multiplier of the learning rate at a drop of "plateau" or "steps".
+        plateau_drops: number of drops of the schedule "plateau", at most.
+        drop_epochs: epochs, of its `epochs`, after which the schedule "steps" drops; a run of
+            another length drops in proportion.
         epochs: length of a run.
-        colour_order: of the maps that conv1 sees, in the system's own files of weights: "RGB" or
-            "BGR". The network here takes RGB always; `keras_alexnet.convert` reads this.
+        colour_order: "RGB" or "BGR", that of conv1's inputs in the system's own files of weights.
+            The network here takes RGB always; `keras_alexnet.convert` reads this.
     """
 
     name: str = _is(_TEXT)
