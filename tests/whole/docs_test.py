@@ -1,0 +1,19 @@
+"""What docs/ says of the code is still so."""
+
+import ast
+import re
+
+from repository import ROOT
+
+
+def names_of(path):
+    tree = ast.parse((ROOT / path).read_text("utf-8"))
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
+
+
+def test_the_walks_pass_functions_that_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    steps = re.findall(r"`([\w/]+\.py):(\w+)`", text)
+    assert len(steps) > 30
+    assert [step for step in steps if step[1] not in names_of(step[0])] == []
