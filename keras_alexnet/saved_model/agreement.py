@@ -1,15 +1,14 @@
-"""Whether an exported model answers as the network that it was made of.
+"""Comparison of an exported model with the network that it was made of.
 
-Every signature is asked about photos of the data set, with something that is no photo between
-them, and about the warm-up requests that lie in the version; each output is compared with what the
-network computes of the same pixels in this process.
-
-Some photos of the data set that a network was trained on: what its export is compared on.
+Every signature gets photos of the data set, with something that is no photo between them, and the
+warm-up requests of the version; each output is compared with what the network computes of the same
+pixels in this process.
 """
 
 import dataclasses
 import hashlib
 import io
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 
@@ -36,25 +35,21 @@ _COARSE_TOLERANCE = 3e-2
 _NO_PHOTO = b"this is no photo"
 
 
-class DifferenceError(ValueError):
-    """An answer is not the network's."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What the network itself says of N photos.
+    """Outputs of the network itself for N photos.
 
     Attributes:
-        photos: files.
+        photos: JPEG or PNG files.
         images: uint8 [N, size, size, 3], the same decoded.
-        names: of the classes, UTF-8.
-        views: V, the ten of the paper.
+        names: class names, UTF-8.
+        views: the V = 10 views of the paper.
         view_scores: float32 [V, N, classes].
-        centre: the place of the central view.
+        centre: index of the central view.
         features: float32 [N, units of fc7], of the central view.
-        heat_maps: float32 [N, h, w], likewise.
+        heat_maps: float32 [N, h, w], of the central view.
         input_size: side of a view, pixels.
-        tolerance: how far an answer may be off.
+        tolerance: largest difference allowed.
     """
 
     photos: Sequence[bytes]
@@ -69,18 +64,15 @@ class Reference:
     tolerance: float
 
 
-def reference(
-    trained: workdirs.TrainedRun, photos: Sequence[bytes], images: np.ndarray
-) -> Reference:
-    """Asks the network about photos.
+def reference(trained: workdirs.TrainedRun, photos: Sequence[bytes]) -> Reference:
+    """Return the network's outputs for photos as its data set stores them, JPEG or PNG files.
 
-    Args:
-        trained: the network and what it was trained with.
-        photos: N files.
-        images: uint8 [N, size, size, 3], the same decoded.
+    Raises:
+        ValueError: a photo is broken, or its short side is not that of the mean image.
     """
     profile, statistics = trained.profile, trained.statistics
-    size = images.shape[1]
+    size = statistics.mean_image.shape[0]
+    images = np.stack([_square(photo, size) for photo in photos])
     views, centre = ten_views(profile, stored=size), central_view(profile, stored=size)
     fc7 = signatures.features_of(trained.model, profile)
     heat = grad_cam.with_heat_maps(trained.model, profile)
@@ -114,11 +106,7 @@ def reference(
 
 
 def requests_for(known: Reference, folder: str) -> list[Request]:
-    """A request a signature, and the warm-up requests of a version.
-
-    Args:
-        known: tells the photos.
-        folder: of the version.
+    """Return a request for each signature, and the warm-up requests in a version's folder.
 
     Raises:
         ValueError: the version's warm-up requests are broken.
@@ -129,21 +117,18 @@ def requests_for(known: Reference, folder: str) -> list[Request]:
 
 
 def largest_difference(
-    known: Reference, requests: Sequence[Request], answers: Sequence[Values]
+    known: Reference, requests: Sequence[Request], answers: Sequence[Values], model: str
 ) -> float:
-    """Compares answers with the network.
+    """Return the largest difference between answers and the network: see `_TOLERANCES`.
 
     Args:
-        known: what the network says.
-        requests: of `requests_for`.
-        answers: the outputs of each.
-
-    Returns:
-        The largest difference that was found: see `_TOLERANCES` for of what.
+        known: outputs of the network.
+        requests: those of `requests_for`; one with other photos is not compared.
+        answers: the outputs for each request.
+        model: what answered, for the error.
 
     Raises:
-        DifferenceError: an output differs by more than is allowed. Requests with photos that are
-            not known are not compared.
+        ValueError: an output differs by more than is allowed.
     """
     largest = 0.0
     numbers = _numbers(known)
@@ -154,16 +139,17 @@ def largest_difference(
         for output, difference in _differences(known, request.signature, rows, answer).items():
             # Written so that NaN, which compares false with everything, fails.
             if not difference <= known.tolerance:
-                raise DifferenceError(
-                    f"{request.signature} differs by {difference:.3g} in {output} "
-                    f"(allowed: {known.tolerance:g})"
+                raise ValueError(
+                    f"{model} has to answer as the network does, but {request.signature} differs "
+                    f"by {difference:.3g} in {output} (allowed: {known.tolerance:g}); check "
+                    f"workdir and checkpoint (metrics of NaN?), or export again"
                 )
             largest = max(largest, difference)
     return largest
 
 
 def _numbers(known: Reference) -> dict[bytes, int]:
-    """The number of each photo, by all that a request may hold of it; -1 of what is none."""
+    """Return the number of each photo by what a request may hold of it; -1 for no photo."""
     numbers = {image.tobytes(): number for number, image in enumerate(known.images)}
     for number, photo in [*enumerate(known.photos), (-1, _NO_PHOTO)]:
         numbers |= {photo: number, encode(photo): number}
@@ -171,7 +157,7 @@ def _numbers(known: Reference) -> dict[bytes, int]:
 
 
 def _rows(numbers: Mapping[bytes, int], request: Request) -> np.ndarray | None:
-    """The numbers of a request's photos; None if one is not known."""
+    """Return the numbers of a request's photos; None if one is not known."""
     (values,) = request.inputs.values()
     keys = [value if isinstance(value, bytes) else value.tobytes() for value in values]
     return np.array([numbers[key] for key in keys]) if set(keys) <= set(numbers) else None
@@ -180,7 +166,7 @@ def _rows(numbers: Mapping[bytes, int], request: Request) -> np.ndarray | None:
 def _differences(
     known: Reference, signature: str, rows: np.ndarray, answer: Values
 ) -> dict[str, float]:
-    """How far each output is off; infinite where it is wrong and has no measure."""
+    """Return how far each output is off; infinite where it is wrong and has no measure."""
     is_photo = rows >= 0
     of_photos = {name: output[is_photo] for name, output in answer.items()}
     of_others = {name: output[~is_photo] for name, output in answer.items()}
@@ -198,14 +184,14 @@ def _differences(
 
 
 def _scores(known: Reference, signature: str) -> np.ndarray:
-    """What the network gives each class, [N, classes]: of the ten views, or of the central one."""
+    """Return the network's scores [N, classes]: of the ten views, or of the central one."""
     return known.view_scores.mean(0) if signature == "ten_crop" else known.view_scores[known.centre]
 
 
 def _ranking_difference(
     known: Reference, expected: np.ndarray, classes: np.ndarray, scores: np.ndarray
 ) -> float:
-    """Of the best classes and their scores, [N, K], from what all classes should have.
+    """Return how far the best classes and their scores, [N, K], are from those of all classes.
 
     Another class of the same score is no mistake.
     """
@@ -250,7 +236,7 @@ def _features_difference(
 
 
 def _heat_difference(known: Reference, rows: np.ndarray, answer: Values, signature: str) -> float:
-    """Of those photos whose best class is the network's: of equal scores, another may be."""
+    """Compare photos whose best class is the network's: of equal scores, another may be."""
     best = _scores(known, signature)[rows].argmax(1)
     same = best == answer["class_ids"][:, 0]
     difference = np.abs(answer["heat_map"] - known.heat_maps[rows])[same]
@@ -305,18 +291,11 @@ _BLANKS: Mapping[str, object] = {
 }
 
 
-COUNT = 8
-
-
 def manifest_of(data_dir: str, manifest_sha256: str) -> records.Manifest:
-    """The manifest of a data set, if it is the one that is expected.
-
-    Args:
-        data_dir: folder that data_prep.prepare wrote.
-        manifest_sha256: of the manifest.json that is expected there.
+    """Return the manifest of a folder that data_prep.prepare wrote.
 
     Raises:
-        ValueError: it is another data set, or none.
+        ValueError: it is another data set than the one with this SHA-256 of manifest.json.
     """
     manifest = records.read_manifest(data_dir, tf.io.gfile.GFile)
     with tf.io.gfile.GFile(os.path.join(data_dir, records.MANIFEST), "rb") as file:
@@ -324,19 +303,18 @@ def manifest_of(data_dir: str, manifest_sha256: str) -> records.Manifest:
     if found != manifest_sha256:
         raise ValueError(
             f"the data set that the network was trained on is needed (manifest.json of sha256 "
-            f"{manifest_sha256[:12]}...), {data_dir} is another ({found[:12]}...); "
-            f"check data_dir"
+            f"{manifest_sha256[:12]}...), {data_dir} is another ({found[:12]}...); check data_dir"
         )
     return manifest
 
 
-def stored_photos(data_dir: str, manifest: records.Manifest, count: int = COUNT) -> list[bytes]:
-    """The first photos of the validation split (of train, if that is empty), as files.
+def stored_photos(data_dir: str, manifest: records.Manifest, count: int = 8) -> list[bytes]:
+    """Return the first photos of the validation split (of train, if that is empty), as files.
 
     Args:
         data_dir: folder that data_prep.prepare wrote.
         manifest: its manifest.
-        count: at most so many.
+        count: the most photos to return.
 
     Raises:
         ValueError: the data set is broken, or without photos.
@@ -353,43 +331,28 @@ def stored_photos(data_dir: str, manifest: records.Manifest, count: int = COUNT)
 
 
 def _photos_of_shard(path: str, count: int) -> list[bytes]:
-    photos = []
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
-            for record in tfrecord.read_records(file):
-                if len(photos) == count:
-                    break
-                photos.append(to_photo_file(tfrecord.decode_example(record)))
+            found = itertools.islice(tfrecord.read_records(file), count)
+            return [to_photo_file(tfrecord.decode_example(record)) for record in found]
     except (tf.errors.OpError, ValueError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({error}); run data_prep.verify") from error
-    return photos
 
 
-def squares(photos: Sequence[bytes], shape: tuple[int, ...]) -> np.ndarray:
-    """The squares in the middle, by another decoder than the graph's.
-
-    Args:
-        photos: N photos as a data set stores them, JPEG or PNG files.
-        shape: (size, size, 3), of the mean image.
-
-    Returns:
-        uint8 [N, size, size, 3].
+def _square(photo: bytes, size: int) -> np.ndarray:
+    """Return the square in the middle, uint8 [size, size, 3], by another decoder than the graph's.
 
     Raises:
-        ValueError: a photo is broken, or its short side is not `size`.
+        ValueError: the photo is broken, or its short side is not `size`.
     """
-    size = shape[0]
-    images = []
-    for photo in photos:
-        try:
-            pixels = np.asarray(Image.open(io.BytesIO(photo)))
-        except OSError as error:
-            raise ValueError(f"a stored photo is broken ({error}); run data_prep.verify") from error
-        if pixels.ndim != 3 or min(pixels.shape[:2]) != size:
-            raise ValueError(
-                f"stored photos of shape {shape}, as the mean image, or longer are needed; one has "
-                f"{pixels.shape}; run data_prep.verify"
-            )
-        top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
-        images.append(pixels[top : top + size, left : left + size])
-    return np.stack(images)
+    try:
+        pixels = np.asarray(Image.open(io.BytesIO(photo)))
+    except OSError as error:
+        raise ValueError(f"a stored photo is broken ({error}); run data_prep.verify") from error
+    if pixels.ndim != 3 or min(pixels.shape[:2]) != size:
+        raise ValueError(
+            f"stored photos with a short side of {size}, as the mean image, are needed; one has "
+            f"the shape {pixels.shape}; run data_prep.verify"
+        )
+    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
+    return pixels[top : top + size, left : left + size]

@@ -30,22 +30,20 @@ def stored_images(
     *,
     size: int = STORED_SIZE,
     fit: str = "short_side",
-    max_pixels: int = MAX_PIXELS,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What the data job would store of each photo.
+    """Return what the data job would store of each photo.
 
     Args:
         photos: string [N]; JPEG (grey, RGB or CMYK, baseline or progressive) or PNG files.
         size: of the square, pixels.
         fit: "short_side" or "warp", see `data_prep.conversion_rule.Rule`.
-        max_pixels: a photo with more is refused before it is decoded.
 
     Returns:
         (images uint8 [N, size, size, 3] RGB, valid bool [N]). What cannot be decoded is zeros
         and not valid, and no other photo notices.
     """
     return tf.map_fn(
-        lambda photo: stored_image(photo, size=size, fit=fit, max_pixels=max_pixels),
+        lambda photo: stored_image(photo, size=size, fit=fit),
         photos,
         fn_output_signature=(
             tf.TensorSpec([size, size, 3], tf.uint8),
@@ -60,7 +58,6 @@ def stored_image(
     *,
     size: int = STORED_SIZE,
     fit: str = "short_side",
-    max_pixels: int = MAX_PIXELS,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Return what the data job would store of one photo: see `stored_images`, without the N."""
 
@@ -71,7 +68,7 @@ def stored_image(
     converted = (
         tf.data.Dataset.from_tensors(photo)
         .filter(lambda photo: _is_jpeg(photo) | _is_png(photo))
-        .filter(lambda photo: _is_affordable(_header_shape(photo), size, fit, max_pixels))
+        .filter(lambda photo: _is_affordable(_header_shape(photo), size, fit))
         .map(convert)
     )
     return first_or(converted, (tf.zeros([size, size, 3], tf.uint8), tf.constant(False)))
@@ -109,7 +106,7 @@ def _header_shape(photo: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(tf.cond(_is_jpeg(photo), jpeg_shape, png_shape), [2])
 
 
-def _is_affordable(shape: tf.Tensor, size: int, fit: str, max_pixels: int) -> tf.Tensor:
+def _is_affordable(shape: tf.Tensor, size: int, fit: str) -> tf.Tensor:
     """Whether neither the photo nor what it is resized to has too many pixels.
 
     A line of pixels grows by a factor of `size` squared.
@@ -117,7 +114,7 @@ def _is_affordable(shape: tf.Tensor, size: int, fit: str, max_pixels: int) -> tf
 
     def fits(shape: tf.Tensor) -> tf.Tensor:
         # By a division, as a product of two lengths of 32 bits does not fit into an int64.
-        return (tf.reduce_min(shape) > 0) & (shape[0] <= max_pixels // tf.maximum(shape[1], 1))
+        return (tf.reduce_min(shape) > 0) & (shape[0] <= MAX_PIXELS // tf.maximum(shape[1], 1))
 
     # Also not when a length is 0, by which _short_side_shape would divide.
     return tf.cond(fits(shape), lambda: fits(_FITS[fit].shape(shape, size)), lambda: False)

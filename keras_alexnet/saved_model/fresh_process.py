@@ -1,4 +1,4 @@
-"""Runs an exported model where this project does not exist, by both of TensorFlow's loaders.
+"""Run an exported model where this project does not exist, by both of TensorFlow's loaders.
 
     python -P fresh_process.py VERSION REQUESTS.npz ANSWERS.npz
 
@@ -32,12 +32,8 @@ class Request(NamedTuple):
     inputs: Mapping[str, np.ndarray]
 
 
-class ProcessError(RuntimeError):
-    """The model cannot be loaded or run; the text is the process' last line."""
-
-
 def by_saved_model(path: str, requests: Sequence[Request]) -> list[Values]:
-    """The outputs of a SavedModel, loaded by tf.saved_model.load."""
+    """Return the outputs of a SavedModel, loaded by tf.saved_model.load."""
     signatures = tf.saved_model.load(path).signatures
     answers = []
     for signature, inputs in requests:
@@ -47,7 +43,7 @@ def by_saved_model(path: str, requests: Sequence[Request]) -> list[Values]:
 
 
 def by_session(path: str, requests: Sequence[Request]) -> list[Values]:
-    """The outputs of a SavedModel, loaded into a session as TF Serving does."""
+    """Return the outputs of a SavedModel, loaded into a session as TF Serving does."""
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         tags = [tf.saved_model.SERVING]
         graph = tf.compat.v1.saved_model.loader.load(session, tags, path)
@@ -67,17 +63,13 @@ LOADERS: Mapping[str, Callable[[str, Sequence[Request]], list[Values]]] = {
 
 
 def answers_of(path: str, requests: Sequence[Request]) -> dict[str, list[Values]]:
-    """Runs requests in a process of its own, on the CPU.
-
-    Args:
-        path: of the SavedModel's folder.
-        requests: what to run.
+    """Run requests of a SavedModel in a process of its own, on the CPU.
 
     Returns:
         By the loader's name: the outputs of each request.
 
     Raises:
-        ProcessError: a loader refuses the model, or a request fails.
+        ValueError: a loader refuses the model, or a request fails.
     """
     with tempfile.TemporaryDirectory() as aside:
         files = [os.path.join(aside, name) for name in ("requests.npz", "answers.npz")]
@@ -96,7 +88,10 @@ def answers_of(path: str, requests: Sequence[Request]) -> dict[str, list[Values]
         )
         if process.returncode:
             last = (process.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ProcessError(f"{last} (exit status {process.returncode})")
+            raise ValueError(
+                f"{path} must load and run by TensorFlow alone, but {last} (exit status "
+                f"{process.returncode}); export again"
+            )
         answers: dict[str, list[Values]] = {}
         for loader, outputs in _read(files[1]):
             answers.setdefault(loader, []).append(outputs)
@@ -104,10 +99,7 @@ def answers_of(path: str, requests: Sequence[Request]) -> dict[str, list[Values]
 
 
 def _write(path: str, groups: Sequence[tuple[str, Mapping[str, np.ndarray]]]) -> None:
-    """Saves named groups of arrays, in their order.
-
-    As TensorProtos: of strings, NumPy itself makes pickles.
-    """
+    """Save named groups of arrays, in their order, as TensorProtos: NumPy pickles strings."""
     protos = {
         f"{number}/{group}/{name}": tf.make_tensor_proto(value).SerializeToString()
         for number, (group, values) in enumerate(groups)
@@ -117,7 +109,7 @@ def _write(path: str, groups: Sequence[tuple[str, Mapping[str, np.ndarray]]]) ->
 
 
 def _read(path: str) -> list[tuple[str, Values]]:
-    """What `_write` saved."""
+    """Return what `_write` saved."""
     groups: dict[tuple[str, str], Values] = {}
     with np.load(path, allow_pickle=False) as arrays:
         for key, array in arrays.items():
@@ -131,13 +123,13 @@ class _ForbiddenFinder(importlib.abc.MetaPathFinder):
     """Stands before all others and finds this project nowhere, however it is installed."""
 
     def find_spec(self, name: str, path: object, target: object = None) -> None:
-        """Refuses the project's packages and leaves others to the next finder."""
+        """Refuse the project's packages and leave others to the next finder."""
         if name.partition(".")[0] in _PROJECT:
             raise ModuleNotFoundError(f"{name} must not be needed to load an exported model")
 
 
 def forbid_project() -> None:
-    """Makes this project impossible to import, from here on, in this process."""
+    """Make this project impossible to import, from here on, in this process."""
     sys.meta_path.insert(0, _ForbiddenFinder())
 
 

@@ -46,20 +46,22 @@ def export(
     started = time.perf_counter()
     version = 1 + max(versions.published(base_folder(export_dir)), default=0)
     path = os.path.join(export_dir, str(version))
-    images = agreement.squares(photos, trained.statistics.mean_image.shape)
-    known = agreement.reference(trained, photos, images)
+    known = agreement.reference(trained, photos)
     model_name = os.path.basename(os.path.abspath(export_dir))
     with files.new_folder(path) as folder:
         signatures.save(trained, folder, fit)
         warmup_requests = warmup.write(
             folder,
-            inputs=signatures.inputs_of(photos, images),
+            inputs=signatures.inputs_of(photos, known.images),
             model_name=model_name,
-            classify=[signatures.CLASSIFY],
         )
         readme = deployment.version_readme(trained, model_name, fit)
         files.write_file(os.path.join(folder, "README.txt"), readme)
-        difference = _compare(folder, known)
+        requests = agreement.requests_for(known, folder)
+        # In this process, by one of the loaders; `verification.verify` has a new process and both.
+        answers = fresh_process.by_saved_model(folder, requests)
+        what = f"the model for {path}, which was not published,"
+        difference = agreement.largest_difference(known, requests, answers, what)
         versions.write(folder)
     deployment.write(export_dir, model_name)
     removed = versions.remove_oldest(export_dir, keep_versions) if keep_versions else []
@@ -94,23 +96,3 @@ def base_folder(export_dir: str) -> str:
     if os.path.exists(export_dir) and not os.path.isdir(export_dir):
         raise ValueError(f"export_dir must be a folder, but {export_dir} is a file; name another")
     return export_dir
-
-
-def _compare(folder: str, known: agreement.Reference) -> float:
-    """Return the largest difference between what was written, loaded again, and the network.
-
-    In this process, by one of the loaders; `verification.verify` takes a new process and both.
-
-    Raises:
-        ValueError: it is too large.
-    """
-    requests = agreement.requests_for(known, folder)
-    answers = fresh_process.by_saved_model(folder, requests)
-    try:
-        return agreement.largest_difference(known, requests, answers)
-    except agreement.DifferenceError as error:
-        raise ValueError(
-            f"the written model has to answer as the network does on {len(known.photos)} photos, "
-            f"but {error}; nothing was published; if the run's metrics hold NaN, choose another "
-            f"checkpoint"
-        ) from error

@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 
 from keras_alexnet.saved_model import agreement, fresh_process, versions
-from keras_alexnet.saved_model.versions import ChecksumError, check
 from keras_alexnet.training import workdir as workdirs
 
 
@@ -15,7 +14,7 @@ def verify(
     export_dir: str,
     version: int | None = None,
 ) -> dict[str, object]:
-    """Compares the files of a version with its checksums, and its answers with a network.
+    """Compare the files of a version with its checksums, and its answers with a network.
 
     Args:
         trained: the network that it should be.
@@ -33,23 +32,14 @@ def verify(
     """
     started = time.perf_counter()
     number, path = _published(export_dir, version)
-    try:
-        file_count = check(path)
-    except (ChecksumError, OSError) as error:
-        raise ValueError(
-            f"a version as it was written is needed, but in {path} {error}; copy it again, or "
-            f"export again"
-        ) from error
-    images = agreement.squares(photos, trained.statistics.mean_image.shape)
-    known = agreement.reference(trained, photos, images)
-    try:
-        requests = agreement.requests_for(known, path)
-        answers = fresh_process.answers_of(path, requests)
-    except (ValueError, fresh_process.ProcessError) as error:
-        raise ValueError(
-            f"a model that TensorFlow alone can load and run is needed, {path} is none ({error}); "
-            f"export again"
-        ) from error
+    file_count = versions.check(path)
+    known = agreement.reference(trained, photos)
+    requests = agreement.requests_for(known, path)
+    answers = fresh_process.answers_of(path, requests)
+    difference = max(
+        agreement.largest_difference(known, requests, outputs, f"{path}, loaded by {loader},")
+        for loader, outputs in answers.items()
+    )
     return {
         "version": number,
         "path": path,
@@ -57,10 +47,7 @@ def verify(
         "loaders": list(answers),
         "requests": len(requests),
         "photos": len(photos),
-        "max_difference": max(
-            _difference(path, loader, known, requests, outputs)
-            for loader, outputs in answers.items()
-        ),
+        "max_difference": difference,
         "seconds": round(time.perf_counter() - started, 1),
     }
 
@@ -79,19 +66,3 @@ def _published(export_dir: str, version: int | None) -> tuple[int, str]:
             f"check version"
         )
     return number, found[number]
-
-
-def _difference(
-    path: str,
-    loader: str,
-    known: agreement.Reference,
-    requests: Sequence[fresh_process.Request],
-    outputs: Sequence[fresh_process.Values],
-) -> float:
-    try:
-        return agreement.largest_difference(known, requests, outputs)
-    except agreement.DifferenceError as error:
-        raise ValueError(
-            f"{path} has to answer as the network of the run does, but loaded by {loader} "
-            f"{error}; check workdir, checkpoint and version, or export again"
-        ) from error

@@ -1,9 +1,7 @@
 """The versions of a served model: folders named by whole numbers, as TF Serving wants them.
 
-checksums.json: the size and the SHA-256 of every other file of a version.
-
-A version is copied to where it is served, by hand or by a sync that may stop half-way; with this,
-the copy can be proven there.
+A version is copied to where it is served, by hand or by a sync that may stop half-way. Its
+checksums.json, size and SHA-256 of every other file, proves that a copy is whole.
 """
 
 import contextlib
@@ -23,12 +21,12 @@ _REMOVED = re.compile(r"\.[0-9]{1,18}\.\w+\.removed")
 
 
 def is_version(name: str) -> bool:
-    """Whether a folder of this name is a version."""
+    """Return whether a folder of this name is a version."""
     return _VERSION.fullmatch(name) is not None
 
 
 def published(model_dir: str) -> dict[int, str]:
-    """The versions in the folder of a model and their paths, ascending; none if it is not there.
+    """Return the versions in the folder of a model and their paths, ascending; {} without it.
 
     What is being written has another name until it is whole (see `data_prep.files.new_folder`).
     """
@@ -45,7 +43,7 @@ def published(model_dir: str) -> dict[int, str]:
 
 
 def remove_oldest(model_dir: str, keep: int) -> list[int]:
-    """Deletes the versions with the lowest numbers.
+    """Delete the versions with the lowest numbers.
 
     Each is first renamed, to a name that is no version's, so that no server finds a part of one.
     What a removal that was cut short left of such folders is deleted too. A link to a folder
@@ -84,19 +82,8 @@ def remove_oldest(model_dir: str, keep: int) -> list[int]:
 FILE_NAME = "checksums.json"
 
 
-class ChecksumError(ValueError):
-    """A version's files are not those that were written."""
-
-
 def write(folder: str) -> int:
-    """Adds checksums.json to a folder whose other files are all there.
-
-    Returns:
-        How many files it tells of.
-
-    Raises:
-        OSError: a file cannot be read, or the folder cannot be written to.
-    """
+    """Add checksums.json to a folder whose other files are all there; return their number."""
     found = _entries(folder)
     text = json.dumps({"files": found}, indent=1, sort_keys=True) + "\n"
     files.write_file(os.path.join(folder, FILE_NAME), text)
@@ -104,44 +91,47 @@ def write(folder: str) -> int:
 
 
 def check(folder: str) -> int:
-    """Compares the files of a folder with its checksums.json.
-
-    Returns:
-        How many files it told of.
+    """Compare the files of a folder with its checksums.json; return their number.
 
     Raises:
-        ChecksumError: there is no checksums.json, or a file is missing, is another, or was added.
+        ValueError: there is no checksums.json, or a file is missing, is another, or was added.
             Names the first of them.
         OSError: a file cannot be read.
     """
-    told = _read(folder)
+    written = _read(folder)
     found = _entries(folder)
-    for path in sorted({*told, *found}):
+    for path in sorted({*written, *found}):
         if path not in found:
-            raise ChecksumError(f"{path} is missing")
-        if path not in told:
-            raise ChecksumError(f"{path} is not in {FILE_NAME}, so it was added later")
-        if told[path] != found[path]:
-            raise ChecksumError(f"{path} is not the file that was written")
-    return len(told)
+            raise _broken(folder, f"{path} is missing")
+        if path not in written:
+            raise _broken(folder, f"{path} is not in {FILE_NAME}, so it was added later")
+        if written[path] != found[path]:
+            raise _broken(folder, f"{path} is not the file that was written")
+    return len(written)
 
 
 def _read(folder: str) -> dict[str, object]:
-    """What checksums.json tells. Its names are compared, and no file is opened by them."""
+    """Return the entries of checksums.json. No file is opened by their names."""
     try:
         with open(os.path.join(folder, FILE_NAME), "rb") as file:
-            told = json.load(file)["files"]
+            written = json.load(file)["files"]
     except FileNotFoundError as error:
-        raise ChecksumError(f"{FILE_NAME} is missing") from error
+        raise _broken(folder, f"{FILE_NAME} is missing") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ChecksumError(f"{FILE_NAME} is broken") from error
-    if not isinstance(told, dict):
-        raise ChecksumError(f"{FILE_NAME} is broken")
-    return told
+        raise _broken(folder, f"{FILE_NAME} is broken") from error
+    if not isinstance(written, dict):
+        raise _broken(folder, f"{FILE_NAME} is broken")
+    return written
+
+
+def _broken(folder: str, problem: str) -> ValueError:
+    return ValueError(
+        f"{folder} is not as it was written: {problem}; copy the version again, or export again"
+    )
 
 
 def _entries(folder: str) -> dict[str, dict[str, object]]:
-    """Size and hash of every file but checksums.json, by its path in the folder."""
+    """Return size and hash of every file but checksums.json, by its path in the folder."""
     entries = {}
     for parent, _, names in os.walk(folder):
         for name in names:

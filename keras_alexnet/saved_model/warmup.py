@@ -5,7 +5,7 @@ version until it has replayed these.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +16,6 @@ from data_prep import files, tfrecord
 # Of a request. A body of some megabytes can hold millions of empty photos, each of which becomes
 # 200 kB of pixels.
 MAX_BATCH = 256
-
 
 # Where TF Serving looks (saved_model_warmup_util.cc); a bad record there, or more than 1000, fails
 # the whole load.
@@ -30,17 +29,15 @@ def write(
     *,
     inputs: Mapping[str, Mapping[str, np.ndarray]],
     model_name: str,
-    classify: Sequence[str] = (),
 ) -> int:
-    """Adds a request a signature and batch size to a SavedModel.
+    """Add a request for each signature and batch size to a SavedModel.
 
     Args:
         folder: of the SavedModel.
         inputs: signature -> input -> values, at least one; a request takes the first of them, some
-            twice where they are too few.
-        model_name: that the model is to be served under.
-        classify: signatures that are asked through the Classify API too. Their one input is
-            serialized tf.train.Examples.
+            twice where they are too few. A signature with the input "inputs", serialized
+            tf.train.Examples, gets requests of the Classify API too.
+        model_name: name that the model is to be served under.
 
     Returns:
         How many were written: 0 without the package tensorflow-serving-api (the extra
@@ -59,12 +56,11 @@ def write(
             for name, value in batch.items():
                 log.predict_log.request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
             records.append(log)
-            if signature in classify:
-                (examples,) = batch.values()
+            if _CLASSIFY_INPUT in batch:
                 log = prediction_log_pb2.PredictionLog()
                 _name(log.classify_log.request, model_name, signature)
                 sent = log.classify_log.request.input.example_list.examples
-                for example in examples:
+                for example in batch[_CLASSIFY_INPUT]:
                     sent.add().MergeFromString(example)
                 records.append(log)
     path = os.path.join(folder, PATH)
@@ -75,7 +71,7 @@ def write(
 
 
 def _first(values: np.ndarray, count: int) -> np.ndarray:
-    """The first values; from the start again where there are fewer."""
+    """Return the first values; from the start again where there are fewer."""
     return np.take(values, range(count), axis=0, mode="wrap")
 
 
@@ -113,7 +109,7 @@ def read(folder: str, *, with_classify: bool = True) -> list[tuple[str, dict[str
                 _request(log) for log in logs if with_classify or not log.HasField("classify_log")
             ]
     except DecodeError as error:
-        raise ValueError(f"{PATH}: {error}") from error
+        raise ValueError(f"{path} is broken ({error}); export again") from error
 
 
 def _request(log: object) -> tuple[str, dict[str, np.ndarray]]:
