@@ -34,6 +34,11 @@ def reference(photo, size=256):
     return resized[top : top + size, left : left + size]
 
 
+def chunk(name, data):
+    """A chunk of a PNG file."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
 def assert_stored(photo, mean=0.05, largest=1):
     images, valid = stored_images([photo])
     assert valid.numpy().tolist() == [True]
@@ -111,11 +116,6 @@ def test_grey_of_few_bits(depth):
     noise = np.random.default_rng(0).integers(0, 256, (260, row), dtype=np.uint8)
     lines = b"".join(b"\0" + line.tobytes() for line in noise)
 
-    def chunk(name, data):
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 280, 260, depth, 0, 0, 0, 0))
     assert_stored(
         b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
@@ -157,12 +157,9 @@ def test_exif_orientation(orientation, order):
 @pytest.mark.parametrize("place", ["before", "behind"])
 def test_exif_orientation_of_png(orientation, place):
     """Before the picture, as most programs write it, or behind it."""
-    exif = tiff(orientation)
-    chunk = struct.pack(">I", len(exif)) + b"eXIf" + exif
-    chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
     plain = stand_in.encoded(stand_in.pixels(300, 401), "PNG")
     at = plain.index(b"IDAT") - 4 if place == "before" else plain.index(b"IEND") - 4
-    photo = plain[:at] + chunk + plain[at:]
+    photo = plain[:at] + chunk(b"eXIf", tiff(orientation)) + plain[at:]
     image = Image.open(io.BytesIO(photo))
     image.load()
     assert image.getexif()[0x0112] == orientation
@@ -174,11 +171,8 @@ def test_files_made_of_headers_alone_are_given_up_on():
     plain = stand_in.photo(300, 401)
     png = stand_in.encoded(stand_in.pixels(300, 401), "PNG")
     fillers = plain[:2] + b"\xff" * 200_000 + with_exif(plain, tiff(6))[2:]
-    empty = struct.pack(">I", 0) + b"teSt" + struct.pack(">I", zlib.crc32(b"teSt"))
-    exif = struct.pack(">I", len(tiff(6))) + b"eXIf" + tiff(6)
-    exif += struct.pack(">I", zlib.crc32(exif[4:]))
     at = png.index(b"IDAT") - 4
-    chunks = png[:at] + empty * 100_000 + exif + png[at:]
+    chunks = png[:at] + chunk(b"teSt", b"") * 100_000 + chunk(b"eXIf", tiff(6)) + png[at:]
     images, valid = stored_images([plain, fillers, png, chunks])
     assert valid.numpy().all()
     np.testing.assert_array_equal(images[0], images[1])

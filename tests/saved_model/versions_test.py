@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 
 import pytest
@@ -76,3 +78,58 @@ def test_links_stay(tmp_path):
     assert versions.remove_oldest(str(tmp_path), 1) == [2]
     assert sorted(os.listdir(tmp_path)) == ["1", "3", "elsewhere"]
     assert (tmp_path / "elsewhere" / "variables" / "weights").exists()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "variables").mkdir()
+    (tmp_path / "saved_model.pb").write_bytes(b"graph")
+    (tmp_path / "variables" / "weights").write_bytes(b"\0" * 3_000_000)
+    (tmp_path / "empty").write_bytes(b"")
+    assert versions.write(str(tmp_path)) == 3
+    return tmp_path
+
+
+def test_what_is_written(folder):
+    assert json.loads((folder / "checksums.json").read_text()) == {
+        "files": {
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in {
+                "saved_model.pb": b"graph",
+                "variables/weights": b"\0" * 3_000_000,
+                "empty": b"",
+            }.items()
+        }
+    }
+    assert versions.check(str(folder)) == 3
+
+
+def write(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (write("variables/weights", b"\0" * 2_999_999 + b"\1"), "weights is not the file"),
+        (write("variables/weights", b"\0" * 1_000_000), "weights is not the file"),
+        (remove("empty"), "empty is missing"),
+        (write("variables/more", b""), "variables/more is not in checksums.json"),
+        (remove("checksums.json"), "checksums.json is missing"),
+        (write("checksums.json", b"{}"), "checksums.json is broken"),
+        (write("checksums.json", b"[]"), "checksums.json is broken"),
+        (write("checksums.json", b'{"files": 3}'), "checksums.json is broken"),
+        (write("checksums.json", b'{"files": {"../../etc/passwd": null}}'), r"passwd is missing"),
+        (write("checksums.json", b"[" * 100_000), "checksums.json is broken"),
+        (write("checksums.json", b"\0"), "checksums.json is broken"),
+    ],
+)
+def test_what_is_found(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(ValueError, match=message):
+        versions.check(str(folder))
