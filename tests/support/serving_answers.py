@@ -216,9 +216,8 @@ def expected(*names: str, ids: bool = True) -> list[Answer]:
 
 def ask(server: str, photos=(b"photo a",), **options) -> list[Answer]:
     """Asks once."""
-    return client.classify(
-        server=server, photos=photos, **{"model": "birds", "retries": 0, **options}
-    )
+    options = {"model": "birds", "retries": 0, "deadline": 30.0, **options}
+    return client.classify(server=server, photos=photos, **options)
 
 
 class Service(prediction_service_pb2_grpc.PredictionServiceServicer):

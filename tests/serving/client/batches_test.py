@@ -179,18 +179,24 @@ def test_an_exception_comes_in_its_turn():
         next(results)
 
 
-def test_the_threads_end():
-    before = threading.active_count()
-    threads = []
+def test_closing_ends_the_threads_and_drops_what_they_have_not_begun():
+    threads, is_full, end = [], threading.Event(), threading.Event()
+
+    def items():
+        yield from range(7)
+        is_full.set()
+        yield 7
 
     def worker(item):
         threads.append(threading.current_thread())
+        assert (end if item else is_full).wait(60)
         return item
 
-    results = client_batches.in_order(range(100), [worker, worker])
-    next(results)
+    results = client_batches.in_order(items(), [worker, worker])
+    assert next(results) == 0
     results.close()
+    end.set()
     for thread in set(threads):
         thread.join(60)
         assert not thread.is_alive()
-    assert threading.active_count() <= before + 1  # the other may not have had an item to do
+    assert len(threads) <= 3  # the first item, and one more for each thread
