@@ -147,7 +147,7 @@ class RunWriter:
     keep: int
 
     def write(self, state: RunState) -> None:
-        """Write a checkpoint of the state; an OSError, if the disk is full, say."""
+        """Write a checkpoint of the state, or raise an OSError if the disk is full, say."""
         network, trained = self.network, self.model.trainable_variables
         averages = update_rules.averages_of(self.model.optimizer)
         checkpoint = Checkpoint(
@@ -169,7 +169,7 @@ class RunWriter:
             ) from error
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore all that decides the next step; a ValueError, if it does not fit the model."""
+        """Restore all that decides the next step; raise a ValueError if the model is another."""
         columns.assign_weights(self.network, checkpoint.weights)
         variables = keras_compat.optimizer_state(self.model.optimizer)
         shapes = [tuple(variable.shape) for variable in variables]

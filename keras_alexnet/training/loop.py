@@ -32,7 +32,7 @@ class Extent:
         batch_size: global, photos.
         validation_images: records of the validation split, each to be counted once; None to
             skip the check, where a run looks at a part of them.
-        seconds: time after which an epoch is the last one of this call; None for no limit.
+        seconds: time limit; the epoch in which it is over is the last one. None for no limit.
         notes: added to the metrics of each epoch.
     """
 

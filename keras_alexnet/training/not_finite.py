@@ -17,7 +17,7 @@ _CHECK_THE_DATA = "check the pixel scale, and the data set's statistics with dat
 
 
 def checked(loss: tf.Tensor) -> tf.Tensor:
-    """Return a scalar loss; an InvalidArgumentError with `MARK`, if it is NaN or infinite.
+    """Return a scalar loss, or raise an InvalidArgumentError with `MARK` if it is not finite.
 
     In a graph the update of the weights does not wait for the check by itself, for no gradient
     needs the value of the loss: let the gradients depend on what is returned here.

@@ -98,17 +98,16 @@ _LOGGED_CONV1 = _logged((67, 0.1), (72, 0.0), (91, 1.0))
 _LOGGED_QUIET = ((67 / _LOGGED_EPOCHS, 91 / _LOGGED_EPOCHS), (124 / _LOGGED_EPOCHS, 1.0))
 
 
-def _krizhevsky2012(course: Course) -> Rate:
-    """Return the logged rates, in proportion to the length of the run."""
-    return piecewise(_LOGGED_RATES, course.steps, course.learning_rate)
-
-
 # By the value of --schedule.
 SCHEDULES: Mapping[str, Policy] = {
     "plateau": Policy(_constant),
     "steps": Policy(_steps),
     "cosine": Policy(_cosine),
-    "krizhevsky2012": Policy(_krizhevsky2012, {"conv1": _LOGGED_CONV1}, _LOGGED_QUIET),
+    "krizhevsky2012": Policy(
+        lambda course: piecewise(_LOGGED_RATES, course.steps, course.learning_rate),
+        {"conv1": _LOGGED_CONV1},
+        _LOGGED_QUIET,
+    ),
     "constant": Policy(_constant),
 }
 

@@ -37,13 +37,6 @@ def mirrored(**options):
 NETWORKS = pytest.mark.parametrize("make", [alexnet, mirrored, in_columns])
 
 
-def save(network, folder):
-    """As a file of Keras' and as a run's only checkpoint: both sources."""
-    network.save_weights(folder / "network.weights.h5")
-    write_checkpoint(folder / "run", 1, read_weights(network), top1=0.5)
-    return {"file": str(folder / "network.weights.h5"), "run": str(folder / "run")}
-
-
 def write_checkpoint(workdir, epoch, weights, top1, history=(), averages=None):
     history = [*history, {"epoch": epoch, "val_top1": top1}]
     checkpoints.write(
@@ -69,11 +62,14 @@ def assert_set(network, before, source, layers):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A network of 7 classes whose dropout has made a step, and where it is kept."""
+    """Weights of a network of 7 classes whose dropout has made a step; its file, and its run."""
     folder = tmp_path_factory.mktemp("trained")
     network = alexnet(seed=2)
     network(np.zeros([1, *network.input_shape[1:]], np.float32), training=True)
-    return read_weights(network), save(network, folder)
+    network.save_weights(folder / "network.weights.h5")
+    write_checkpoint(folder / "run", 1, read_weights(network), top1=0.5)
+    sources = {"file": str(folder / "network.weights.h5"), "run": str(folder / "run")}
+    return read_weights(network), sources
 
 
 @NETWORKS
