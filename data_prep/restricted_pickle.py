@@ -1,13 +1,11 @@
-"""Reads a pickle of NumPy arrays in plain containers, and runs nothing that the file names.
+"""Read a pickle of NumPy arrays in plain containers, and run nothing that the file names.
 
-`pickle.Unpickler` builds lists, tuples, dictionaries, numbers and texts. A name in the file means
-one of the stand-ins below, which only keep what they are given; any other name is refused. NumPy's
-functions of these names are not called, because they trust a pickle: `dtype.__setstate__` accepts
-raw bytes as object pointers, `_reconstruct` and `ndarray.__setstate__` allocate as much memory as
-a shape asks for.
+`pickle.Unpickler` builds lists, tuples, dictionaries, numbers and texts. The names of NumPy's own
+functions mean the stand-ins below, which only keep their arguments; others are refused. NumPy's
+functions trust a pickle: `dtype.__setstate__` accepts raw bytes as object pointers, `_reconstruct`
+and `ndarray.__setstate__` allocate as much memory as a shape names.
 
-The names and states are those of `__reduce__` of arrays and dtypes in NumPy 1 and 2, pickled by
-Python 2 and 3 with protocols 0 to 5.
+Read are arrays and dtypes of NumPy 1 and 2, pickled by Python 2 and 3 with protocols 0 to 5.
 """
 
 import math
@@ -26,7 +24,7 @@ _MOST_DIMENSIONS = 32
 
 
 class _StandIn:
-    """Base of all that a name in a pickle can mean.
+    """Base of the stand-ins for names in a pickle.
 
     Every stand-in defines `__setstate__`, because without it a pickle can set attributes.
     """
@@ -47,7 +45,7 @@ class _Dtype(_StandIn):
 
     @property
     def name(self) -> str:
-        """Return kind and size, such as f4, and "" where there is none."""
+        """Return kind and size, such as f4; "" if there is none."""
         return _text(self.arguments[0]) if self.arguments else ""
 
 
@@ -63,7 +61,7 @@ class Array(_StandIn):
         _, self.shape, self.dtype, self.fortran_order, self.data = state
 
     def item(self) -> object:
-        """Return the object in an array of objects without dimensions, None of another array."""
+        """Return the object in an array of objects without dimensions; None for other arrays."""
         is_object = isinstance(self.dtype, _Dtype) and self.dtype.name in _OBJECTS
         if is_object and self.shape == () and isinstance(self.data, list) and len(self.data) == 1:
             return self.data[0]
@@ -77,7 +75,7 @@ class Array(_StandIn):
             described: file and name of the array, for the error message.
 
         Raises:
-            ValueError: the dtype is another, or the numbers are not as many as the shape says.
+            ValueError: the dtype is another, or the shape does not fit the number of bytes.
         """
         name = self.dtype.name if isinstance(self.dtype, _Dtype) else ""
         order = _text(self.dtype.byte_order) if name else ""
@@ -138,7 +136,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load(file: BinaryIO, end: int, path: str, most_operations: int = MOST_OPERATIONS) -> object:
-    """Return what one pickle holds.
+    """Return the object in a pickle.
 
     Args:
         file: at the first byte of the pickle, which must be the rest of the file.
@@ -151,7 +149,7 @@ def load(file: BinaryIO, end: int, path: str, most_operations: int = MOST_OPERAT
         each array.
 
     Raises:
-        ValueError: the pickle is damaged, too large, or names what it has no need of.
+        ValueError: the pickle is damaged, too large, or has other names.
     """
     start = file.tell()
     check_size(file, end, path, most_operations)
@@ -193,7 +191,7 @@ class _Bounded:
 
 
 def check_size(file: BinaryIO, end: int, path: str, most_operations: int = MOST_OPERATIONS) -> None:
-    """Refuse a pickle that costs much more memory than it has bytes; carry out none of it.
+    """Refuse a pickle that costs much more memory than it has bytes; execute none of it.
 
     Leaves the file behind the last operation, STOP.
 
@@ -201,8 +199,8 @@ def check_size(file: BinaryIO, end: int, path: str, most_operations: int = MOST_
         file: at the first byte of the pickle.
         end: number of bytes in the file.
         path: of the file, for the error message.
-        most_operations: limit of the operations, and of the numbers of values that are kept for
-            later: Python allocates its list of these by the largest number.
+        most_operations: limit of the operations, and of the indices of memoized values: Python
+            allocates its list of these by the largest index.
 
     Raises:
         ValueError: the pickle is damaged or exceeds the limit.

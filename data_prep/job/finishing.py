@@ -1,12 +1,14 @@
 """From the results of all shards to a finished data set: reconcile, merge, manifest last."""
 
+import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from data_prep import records, storage
 from data_prep.audit import Audit
-from data_prep.job import folder, shard_results, shards, statistics, tfds_metadata
+from data_prep.job import shard_results, shards, statistics, tfds_metadata
 from data_prep.job.shard_results import ShardResult
 from data_prep.job.statistics import PixelSums
 
@@ -117,4 +119,10 @@ def _rejected_text(rejected: Mapping[str, list[tuple[str, str]]]) -> str:
 
 
 def _publish(settings: shards.Settings, name: str, content: bytes | str) -> str:
-    return folder.publish(settings.output_dir, settings.work_dir, name, content)
+    """Put a file into the data set, whole or not at all; return its sha256."""
+    data = content.encode() if isinstance(content, str) else content
+    # In the work folder, so that a kill leaves nothing behind in the data set.
+    aside = storage.join(settings.work_dir, os.path.basename(name) + ".tmp")
+    with storage.create(storage.join(settings.output_dir, name), aside) as file:
+        file.write(data)
+    return hashlib.sha256(data).hexdigest()

@@ -150,24 +150,6 @@ def progress(work_dir: str, plan: Mapping[str, int], kept: Collection[str]) -> I
         watcher.join()
 
 
-def publish(output_dir: str, work_dir: str, name: str, content: bytes | str) -> str:
-    """Put a file into the data set, whole or not at all; return its sha256.
-
-    It is written in the work folder, so that a kill leaves nothing behind in the data set.
-
-    Args:
-        output_dir: the data set.
-        work_dir: of the job.
-        name: path in the data set, with "/".
-        content: bytes, or text that is written as UTF-8.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    aside = storage.join(work_dir, os.path.basename(name) + ".tmp")
-    with storage.create(storage.join(output_dir, name), aside) as file:
-        file.write(data)
-    return hashlib.sha256(data).hexdigest()
-
-
 def clean(output_dir: str) -> None:
     """Remove all that is not part of the data set."""
     storage.remove_folder(storage.join(output_dir, _HIDDEN))

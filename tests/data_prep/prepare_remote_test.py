@@ -4,8 +4,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -15,10 +13,11 @@ from photo_folders import (
     encoded,
     flags_for,
     picture,
+    start_job,
+    wait_until,
     write_copies,
     write_photos,
 )
-from repository import ROOT
 
 from data_prep import prepare, records, storage, verify
 from data_prep.command_line import UserError
@@ -43,31 +42,11 @@ def download(place, folder):
     return contents(folder)
 
 
-def start(flags):
-    return subprocess.Popen(
-        [sys.executable, "-m", "data_prep.prepare", *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        start_new_session=True,
-    )
-
-
 def shards_in(place):
     try:
         return {found.name for found in storage.files(place, 1)}
     except FileNotFoundError:
         return set()
-
-
-def wait_for_a_shard(place, job):
-    for _ in range(600):  # a minute: only so that the test ends at all
-        if shards_in(place):
-            return
-        assert job.poll() is None, job.communicate()[1]
-        time.sleep(0.1)
-    pytest.fail("no shard in a minute")
 
 
 def test_the_bytes_are_those_of_a_local_job(bucket, tmp_path):
@@ -88,9 +67,9 @@ def test_the_bytes_are_those_of_a_local_job(bucket, tmp_path):
 def test_a_second_job_is_refused_and_a_killed_one_goes_on(bucket, tmp_path):
     write_copies(tmp_path / "photos", encoded(picture(0, 2600, 1800)), train=60, validation=2)
     flags = flags_for(tmp_path / "photos", f"{bucket}/data", train_shards=20)
-    first = start(flags)
-    wait_for_a_shard(f"{bucket}/data", first)
-    _, said = (second := start(flags)).communicate()
+    first = start_job(flags)
+    wait_until(lambda: shards_in(f"{bucket}/data"), "a shard")
+    _, said = (second := start_job(flags)).communicate()
     assert second.returncode == 1
     assert "another job is writing to" in said.splitlines()[-1]
     os.killpg(first.pid, signal.SIGKILL)
@@ -98,11 +77,11 @@ def test_a_second_job_is_refused_and_a_killed_one_goes_on(bucket, tmp_path):
     kept = shards_in(f"{bucket}/data")
     assert kept
     assert not storage.exists(f"{bucket}/data/{records.MANIFEST}")
-    _, said = (third := start(flags)).communicate()  # takes the dead job's lock over
+    _, said = (third := start_job(flags)).communicate()  # takes the dead job's lock over
     assert third.returncode == 0, said
     assert "shards are done already" in said
     local = flags_for(tmp_path / "photos", tmp_path / "local", train_shards=20)
-    _, said = (fourth := start(local)).communicate()
+    _, said = (fourth := start_job(local)).communicate()
     assert fourth.returncode == 0, said
     assert download(f"{bucket}/data", tmp_path / "copy") == contents(tmp_path / "local")
 
@@ -136,10 +115,3 @@ def test_a_job_that_lost_its_lock_stops(bucket, monkeypatch):
     with pytest.raises(OSError, match="another job has taken over"):
         work()
     assert not reached
-
-
-def test_a_folder_of_someone_else_is_left_alone(bucket, tmp_path):
-    photos = write_photos(tmp_path / "photos")
-    storage.write_file(f"{bucket}/data/thesis.txt", "mine")
-    with pytest.raises(ValueError, match=r"thesis\.txt"):
-        prepare.prepare(**arguments(photos, f"{bucket}/data"))

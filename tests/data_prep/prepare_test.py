@@ -225,22 +225,6 @@ def test_a_failed_job_with_other_options_leaves_nothing(prepared, photos, tmp_pa
     assert contents(output_dir) == contents(prepared[0]) | {"notes.txt": b"mine"}
 
 
-@pytest.mark.slow
-def test_a_changed_input_is_noticed(photos, tmp_path, monkeypatch, prepared):
-    output_dir = tmp_path / "data"
-    interrupted(photos, output_dir, monkeypatch)
-    extra = photos / "train" / "dog" / "extra.jpg"
-    extra.write_bytes(encoded(picture(77)))
-    try:
-        figures = prepare.prepare(**arguments(photos, output_dir))
-        with pytest.raises(ValueError, match=r"other options or photos .*input "):
-            prepare.prepare(**arguments(photos, prepared[0]))
-    finally:
-        extra.unlink()
-    assert figures["train_records"] == 17
-    assert verify.verify(data_dir=str(output_dir))["faults"] == 0
-
-
 def test_two_jobs_do_not_write_to_one_folder(photos, tmp_path):
     (tmp_path / ".prepare").mkdir()
     with open(tmp_path / ".prepare" / "lock", "w") as lock:

@@ -7,7 +7,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -18,10 +17,11 @@ from photo_folders import (
     flags_for,
     identities,
     picture,
+    start_job,
+    wait_until,
     write_copies,
     write_photos,
 )
-from repository import ROOT
 
 from data_prep import prepare, records
 from data_prep.command_line import UserError
@@ -30,27 +30,6 @@ from data_prep.job import finishing, shards
 needs_proc = pytest.mark.skipif(
     not os.path.isdir("/proc/self"), reason="finds the job's processes by /proc"
 )
-
-
-def start(mark, flags):
-    """A job in the background, the only one of its process group."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "data_prep.prepare", *flags],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"JOB": str(mark)},
-        start_new_session=True,
-    )
-
-
-def wait_until(condition, what):
-    """The limit is no measurement: it only ends a test that would never end."""
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    pytest.fail(f"waited a minute for {what}")
 
 
 def workers_of(mark):
@@ -86,7 +65,7 @@ def test_kills_and_the_same_bytes(tmp_path, kills):
     grown = 0
     for number in range(kills):
         before = identities(output_dir)
-        job = start(tmp_path, flags)
+        job = start_job(flags, JOB=str(tmp_path))
         if number % 2:  # amid the work, however long the machine takes to begin it
             wait_until(lambda before=before: len(identities(output_dir)) > len(before), "a shard")
             time.sleep(random_seconds.uniform(0, 0.2))  # a shard takes a tenth
@@ -100,7 +79,7 @@ def test_kills_and_the_same_bytes(tmp_path, kills):
         assert {name: after[name] for name in before} == before
         grown += len(after) > len(before)
     assert grown >= kills / 2
-    job = start(tmp_path, flags)
+    job = start_job(flags, JOB=str(tmp_path))
     job.communicate()
     assert job.returncode == 0
     after = identities(output_dir)
@@ -113,7 +92,9 @@ def test_kills_and_the_same_bytes(tmp_path, kills):
 @pytest.mark.skipif(os.cpu_count() == 1, reason="one core needs no worker processes")
 def test_a_killed_worker_stops_the_job(tmp_path):
     write_copies(tmp_path / "photos", encoded(picture(0, 2600, 1800)), train=60, validation=2)
-    job = start(tmp_path, flags_for(tmp_path / "photos", tmp_path / "data", train_shards=20))
+    job = start_job(
+        flags_for(tmp_path / "photos", tmp_path / "data", train_shards=20), JOB=str(tmp_path)
+    )
     wait_until(lambda: identities(tmp_path / "data"), "a shard")
     os.kill(min(workers_of(tmp_path)), signal.SIGKILL)
     # Without our watching the workers, Beam would wait for ever.
@@ -127,7 +108,9 @@ def test_a_killed_worker_stops_the_job(tmp_path):
 @needs_proc
 def test_ctrl_c_ends_the_job_on_one_line(tmp_path):
     write_copies(tmp_path / "photos", encoded(picture(0, 2600, 1800)), train=40, validation=40)
-    job = start(tmp_path, flags_for(tmp_path / "photos", tmp_path / "data", train_shards=20))
+    job = start_job(
+        flags_for(tmp_path / "photos", tmp_path / "data", train_shards=20), JOB=str(tmp_path)
+    )
     wait_until(lambda: identities(tmp_path / "data"), "a shard")
     os.killpg(job.pid, signal.SIGINT)
     _, said = job.communicate(timeout=60)
@@ -205,3 +188,6 @@ def test_a_photo_that_was_replaced_by_another_of_its_length_is_noticed(tmp_path,
     prepare.prepare(**wanted)
     prepare.prepare(**wanted | {"output_dir": str(tmp_path / "anew")})
     assert contents(tmp_path / "data") == contents(tmp_path / "anew")
+    (victim.parent / "extra.jpg").write_bytes(other)
+    with pytest.raises(ValueError, match=r"other options or photos .*input "):
+        prepare.prepare(**wanted)

@@ -3,9 +3,14 @@
 import io
 import os
 import pathlib
+import subprocess
+import sys
+import time
 
 import numpy as np
+import pytest
 from PIL import Image
+from repository import ROOT
 
 IN_PROCESS = ("--runner=FnApiRunner",)
 
@@ -82,6 +87,28 @@ def flags_for(photos, output_dir, **changes):
     options = arguments(photos, output_dir, **changes)
     options.pop("beam_options")
     return [f"--{name}={value}" for name, value in options.items()]
+
+
+def start_job(flags, **environment):
+    """A job in the background, the only one of its process group."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "data_prep.prepare", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | environment,
+        start_new_session=True,
+    )
+
+
+def wait_until(condition, what):
+    """The limit is no measurement: it only ends a test that would never end."""
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"waited a minute for {what}")
 
 
 def contents(folder):
