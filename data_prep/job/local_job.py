@@ -90,7 +90,8 @@ def _main() -> None:
         options = pipeline.parse_options([f"--direct_num_workers={workers}"])
         pipeline.run(groups, settings, options, _processes(log_path))
     except Exception as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the log's disk may be what is full
+            traceback.print_exc()
         _end(pipeline.cause(error))
     _end(_DONE)
 
@@ -116,7 +117,8 @@ def _end_with_parent() -> None:
 
 
 def _end_with_worker(arguments: threading.ExceptHookArgs) -> None:
-    traceback.print_exception(arguments.exc_value)
+    with contextlib.suppress(OSError):
+        traceback.print_exception(arguments.exc_value)
     if arguments.thread is not None and arguments.thread.name == "run_worker":
         _end(f"{arguments.exc_value}; was it killed, perhaps for want of memory?")
 
