@@ -28,6 +28,10 @@ HELD_OUT_PER_CLASS = 1
 
 _DEVKIT_FOLDER = "ILSVRC2012_devkit_t12"
 
+_META_FIELDS = (
+    *("ILSVRC2012_ID", "WNID", "words", "gloss"),
+    *("num_children", "children", "wordnet_height", "num_train_images"),
+)
 _MAT_HEADER_BYTES = 116  # descriptive text; the file's meaning begins after it
 _README = """\
 The devkit of a rehearsal release, in the shape of ILSVRC2012's own.
@@ -78,16 +82,6 @@ def _meta_mat(recipe: Recipe) -> bytes:
     The classes come first, and after them a small tree of inner nodes, as WordNet's is over the
     real classes.
     """
-    names = (
-        "ILSVRC2012_ID",
-        "WNID",
-        "words",
-        "gloss",
-        "num_children",
-        "children",
-        "wordnet_height",
-        "num_train_images",
-    )
     count = recipe.classes
     ids = list(range(1, count + 1))
     rows = [
@@ -96,18 +90,11 @@ def _meta_mat(recipe: Recipe) -> bytes:
         ("n90000102", "figure, pattern", "figure, pattern, an inner node", ids[count // 2 :], 1, 0),
         ("n90000100", "drawing", "drawing, an inner node", [count + 1, count + 2], 2, 0),
     ]
-    structs = np.empty((len(rows), 1), dtype=[(name, object) for name in names])
-    for row, (wnid, words, gloss, children, height, train_images) in enumerate(rows):
-        structs[row, 0] = (
-            float(row + 1),  # MATLAB's numbers are doubles
-            wnid,
-            words,
-            gloss,
-            float(len(children)),
-            np.array([children], np.float64),  # [1, number of children]
-            float(height),
-            float(train_images),
-        )
+    structs = np.empty((len(rows), 1), dtype=[(name, object) for name in _META_FIELDS])
+    for row, (*texts, children, height, train_images) in enumerate(rows):
+        # MATLAB's numbers are doubles; children are [1, number of children].
+        counts = float(len(children)), np.array([children], np.float64)
+        structs[row, 0] = (float(row + 1), *texts, *counts, float(height), float(train_images))
     buffer = io.BytesIO()
     scipy.io.savemat(buffer, {"synsets": structs})
     content = bytearray(buffer.getvalue())
@@ -150,27 +137,23 @@ def _existing_release(output_dir: str, recipe: Recipe) -> dict[str, object] | No
     is_empty = os.path.isdir(output_dir) and not os.listdir(output_dir)
     if is_empty or not os.path.lexists(output_dir):
         return None
-    advice = "choose another output_dir, or delete it"
     try:
         with open(os.path.join(output_dir, SUMMARY)) as file:
             summary = json.load(file)
         found, checksums = summary["recipe"], dict(summary["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"output_dir must be new or empty, but {output_dir} holds something that is no "
-            f"finished release; {advice}"
-        ) from error
-    if found != dataclasses.asdict(recipe):
-        raise ValueError(
-            f"output_dir must be new or empty, but {output_dir} holds a release of another "
-            f"recipe, {json.dumps(found)}; {advice}"
-        )
-    if not checksums.items() <= _checksums(output_dir).items():
-        raise ValueError(
-            f"the release in {output_dir} is needed whole, but its files have changed since it "
-            f"was written; {advice}"
-        )
-    return summary
+    except (OSError, ValueError, KeyError, TypeError):
+        fault = "something that is no finished release"
+    else:
+        if found != dataclasses.asdict(recipe):
+            fault = f"a release of another recipe, {json.dumps(found)}"
+        elif not checksums.items() <= _checksums(output_dir).items():
+            fault = "a release whose files have changed since it was written"
+        else:
+            return summary
+    raise ValueError(
+        f"output_dir must be new, empty or a whole release of this recipe, but {output_dir} holds "
+        f"{fault}; choose another output_dir, or delete it"
+    )
 
 
 def _write_files(folder: str, recipe: Recipe, workers: int) -> dict[str, object]:

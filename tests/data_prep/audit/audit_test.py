@@ -93,6 +93,11 @@ def test_duplicates_agree_with_plain_groups():
 
     assert len(groups) > 50
     assert duplicates["groups_left_out"] == 0
+    order = [
+        (not g["across_splits"], not g["labels_differ"], -sum(g["photos"].values()), g["content"])
+        for g in duplicates["groups"]
+    ]
+    assert order == sorted(order)  # the worst first
     assert {group["content"]: group for group in duplicates["groups"]} == {
         content: {
             "content": content,
@@ -118,15 +123,6 @@ def test_duplicates_agree_with_plain_groups():
     differ = [members for members in groups.values() if len({m[2] for m in members}) > 1]
     expected = {"groups": len(differ), "photos": sum(map(len, differ))}
     assert duplicates["labels_differ"] == expected
-
-
-def test_worst_duplicates_come_first():
-    groups = report_of(synthetic())["duplicates"]["groups"]
-    order = [
-        (g["across_splits"], g["labels_differ"], sum(g["photos"].values()), g["content"])
-        for g in groups
-    ]
-    assert order == sorted(order, key=lambda g: (-g[0], -g[1], -g[2], g[3]))
 
 
 def test_sizes_agree_with_numpy():
@@ -163,30 +159,8 @@ def test_order_changes_no_byte():
         draw.shuffle(photos)
         draw.shuffle(pictures)
     assert results[0] == results[1] == results[2]
-
-
-def test_json_is_sorted_and_survives_a_round_trip():
-    text = audited(synthetic(500))["audit.json"].decode()
+    text = results[0]["audit.json"].decode()
     assert json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n" == text
-
-
-def test_a_photo_in_both_splits_is_the_first_thing_said():
-    photos = [
-        (reference("train", "b/1.jpg", 1), outcome("same")),
-        (reference("train", "b/2.jpg", 1), outcome("another")),
-        (reference("validation", "b/9.jpg", 1), outcome("same")),
-    ]
-    report = report_of(photos)
-    assert report["duplicates"]["across_splits"] == {
-        "groups": 1,
-        "photos": {"train": 1, "validation": 1},
-    }
-    assert [photo["key"] for photo in report["duplicates"]["groups"][0]["listed"]] == [
-        "b/1.jpg",
-        "b/9.jpg",
-    ]
-    assert report["findings"][0]["level"] == "problem"
-    assert "1 photo is both in train and in validation" in report["findings"][0]["text"]
 
 
 def test_copies_that_were_rejected_are_no_duplicates():
@@ -206,13 +180,6 @@ def test_names_that_are_no_utf8_pass():
     listed = json.loads(files["audit.json"])["duplicates"]["groups"][0]["listed"]
     assert [photo["key"] for photo in listed] == [odd, odd]
     assert r"a/\udcff&lt;\x07&gt;.jpg" in files["audit.html"].decode()
-
-
-def test_nothing_at_all_is_audited():
-    with Audit(()) as empty:
-        files = empty.to_files()
-    assert json.loads(files["audit.json"])["splits"]["train"]["photos"] == 0
-    assert files["audit.html"].endswith(b"</html>\n")
 
 
 def test_thumbnails_that_are_not_shown_are_not_kept():

@@ -22,6 +22,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
+        self.source = text
         self.elements, self._open = [], []  # each element: tag, attributes, text inside
         self.feed(text)
         self.close()
@@ -70,12 +71,12 @@ def rendered(photos, thumbnails=(), classes=("cat", "dog")):
         for photo in photos:
             audit.add(*photo)
         audit.add_thumbnails("train", thumbnails)
-        return audit.to_files()["audit.html"].decode()
+        return Page(audit.to_files()["audit.html"].decode())
 
 
 @pytest.fixture(scope="module")
-def text():
-    """A page with something in every section."""
+def page():
+    """A page with something in every section, each of its tags closed."""
     photos = [
         *rows_of("train", 30, kinds=("cmyk_to_rgb",)),
         *rows_of("train", 2, reason="truncated", key="b/{}.jpg"),
@@ -90,22 +91,20 @@ def text():
     return rendered(photos, thumbnails, classes=("cat", EVIL))
 
 
-def test_it_needs_nothing_else(text):
-    page = Page(text)  # checks that each tag is closed
+def test_it_needs_nothing_else(page):
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _, _ in page.elements}
     for _, attributes, _ in page.elements:
         assert attributes.get("src", "data:").startswith("data:")
         assert not [name for name in attributes if name in ("href", "srcset") or name[:2] == "on"]
     policies = [a["content"] for _, a, _ in page.all("meta") if "http-equiv" in a]
     assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
-    assert "url(" not in text
-    assert "@import" not in text
+    assert "url(" not in page.source
+    assert "@import" not in page.source
 
 
-def test_names_are_text_and_never_markup(text):
-    page = Page(text)
-    assert "<script" not in text
-    assert "alert('1')" not in text
+def test_names_are_text_and_never_markup(page):
+    assert "<script" not in page.source
+    assert "alert('1')" not in page.source
     wnids, cells = page.texts("th"), page.texts("td")
     assert EVIL in wnids  # of the class, as a person typed it
     assert EVIL.upper() in cells
@@ -114,8 +113,7 @@ def test_names_are_text_and_never_markup(text):
     assert f"train: {EVIL}" in [attributes["alt"] for _, attributes, _ in page.all("img")]
 
 
-def test_findings_are_said_first_with_what_to_do(text):
-    page = Page(text)
+def test_findings_are_said_first_with_what_to_do(page):
     assert page.texts("h1") == ["Audit of the photos"]
     assert page.texts("h2")[0] == "What was found"
     first = page.texts("li")[0]
@@ -123,8 +121,7 @@ def test_findings_are_said_first_with_what_to_do(text):
     assert "Remove the copies" in first
 
 
-def test_thumbnails_can_be_seen(text):
-    page = Page(text)
+def test_thumbnails_can_be_seen(page):
     shown = page.all("img")
     assert len(shown) == audit_page.THUMBNAILS + 1
     for _, attributes, _ in shown:
@@ -133,13 +130,12 @@ def test_thumbnails_can_be_seen(text):
         with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
             image.load()
             assert image.size == (60, 40)
+    boxes = [text for _, a, text in page.all("div") if a.get("class") == "nothing"]
+    assert boxes == ["nothing can be shown"]
     # The pictures stand by their own names: the two first are those of the seeds 0 and 1.
     repaired = {a["alt"]: base64.b64decode(a["src"].split(",")[1]) for _, a, _ in shown}
     assert repaired["train: a/0001.jpg"] == picture(1)
-
-
-def test_thumbnails_are_the_first_by_key_and_the_rest_is_counted(text):
-    page = Page(text)
+    # They are the first by key, and the rest is counted.
     assert page.texts("h3") == ["Rejected: truncated", "Repaired: cmyk to rgb"]
     names = page.texts("figcaption")
     expected = [f"train: a/{index:04d}.jpg" for index in range(audit_page.THUMBNAILS)]
@@ -147,13 +143,7 @@ def test_thumbnails_are_the_first_by_key_and_the_rest_is_counted(text):
     assert "6 more are not shown." in page.texts("p")  # 30 were repaired
 
 
-def test_what_cannot_be_shown_is_a_box(text):
-    boxes = [text for _, a, text in Page(text).all("div") if a.get("class") == "nothing"]
-    assert boxes == ["nothing can be shown"]
-
-
-def test_it_can_be_listened_to(text):
-    page = Page(text)
+def test_it_can_be_listened_to(page):
     assert page.all("html")[0][1]["lang"] == "en"
     assert all(attributes["alt"] for _, attributes, _ in page.all("img"))
     assert {attributes.get("scope") for _, attributes, _ in page.all("th")} == {"row", "col"}
@@ -169,7 +159,7 @@ def test_all_classes_are_in_a_table_to_unfold():
         for label in range(60)
         for photo in rows_of("train", label + 1, label=label, key=f"{label}/{{}}")
     ]
-    page = Page(rendered(photos, classes=names))
+    page = rendered(photos, classes=names)
     assert page.texts("summary") == ["All 60 classes"]
     (unfolded,) = page.texts("details")
     assert all(name in unfolded for name in names)
@@ -188,7 +178,7 @@ def test_duplicates_are_listed_and_the_rest_is_counted():
         for group in range(shown + 3)
         for photo in rows_of("train", 6, content=f"same {group}", key=f"{group}/{{}}.jpg")
     ]
-    page = Page(rendered(photos))
+    page = rendered(photos)
     rows = [text for text in page.texts("tr") if "6 in train" in text]
     assert len(rows) == shown
     assert all("/3.jpg" in row and "/4.jpg" not in row for row in rows)
@@ -197,7 +187,7 @@ def test_duplicates_are_listed_and_the_rest_is_counted():
 
 
 def test_sizes_are_shown():
-    page = Page(rendered(rows_of("train", 1234)))
+    page = rendered(rows_of("train", 1234))
     rows = page.texts("tr")
     assert "500 x 3751,234" in rows  # two cells
     assert "320 to 3831,234" in rows
@@ -207,7 +197,7 @@ def test_sizes_are_shown():
 def test_a_page_without_faults_says_so():
     photos = [*rows_of("train", 3), *rows_of("train", 3, label=1, key="b/{}")]
     photos += [*rows_of("validation", 3), *rows_of("validation", 3, label=1, key="b/{}")]
-    page = Page(rendered(photos))
+    page = rendered(photos)
     assert all(text.startswith("Fine: ") for text in page.texts("li"))
     assert "No two records are of the same file." in page.texts("p")
     assert "There is none to show." in page.texts("p")
