@@ -1,8 +1,8 @@
 import contextlib
-import resource
 import tracemalloc
 
 import pytest
+from full_disk import full_disk
 
 from data_prep.audit.duplicates import LISTED_GROUPS, LISTED_PHOTOS, Duplicates
 
@@ -68,11 +68,7 @@ def test_a_full_disk_is_said_to_be_one(limited):
     duplicates = Duplicates(SPLITS)
     if limited == "report":  # the disk is too full to sort
         add()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
-    try:
-        with pytest.raises(OSError, match=r"the audit needs room .* database.*SQLITE_TMPDIR"):
-            add() if limited == "add" else duplicates.report()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        duplicates.close()
+    text = r"the audit needs room .* database.*SQLITE_TMPDIR"
+    with full_disk(), pytest.raises(OSError, match=text):
+        add() if limited == "add" else duplicates.report()
+    duplicates.close()

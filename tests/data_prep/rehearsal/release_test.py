@@ -3,7 +3,6 @@ import hashlib
 import io
 import json
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -338,28 +337,14 @@ def test_command_ends_with_one_line_of_json(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ((), "output_dir"),
-        (("--output_dir=x", "--classes=11"), "classes=11.*2, 10"),
-        (("--output_dir=x", "--images_per_class=3"), "images_per_class=3"),
-        (("--output_dir=x", "--seed=-1"), "seed=-1"),
-        (("--output_dir=x", "--image_per_class=9"), "image_per_class.*images_per_class"),
-    ],
-)
-def test_wrong_command_line_is_one_line(arguments, text):
-    done = commands.in_process("data_prep.rehearsal", *arguments)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert re.search(text, done.stderr)
+@pytest.mark.parametrize("flag", ["--classes=11", "--images_per_class=3", "--seed=-1"])
+def test_a_flag_out_of_range_is_one_line(flag):
+    done = commands.in_process("data_prep.rehearsal", "--output_dir=x", flag)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert flag in done.stderr
 
 
-def test_help_and_imports_are_light():
-    done = commands.in_process("data_prep.rehearsal", "--help")
-    assert done.returncode == 0
-    assert "--images_per_class" in done.stdout
+def test_imports_are_light():
     script = (
         "import data_prep.rehearsal.__main__, sys; "
         "sys.exit(any(name in sys.modules for name in ('apache_beam', 'tensorflow')))"

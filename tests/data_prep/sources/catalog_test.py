@@ -1,11 +1,7 @@
-import os
-import pathlib
 import random
-import subprocess
-import sys
 
 import pytest
-from repository import ROOT
+from full_disk import full_disk
 
 from data_prep.sources.catalog import Catalog
 from data_prep.sources.reference import Reference
@@ -103,25 +99,7 @@ def test_an_error_of_the_source_passes_through():
         filled.fill(broken())
 
 
-FULL_DISK = """
-import resource, signal
-from catalog_test import photo
-from data_prep.sources.catalog import Catalog
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-with Catalog(0) as catalog:
-    catalog.fill(photo(n) for n in range(300_000))
-"""
-
-
-@pytest.mark.slow
 def test_a_full_disk_is_one_line():
-    folders = [str(pathlib.Path(__file__).parent), str(ROOT / "tests" / "support"), str(ROOT)]
-    result = subprocess.run(
-        [sys.executable, "-c", FULL_DISK],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(folders)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "the list of photos needs room for a temporary database" in result.stderr
+    text = "the list of photos needs room for a temporary database"
+    with full_disk(), Catalog(0) as filled, pytest.raises(OSError, match=text):
+        filled.fill(photo(n) for n in range(100_000))

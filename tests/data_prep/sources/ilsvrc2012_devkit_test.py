@@ -31,12 +31,6 @@ def test_classes_and_ground_truth_go_by_wnid(tmp_path):
     assert devkit.train_images == {"n01": 2, "n02": 2, "n03": 2}
 
 
-def test_packed_and_unpacked_are_the_same(tmp_path):
-    small_release.write(tmp_path, small_release.devkit_files())
-    unpacked = ilsvrc2012_devkit.read(str(tmp_path / small_release.DEVKIT_FOLDER))
-    assert unpacked == read(tmp_path, devkit_tar())
-
-
 def test_a_compressed_table_is_read(tmp_path):
     table = scipy.io.loadmat(io.BytesIO(small_release.meta_mat()))["synsets"]
     compressed = saved(table, do_compression=True)
