@@ -137,21 +137,20 @@ class _Work:
         """Return the framed record of a photo; b"" if it is rejected."""
         photo = images.convert(data, self._options)
         record = b""
-        if isinstance(photo, images.Converted):
+        if not photo.reason:
             if self._sums:  # over the pixels that training will see: after JPEG
                 pixels = images.stored_pixels(photo, self._options)
                 self._sums.add(images.central_square(pixels, self._options.short_side))
             record = tfrecord.frame(self._example(reference, photo))
             self._digest.update(record)
-        rejected = isinstance(photo, images.Rejected)
         outcome = Outcome(
             # Not blake2b: CPUs have instructions for this one (half the time on an AMD EPYC).
             content=hashlib.sha256(data).digest()[:16],
             width=photo.original_width,
             height=photo.original_height,
-            reason=photo.reason if rejected else "",
-            repairs=() if rejected else photo.repairs,
-            notes=() if rejected else photo.notes,
+            reason=photo.reason,
+            repairs=photo.repairs,
+            notes=photo.notes,
             record_bytes=len(record),
         )
         self._outcomes.append(outcome)
@@ -164,7 +163,7 @@ class _Work:
         shard = records.Shard(self._name, len(written), sum(written), self._digest.hexdigest())
         return ShardResult(shard, self._outcomes, self._thumbnails, self._sums)
 
-    def _example(self, reference: Reference, photo: images.Converted) -> bytes:
+    def _example(self, reference: Reference, photo: images.Conversion) -> bytes:
         entry = self._classes[reference.label]
         return records.encode(
             image=photo.image,

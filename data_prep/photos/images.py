@@ -30,44 +30,31 @@ _THUMBNAIL_QUALITY = 80
 
 
 @dataclasses.dataclass(frozen=True)
-class Converted:
-    """A photo that became a record.
+class Conversion:
+    """A photo as a record stores it, or the reason why there is no record.
 
     Attributes:
-        image: what is stored: a baseline RGB JPEG, or raw pixels.
-        height: of what is stored, pixels.
-        width: likewise.
-        original_height: of the photo, upright, pixels.
+        original_height: of the photo, upright, pixels; 0 where its header could not be read.
         original_width: likewise.
+        reason: of `decoding.UnusableError`, or "too_elongated"; "" where there is a record.
+        image: a baseline RGB JPEG, or raw pixels.
+        height: of `image`, pixels.
+        width: likewise.
         repairs: what had to be done besides resizing, in the order of `decoding.Decoded`.
         notes: what else is to be known of it: "icc_profile_ignored", "passed_through".
     """
 
-    image: bytes
-    height: int
-    width: int
     original_height: int
     original_width: int
-    repairs: tuple[str, ...]
-    notes: tuple[str, ...]
+    reason: str = ""
+    image: bytes = b""
+    height: int = 0
+    width: int = 0
+    repairs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Rejected:
-    """A photo that could not become a record.
-
-    Attributes:
-        reason: of `decoding.UnusableError`, or "too_elongated".
-        original_height: of the photo, upright, pixels; 0 where its header could not be read.
-        original_width: likewise.
-    """
-
-    reason: str
-    original_height: int
-    original_width: int
-
-
-def convert(data: bytes, rule: Rule) -> Converted | Rejected:
+def convert(data: bytes, rule: Rule) -> Conversion:
     """Convert a photo of any kind to what a record stores. Never raises, whatever `data` is.
 
     Args:
@@ -77,29 +64,24 @@ def convert(data: bytes, rule: Rule) -> Converted | Rejected:
     try:
         photo = decoding.decode(data, fill_after=TRUNCATED[rule.truncated])
     except decoding.UnusableError as error:
-        return Rejected(error.reason, error.height, error.width)
+        return Conversion(error.height, error.width, error.reason)
     original = photo.pixels.shape[:2]
-    fitted = (
-        (rule.short_side, rule.short_side)
-        if rule.fit == "warp"
-        else _fitted(*original, rule.short_side)
-    )
+    square = (rule.short_side, rule.short_side)
+    fitted = square if rule.fit == "warp" else _fitted(*original, rule.short_side)
     # A line of pixels grows by a factor of size squared.
-    if fitted[0] * fitted[1] > decoding.MAX_PIXELS or (
-        rule.crop == "none" and max(fitted) > LONGEST_SIDE
-    ):
-        return Rejected("too_elongated", *original)
-    stored = fitted if rule.crop == "none" else (rule.short_side, rule.short_side)
+    too_long = rule.crop == "none" and max(fitted) > LONGEST_SIDE
+    if too_long or fitted[0] * fitted[1] > decoding.MAX_PIXELS:
+        return Conversion(*original, "too_elongated")
+    stored = fitted if rule.crop == "none" else square
     is_as_wanted = rule.pass_through and not photo.repairs and original == stored
     if is_as_wanted and jpeg_markers.is_baseline_rgb(data):
-        return Converted(
-            data, *original, *original, photo.repairs, (*photo.notes, "passed_through")
-        )
-    pixels = _resized(photo.pixels, fitted, rule.fit)
-    if rule.crop == "center":
-        pixels = central_square(pixels, rule.short_side)
-    image = pixels.tobytes() if rule.storage == "raw" else _encoded(pixels, rule.quality)
-    return Converted(image, *stored, *original, photo.repairs, photo.notes)
+        image, notes = data, (*photo.notes, "passed_through")
+    else:
+        pixels, notes = _resized(photo.pixels, fitted, rule.fit), photo.notes
+        if rule.crop == "center":
+            pixels = central_square(pixels, rule.short_side)
+        image = pixels.tobytes() if rule.storage == "raw" else _encoded(pixels, rule.quality)
+    return Conversion(*original, "", image, *stored, photo.repairs, notes)
 
 
 def decode_stored(image: bytes, *, storage: str, height: int, width: int) -> np.ndarray:
@@ -132,7 +114,7 @@ def decode_stored(image: bytes, *, storage: str, height: int, width: int) -> np.
     return pixels
 
 
-def stored_pixels(photo: Converted, rule: Rule) -> np.ndarray:
+def stored_pixels(photo: Conversion, rule: Rule) -> np.ndarray:
     """Return the pixels of what `convert` has just stored, [height, width, 3] uint8 RGB.
 
     As `decode_stored`, but without its checks: nothing can have happened to it since.

@@ -10,9 +10,9 @@ class Outcome(NamedTuple):
         content: the first 16 bytes of the SHA-256 of the file: equal for exact duplicates alone.
         width: of the original, upright, pixels; 0 where it could not be found out.
         height: likewise.
-        reason: why there is no record, of `images.Rejected`; "" where there is one.
-        repairs: what had to be done, of `images.Converted`.
-        notes: what else is to be known of it, of `images.Converted`.
+        reason: why there is no record, of `images.Conversion`; "" where there is one.
+        repairs: what had to be done, of `images.Conversion`.
+        notes: what else is to be known of it, of `images.Conversion`.
         record_bytes: length of its record in the shard, framing included; 0 where there is none.
     """
 
