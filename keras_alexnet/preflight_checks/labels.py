@@ -13,6 +13,13 @@ from keras_alexnet.inputs import stored_photos
 
 THUMBNAIL = 64  # side in pixels: enough for texture and coarse shape, and quick to look at
 _SHARDS = 16  # read in turn; photos are spread over the shards by chance
+# A class is missing, not rare, if so many photos were looked at for each class.
+_PHOTOS_A_CLASS = 10
+_FILTERS, _FILTER_SIZE, _STRIDE, _REGIONS = 128, 6, 2, 3
+_RIDGE = 100.0  # in standard deviations squared, summed over the photos
+_HELD_OUT = 1 / 3
+# Of fewer photos not even labels that fit perfectly would stand out from chance.
+_FEWEST_TO_ASK = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +64,8 @@ def read(data_dir: str, manifest: records.Manifest, split: str, count: int) -> S
     for labels, synsets, thumbnails in dataset:
         names = [synset.decode(errors="replace") for synset in synsets.numpy()]
         return Sample(labels.numpy(), names, thumbnails.numpy())
+    # All shards are empty files.
     return Sample(np.zeros([0], np.int64), [], np.zeros([0, THUMBNAIL, THUMBNAIL, 3], np.uint8))
-
-
-# A class is missing, not rare, if so many photos were looked at for each class.
-_PHOTOS_A_CLASS = 10
-_FILTERS, _FILTER_SIZE, _STRIDE, _REGIONS = 128, 6, 2, 3
-_RIDGE = 100.0  # in standard deviations squared, summed over the photos
-_HELD_OUT = 1 / 3
-# Of fewer photos not even labels that fit perfectly would stand out from chance.
-_FEWEST_TO_ASK = 100
 
 
 def check(
@@ -124,15 +123,17 @@ def entropy(counts: np.ndarray) -> float:
 def _information(train: Sample, validation: Sample, classes: int) -> Mapping[str, float]:
     count = len(train.labels)
     learned = count - int(count * _HELD_OUT)
-    figures = {}
     if count - learned < _FEWEST_TO_ASK:
-        return figures
+        return {}
     features = photo_features(np.concatenate([train.thumbnails, validation.thumbnails]))
-    parts = features[:learned], train.labels[:learned], features[learned:count]
-    figures["label_information"] = probe(*parts, train.labels[learned:], classes)
+
+    def score(end: int, labels: np.ndarray, asked: np.ndarray) -> float:
+        """Learn the photos before `end`, and ask for the labels of those after it."""
+        return probe(features[:end], labels, features[end : end + len(asked)], asked, classes)
+
+    figures = {"label_information": score(learned, train.labels[:learned], train.labels[learned:])}
     if len(validation.labels) >= _FEWEST_TO_ASK:
-        parts = features[:count], train.labels, features[count:]
-        figures["validation_label_information"] = probe(*parts, validation.labels, classes)
+        figures["validation_label_information"] = score(count, train.labels, validation.labels)
     return figures
 
 

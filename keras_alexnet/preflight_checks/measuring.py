@@ -152,30 +152,23 @@ def _label_figures(data_dir: str, manifest: records.Manifest) -> dict[str, float
         raise ValueError(
             f"labels.txt is needed in {data_dir}, but is not there; run data_prep.prepare again"
         ) from error
-    return labels.check(
-        labels.read(data_dir, manifest, "train", TRAIN_PHOTOS),
-        labels.read(data_dir, manifest, "validation", VALIDATION_PHOTOS),
-        manifest,
-        text,
-    )
+    train = labels.read(data_dir, manifest, "train", TRAIN_PHOTOS)
+    validation = labels.read(data_dir, manifest, "validation", VALIDATION_PHOTOS)
+    return labels.check(train, validation, manifest, text)
 
 
 def _batches(
     data_dir: str, manifest: records.Manifest, profile: Profile, recipe: TrainingOptions
 ) -> tf.data.Dataset:
     """Return the run's first batches, in an order that does not wait for 8,192 photos."""
-    return pipeline.train_dataset(
-        data_dir,
-        manifest,
-        profile,
-        pipeline.Feed(
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            epochs=_GAUGE_PHOTOS + FIRST_STEPS,  # however few batches an epoch has
-            shuffle_block=max(recipe.batch_size, 512),
-            augment=augmentations.parse(recipe.augment),
-        ),
+    feed = pipeline.Feed(
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        epochs=_GAUGE_PHOTOS + FIRST_STEPS,  # however few batches an epoch has
+        shuffle_block=max(recipe.batch_size, 512),
+        augment=augmentations.parse(recipe.augment),
     )
+    return pipeline.train_dataset(data_dir, manifest, profile, feed)
 
 
 def take_steps(
@@ -212,17 +205,16 @@ def take_steps(
     return losses
 
 
-def handful(batch: Batch, count: int = HANDFUL) -> Batch:
-    """Take photos of as many classes as there are, and of each class as often, where possible.
+def handful(batch: Batch) -> Batch:
+    """Take `HANDFUL` photos, of as many classes as there are and of each as often, if possible.
 
     Args:
         batch: features and int64 labels [B].
-        count: largest number of photos.
     """
     classes = batch[1].numpy().tolist()
     # By how often its class was met before: first one photo of every class, then the seconds.
     ranks = [classes[:place].count(label) for place, label in enumerate(classes)]
-    chosen = np.argsort(ranks, kind="stable")[:count]
+    chosen = np.argsort(ranks, kind="stable")[:HANDFUL]
     return tf.nest.map_structure(lambda values: tf.gather(values, chosen), batch)
 
 
