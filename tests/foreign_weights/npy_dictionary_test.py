@@ -48,21 +48,20 @@ def _require_equal(network, dictionary):
 
 
 @pytest.mark.parametrize("named", [False, True])
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5, None])
 def test_reads_what_numpy_saves(tmp_path, weights, protocol, named):
     dictionary = foreign_files.dictionary(weights, named=named)
     assert dictionary["fc8"]["weights" if named else 0].flags.f_contiguous
-    network = _read(tmp_path, foreign_files.npy(dictionary, protocol))
+    if protocol:
+        content = foreign_files.npy(dictionary, protocol)
+    else:
+        file = io.BytesIO()
+        np.save(file, dictionary)
+        content = file.getvalue()
+    network = _read(tmp_path, content)
     _require_equal(network, dictionary)
     assert network.names["conv1/kernel"] == "conv1/weights"
     assert network.layout.conv == "hwio"
-
-
-def test_reads_np_save_itself(tmp_path, weights):
-    dictionary = foreign_files.dictionary(weights)
-    file = io.BytesIO()
-    np.save(file, dictionary)
-    _require_equal(_read(tmp_path, file.getvalue()), dictionary)
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -103,22 +102,12 @@ def test_reads_other_floats_and_the_other_byte_order(tmp_path, dtype):
         ({"conv1": [1, 2, 3]}, "'conv1' is list"),
         ({"conv1": [1, 2]}, "'conv1/weights' must be an array; it is int"),
         ({"conv1": {"mean": None}}, "'conv1/mean' must be an array; it is NoneType"),
-        (
-            {"conv1": [np.ones(2, int)] * 2},
-            r"'conv1/weights' must be an array of f2, f4, f8 .* dtype is 'i8'",
-        ),
-        (
-            {"conv1": [np.array([None])] * 2},
-            r"dtype is 'O8', its shape \[1\], and it holds 0",
-        ),
+        ({"conv1": [np.ones(2, int)] * 2}, "'conv1/weights' must be an array of .* dtype is 'i8'"),
+        ({"conv1": [np.array([None])] * 2}, r"dtype is 'O8', its shape \[1\], and it holds 0"),
     ],
 )
 def test_other_objects_are_refused(tmp_path, held, text):
-    file = io.BytesIO()
-    array = np.empty((), dtype=object)
-    array[()] = held
-    np.save(file, array)
-    assert re.search(text, _refusal(tmp_path, b"", file.getvalue()))
+    assert re.search(text, _refusal(tmp_path, b"", foreign_files.npy(held, 4)))
 
 
 def test_a_pickle_that_runs_a_command_is_refused_and_not_run(tmp_path):

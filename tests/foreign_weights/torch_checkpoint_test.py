@@ -1,6 +1,5 @@
 import collections
 import os
-import re
 import sys
 import zipfile
 
@@ -117,11 +116,8 @@ def test_a_checkpoint_that_runs_a_command_is_refused_and_not_run(torch, tmp_path
     marker = tmp_path / "was_run"
     state = {**_state(torch), "extra": _Exploit(marker)}
     path = _saved(torch, tmp_path, state, legacy=legacy)
-    with pytest.raises(ValueError, match=r"needed|must|does not|sees") as caught:
+    with pytest.raises(ValueError, match=r"weights_only .* refuses it: it names 'posix\.system'$"):
         torch_checkpoint.read(path)
-    assert re.search(
-        r"weights_only loader refuses it: it names '(posix|nt)\.system'$", str(caught.value)
-    )
     assert not marker.exists()
 
 
@@ -163,31 +159,36 @@ def test_a_tensor_of_another_stride_is_read_as_it_is_meant(torch, tmp_path):
     np.testing.assert_array_equal(network.tensors["x"], [[0, 3], [1, 4], [2, 5]])
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x80\x02}q\x00."])
-def test_other_bytes_are_refused(torch, tmp_path, content):
-    path = tmp_path / "net.pth"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a file that torch\.save wrote is needed; these bytes"):
-        torch_checkpoint.read(str(path))
-
-
-def test_a_cut_archive_is_refused(torch, tmp_path):
-    path = _saved(torch, tmp_path, _state(torch))
+def _cut(torch, path):
+    torch.save(_state(torch), path)
     with open(path, "r+b") as file:
         file.truncate(os.path.getsize(path) // 2)
-    with pytest.raises(ValueError, match=r"a whole file of torch\.save is needed; its zip archive"):
-        torch_checkpoint.read(path)
 
 
-def test_an_archive_that_unpacks_to_more_than_its_size_is_refused(torch, tmp_path):
-    path = str(tmp_path / "net.pth")
+def _compressed(torch, path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
         archive.writestr("archive/data/0", bytes(2**20))
-    with pytest.raises(
-        ValueError, match="compresses nothing, is needed; this archive says that it"
-    ):
-        torch_checkpoint.read(path)
+
+
+_BYTES = r"a file that torch\.save wrote is needed; these bytes"
+
+
+@pytest.mark.parametrize(
+    ("write", "text"),
+    [
+        (lambda torch, path: path.write_bytes(b""), _BYTES),
+        (lambda torch, path: path.write_bytes(b"no checkpoint"), _BYTES),
+        (lambda torch, path: path.write_bytes(b"\x80\x02}q\x00."), _BYTES),
+        (_cut, r"a whole file of torch\.save is needed; its zip archive"),
+        (_compressed, "compresses nothing, is needed; this archive says that it"),
+    ],
+)
+def test_other_files_are_refused(torch, tmp_path, write, text):
+    path = tmp_path / "net.pth"
+    write(torch, path)
+    with pytest.raises(ValueError, match=text):
+        torch_checkpoint.read(str(path))
 
 
 @pytest.mark.parametrize("legacy", [False, True])
