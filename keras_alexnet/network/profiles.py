@@ -22,9 +22,6 @@ from keras_alexnet.network.profile import Profile
 # batches.meta).
 ILSVRC2012_MEAN = (127.305, 119.715, 104.913)
 
-
-__all__ = ["PROFILES", "Profile", "get_profile"]
-
 # The constants that torchvision and most PyTorch programs use, of pixels in 0-1.
 _IMAGENET_MEAN = tuple(255 * value for value in (0.485, 0.456, 0.406))
 _IMAGENET_STD = tuple(255 * value for value in (0.229, 0.224, 0.225))

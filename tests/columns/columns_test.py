@@ -8,6 +8,7 @@ import types
 import keras
 import numpy as np
 import pytest
+import random_networks
 import tensorflow as tf
 from tensorflow.python.eager import context  # the only way to the graphs that are run
 
@@ -16,11 +17,13 @@ from keras_alexnet.columns import (
     assign_weights,
     column_devices,
     merge,
+    named_values,
     place_columns,
     read_weights,
     split,
 )
-from keras_alexnet.network import variables
+from keras_alexnet.network import ablations, variables
+from keras_alexnet.network.keras_compat import tf_variable
 from keras_alexnet.training.optimizers import OPTIMIZERS, MomentumSGD
 from keras_alexnet.training.update_rules import SharedRules
 
@@ -41,21 +44,21 @@ CLASSES = 7
 
 
 def photos(count, profile):
-    size = profile.input_size
-    numbers = np.random.default_rng(0).normal(0, 60, (count, size, size, 3)).astype(np.float32)
-    return numbers, np.arange(count) % CLASSES
+    return random_networks.photos(count, profile.input_size), np.arange(count) % CLASSES
 
 
 def alexnet(profile, **options):
     return AlexNet(profile, CLASSES, classifier_activation=None, seed=3, **options)
 
 
-def value_of(variable):
-    return variable if isinstance(variable, tf.Variable) else variable.value
+def in_columns(profile):
+    """Return a network, and the same in columns."""
+    network = alexnet(profile)
+    return network, place_columns(network, DEVICES)
 
 
 def device_of(variable):
-    return value_of(variable).device[-5:]
+    return tf_variable(variable).device[-5:]
 
 
 def gradients(model, profile):
@@ -65,48 +68,34 @@ def gradients(model, profile):
         logits = model(x, training=True)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         loss = tf.reduce_mean(losses)
-    values = tape.gradient(loss, [value_of(variable) for variable in model.trainable_variables])
-    names = {id(variable): name for name, variable in variables.named_variables(model).items()}
-    return logits.numpy(), {
-        names[id(variable)]: gradient.numpy()
-        for variable, gradient in zip(model.trainable_variables, values, strict=True)
-    }
-
-
-def assert_same_step(network, columns, profile):
-    expected_logits, expected = gradients(network, profile)
-    logits, found = gradients(columns, profile)
-    np.testing.assert_allclose(
-        logits, expected_logits, rtol=0, atol=1e-5 * np.abs(expected_logits).max()
-    )
-    found = merge(found)
-    assert found.keys() == expected.keys()
-    for name, gradient in expected.items():
-        scale = np.abs(gradient).max()
-        assert scale > 0, f"{name}: nothing to compare"
-        np.testing.assert_allclose(found[name], gradient, rtol=0, atol=1e-5 * scale, err_msg=name)
-
-
-@pytest.mark.parametrize("name", NARROW)
-def test_logits_and_gradients_are_those_of_one_device(name, float64):
-    profile = LIVELY[name]
-    network = alexnet(profile)
-    assert_same_step(network, place_columns(network, DEVICES), profile)
+    values = tape.gradient(loss, list(map(tf_variable, model.trainable_variables)))
+    return logits.numpy(), named_values(model, model.trainable_variables, values)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("name", "change"),
     [
-        {"dropout_at": "inputs"},
-        {"conv_groups": (1, 2, 2, 1, 2)},
-        {"conv1_order": ("lrn", "pool", "relu"), "lrn_size": 9},
-        {"lrn_size": 3, "lrn_alpha": 0.01},
+        *((name, {}) for name in NARROW),
+        ("paper", {"dropout_at": "inputs"}),
+        ("paper", {"conv_groups": (1, 2, 2, 1, 2)}),
+        ("paper", {"conv1_order": ("lrn", "pool", "relu"), "lrn_size": 9}),
+        ("paper", {"lrn_size": 3, "lrn_alpha": 0.01}),
+        ("paper", {"activation": "tanh"}),
+        ("krizhevsky2012", {"pool_size": 2}),
+        ("krizhevsky2012", {"removed_layers": ("conv3",)}),
+        ("paper", {"removed_layers": ("conv4", "conv5")}),
     ],
 )
-def test_variants_are_those_of_one_device(change, float64):
-    profile = dataclasses.replace(LIVELY["paper"], **change)
-    network = alexnet(profile)
-    assert_same_step(network, place_columns(network, DEVICES), profile)
+def test_logits_and_gradients_are_those_of_one_device(name, change, float64):
+    profile = dataclasses.replace(LIVELY[name], **change)
+    (logits, expected), (found_logits, found) = (
+        gradients(model, profile) for model in in_columns(profile)
+    )
+    assert found.keys() == expected.keys()
+    for key, value in {**expected, "logits": logits}.items():
+        ours, scale = found.get(key, found_logits), np.abs(value).max()
+        assert scale > 0, f"{key}: nothing to compare"
+        np.testing.assert_allclose(ours, value, rtol=0, atol=1e-5 * scale, err_msg=key)
 
 
 def test_neighbours_in_the_other_column_count():
@@ -124,20 +113,6 @@ def test_without_the_top_pool5_is_on_the_first_device(float64):
     assert columns.output_shape == network.output_shape
     expected = np.array(network(x))
     np.testing.assert_allclose(columns(x), expected, rtol=0, atol=1e-9 * expected.max())
-
-
-def test_scores_are_those_of_one_device(float64):
-    # An fc8 of small weights, so that no score is 0 or 1, which the scores of other logits are too.
-    profile = dataclasses.replace(LIVELY["krizhevsky2012"], kernel_init=(*("he_normal",) * 7, 1e-3))
-    network = AlexNet(profile, CLASSES, seed=3)
-    columns = place_columns(network, DEVICES)
-    x, _ = photos(2, profile)
-    scores = np.array(network(x))
-    assert 0.01 < scores.max() < 0.99
-    assert np.abs(scores[0] - scores[1]).max() > 0.001
-    np.testing.assert_allclose(columns(x), scores, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(tf.reduce_sum(columns(x), axis=-1), 1, atol=1e-6)
-    assert columns.layers[-1].name == "softmax"
 
 
 # Training. The graphs are those that TensorFlow ran, placed, optimized and cut apart by device.
@@ -187,8 +162,7 @@ def trained(request):
 )
 def test_three_steps_end_with_the_weights_of_one_device(name, columns_run_eagerly, float64):
     profile = LIVELY[name]
-    network = alexnet(profile)
-    columns = place_columns(network, DEVICES)
+    network, columns = in_columns(profile)
     start = read_weights(network)
     compile_and_fit(network, profile, steps=3, run_eagerly=True)
     compile_and_fit(columns, profile, steps=3, run_eagerly=columns_run_eagerly)
@@ -276,52 +250,43 @@ def test_every_optimizer_of_training_updates_in_place():
 def test_mixed_precision_trains_as_on_one_device():
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     profile = LIVELY["krizhevsky2012"]
-    network = alexnet(profile)
-    columns = place_columns(network, DEVICES)
+    network, columns = in_columns(profile)
     x, _ = photos(4, profile)
     logits = columns(x)
     assert logits.dtype == tf.float32
     assert columns.get_layer("conv4_b").layer.compute_dtype == "bfloat16"
     np.testing.assert_allclose(logits, network(x), rtol=0, atol=0.02 * np.abs(logits).max())
-    expected, found = gradients(network, profile)[1], merge(gradients(columns, profile)[1])
+    expected, found = (gradients(model, profile)[1] for model in (network, columns))
     for name, gradient in expected.items():
         error = np.linalg.norm(found[name] - gradient) / np.linalg.norm(gradient)
         # Of bfloat16's 8 bits 0.02 to 0.05 remain; without the other column's gradient it is 0.95.
         assert error < 0.2, (name, error)
 
 
-# Weights
-
-
 def test_the_weights_are_those_of_one_device_cut_in_two():
-    network = alexnet(NARROW["paper"])
-    columns = place_columns(network, DEVICES)
+    network, columns = in_columns(NARROW["paper"])
     names = variables.named_variables(columns)
     whole = read_weights(network)
     assert whole.keys() == variables.named_variables(network).keys()
-    kernel = whole["conv2/kernel"]
-    np.testing.assert_array_equal(names["conv2_a/kernel"], kernel[..., : kernel.shape[-1] // 2])
-    np.testing.assert_array_equal(names["conv2_b/kernel"], kernel[..., kernel.shape[-1] // 2 :])
+    halves = np.split(whole["conv2/kernel"], 2, axis=-1)
+    for column, half in zip("ab", halves, strict=True):
+        np.testing.assert_array_equal(names[f"conv2_{column}/kernel"], half)
     np.testing.assert_array_equal(names["fc8/kernel"], whole["fc8/kernel"])
-    sizes = [
-        sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-        for model in (network, columns)
-    ]
-    assert sizes[0] == sizes[1]
-
+    assert network.count_params() == columns.count_params()
     parts = split(whole, names)
     assert parts.keys() == names.keys()
-    for name, array in merge(parts).items():
-        np.testing.assert_array_equal(array, whole[name], err_msg=name)
-    for name, array in read_weights(columns).items():
-        np.testing.assert_array_equal(array, whole[name], err_msg=name)
+    for found in (merge(parts), read_weights(columns)):
+        assert found.keys() == whole.keys()
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, whole[name], err_msg=name)
 
 
 def test_weights_pass_between_one_device_and_two(tmp_path, float64):
-    columns = place_columns(alexnet(LIVELY["caffe"]), DEVICES)
-    x, _ = photos(2, LIVELY["caffe"])
+    profile = LIVELY["caffe"]
+    _, columns = in_columns(profile)
+    x, _ = photos(2, profile)
     columns(x, training=True)  # so that the dropouts have a step
-    network = AlexNet(LIVELY["caffe"], CLASSES, classifier_activation=None, seed=4)
+    network = AlexNet(profile, CLASSES, classifier_activation=None, seed=4)
     assert np.abs(network(x) - columns(x)).max() > 0
     variables.assign(network, read_weights(columns))
     np.testing.assert_allclose(network(x), columns(x), atol=1e-5 * np.abs(columns(x)).max())
@@ -329,48 +294,41 @@ def test_weights_pass_between_one_device_and_two(tmp_path, float64):
 
     path = str(tmp_path / "network.weights.h5")
     network.save_weights(path)
-    again = place_columns(alexnet(LIVELY["caffe"], weights=path), DEVICES)
+    again = place_columns(alexnet(profile, weights=path), DEVICES)
     np.testing.assert_array_equal(again(x), columns(x))
-
-    assign_weights(again, read_weights(alexnet(LIVELY["caffe"])))
-    np.testing.assert_allclose(
-        again(x), alexnet(LIVELY["caffe"])(x), atol=1e-5 * np.abs(columns(x)).max()
-    )
 
 
 def test_weights_of_another_network_are_refused():
-    columns = place_columns(alexnet(NARROW["caffe"]), DEVICES)
+    _, columns = in_columns(NARROW["caffe"])
     weights = read_weights(columns)
-    with pytest.raises(ValueError, match=r"fc8/kernel: the network has .*, the checkpoint nothing"):
-        assign_weights(columns, {k: v for k, v in weights.items() if k != "fc8/kernel"})
-    with pytest.raises(ValueError, match=r"conv1_a/bias: the network has .*, the checkpoint noth"):
-        assign_weights(columns, {k: v for k, v in weights.items() if k != "conv1/bias"})
-    with pytest.raises(ValueError, match=r"fc9/bias: the network has nothing"):
-        assign_weights(columns, {**weights, "fc9/bias": np.zeros(3)})
-    with pytest.raises(ValueError, match=r"conv1_b/bias: the network has \(4,\), .* \(5,\)"):
-        assign_weights(columns, {**weights, "conv1/bias": np.zeros(9)})
+    for name, shape, message in (
+        ("fc8/kernel", None, r"fc8/kernel: the network has .*, the checkpoint nothing"),
+        ("conv1/bias", None, r"conv1_a/bias: the network has .*, the checkpoint nothing"),
+        ("fc9/bias", 3, r"fc9/bias: the network has nothing"),
+        ("conv1/bias", 9, r"conv1_b/bias: the network has \(4,\), .* \(5,\)"),
+    ):
+        others = {key: value for key, value in weights.items() if key != name}
+        others |= {name: np.zeros(shape)} if shape else {}
+        with pytest.raises(ValueError, match=message):
+            assign_weights(columns, others)
 
 
 def test_a_model_is_made_again_from_its_config():
-    columns = place_columns(alexnet(LIVELY["paper"]), DEVICES)
+    _, columns = in_columns(LIVELY["paper"])
     config = keras.saving.serialize_keras_object(columns)
     for layer in config["config"]["layers"]:
         if layer["class_name"] == "OnDevice":  # as models of earlier versions have it
             layer["config"]["kernel_regularizer"] = None
     again = keras.saving.deserialize_keras_object(config)
-    variables.assign(
-        again,
-        {name: v.numpy() for name, v in variables.named_variables(columns).items()},
-    )
+    assign_weights(again, read_weights(columns))
     x, _ = photos(2, LIVELY["paper"])
     np.testing.assert_array_equal(again(x), columns(x))
     assert device_of(variables.named_variables(again)["conv5_b/kernel"]) == "CPU:1"
 
 
-# Errors
-
-
 def test_one_column_is_refused():
+    with pytest.raises(ValueError, match=r"two columns, but paper has 1"):
+        column_devices(ablations.apply(PROFILES["paper"], ["columns"]))
     with pytest.raises(ValueError, match=r"two columns, but owt has 1; take one of paper, krizh"):
         column_devices(PROFILES["owt"])
     network = AlexNet(PROFILES["owt"].scaled(0.05), CLASSES)
@@ -388,17 +346,11 @@ def test_the_devices_are_the_first_two(monkeypatch):
         column_devices(PROFILES["paper"])
 
 
-@pytest.mark.parametrize(
-    "devices", [(), ("CPU:0",), ("CPU:0", "/CPU:0"), ("CPU:0", "CPU:9"), ("CPU:0", "a GPU")]
-)
-def test_other_devices_than_two_that_there_are_are_refused(devices):
+def test_other_devices_than_two_that_there_are_and_a_strategy_are_refused():
     network = alexnet(NARROW["paper"])
-    with pytest.raises(ValueError, match=r"devices must be two of /device:CPU:0, .*Received: \["):
-        place_columns(network, devices)
-
-
-def test_a_strategy_is_refused():
-    network = alexnet(NARROW["paper"])
+    for devices in ((), DEVICES[:1], ("CPU:0", "/CPU:0"), ("CPU:0", "CPU:9"), ("CPU:0", "a GPU")):
+        with pytest.raises(ValueError, match=r"two of /device:CPU:0, .*Received: \["):
+            place_columns(network, devices)
     with (
         tf.distribute.OneDeviceStrategy("CPU:0").scope(),
         pytest.raises(ValueError, match=r"outside of .* Received: OneDeviceStrategy\."),

@@ -9,11 +9,12 @@ import tensorflow as tf
 from PIL import Image
 
 from data_prep import records, tfrecord
-from keras_alexnet.inputs import pipeline
+from keras_alexnet.inputs import augmentations, pipeline
 from keras_alexnet.inputs.record_order import Share
 from keras_alexnet.network.profiles import PROFILES
 
 PROFILE = PROFILES["paper"]
+AUGMENT = augmentations.parse(["translate", "hsv_in_yiq"])
 
 
 def read_photos(data_dir, split):
@@ -47,7 +48,7 @@ def assert_equal_batches(batches, expected):
         np.testing.assert_array_equal(labels, other_labels)
         assert features.keys() == other.keys()
         for name in features:
-            np.testing.assert_array_equal(features[name], other[name])
+            np.testing.assert_array_equal(features[name], other[name], err_msg=name)
 
 
 def joined(batches):
@@ -72,9 +73,18 @@ def test_the_same_seed_gives_the_same_batches_and_another_seed_others(data_dir):
 @pytest.mark.parametrize("place", [(0, 0), (0, 3), (1, 0), (1, 2), (2, 3)])
 def test_a_run_started_from_any_step_sees_what_the_whole_run_saw_there(data_dir, place):
     epoch, step = place
-    whole, steps = take_epochs(data_dir, epochs=3)
-    resumed, _ = take_epochs(data_dir, epochs=3, first_epoch=epoch, first_step=step)
+    options = {"epochs": 3, "augment": AUGMENT}
+    whole, steps = take_epochs(data_dir, **options)
+    resumed, _ = take_epochs(data_dir, first_epoch=epoch, first_step=step, **options)
     assert_equal_batches(resumed, whole[epoch * steps + step :])
+
+
+@pytest.mark.slow
+def test_augmentations_add_draws_and_change_nothing_else(data_dir):
+    plain, _ = take_epochs(data_dir)
+    augmented, _ = take_epochs(data_dir, augment=AUGMENT)
+    assert {features.pop("augment").shape for features, _ in augmented} == {(8, 2, 4)}
+    assert_equal_batches(augmented, plain)
 
 
 @pytest.fixture
@@ -117,7 +127,7 @@ def test_photos_of_other_workers_are_not_decoded(one_undecodable):
 @pytest.mark.slow
 @pytest.mark.parametrize(("replicas", "workers"), [(2, 1), (2, 2), (4, 2), (8, 2)])
 def test_the_shares_of_a_step_are_the_global_batch(data_dir, replicas, workers):
-    options = {"epochs": 2, "first_step": 1, "profile": PROFILES["krizhevsky2012"]}
+    options = {"first_step": 1, "profile": PROFILES["krizhevsky2012"], "augment": AUGMENT}
     whole, _ = take_epochs(data_dir, **options)
     parts = []
     for worker in range(workers):
@@ -128,44 +138,21 @@ def test_the_shares_of_a_step_are_the_global_batch(data_dir, replicas, workers):
     for step, batch in enumerate(whole):
         mine = slice(step * of_step, (step + 1) * of_step)
         together = joined([replica for part in parts for replica in part[mine]])
-        for name, column in joined([batch]).items():
-            np.testing.assert_array_equal(together[name], column)
-
-
-def test_a_batch_that_does_not_divide_among_the_replicas_is_refused(data_dir):
-    manifest = records.read_manifest(data_dir)
-    for make in (
-        lambda: take_epochs(data_dir, share=Share(3)),
-        lambda: pipeline.eval_dataset(str(data_dir), manifest, batch_size=8, share=Share(3)),
-    ):
-        with pytest.raises(ValueError, match=r"batch_size 8 .* 3 replicas"):
-            make()
+        assert_equal_batches([(together, together.pop("label"))], [batch])
 
 
 @pytest.mark.slow
-def test_quiet_steps_have_no_noise_and_all_else_as_ever(data_dir):
-    loud, _ = take_epochs(data_dir, epochs=3)
-    quiet, _ = take_epochs(data_dir, epochs=3, quiet_steps=[(1, 3), (6, 7), (10, None)])
-    for step, ((features, labels), (other, other_labels)) in enumerate(
-        zip(quiet, loud, strict=True)
-    ):
-        noise = features["noise"].numpy()
-        if step in (1, 2, 6, 10, 11):
-            assert not noise.any()
-        else:
-            np.testing.assert_array_equal(noise, other["noise"])
-            assert noise.any(axis=1).all()
-        assert_equal_batches(
-            [(features | {"noise": other["noise"]}, labels)], [(other, other_labels)]
-        )
-
-
-def test_quiet_steps_are_counted_from_epoch_0_wherever_a_run_is_started(data_dir):
-    resumed, _ = take_epochs(
-        data_dir, epochs=3, first_epoch=1, first_step=1, quiet_steps=[(6, 8)]
-    )  # steps 5 ... 11
-    quiet = [not features["noise"].numpy().any() for features, _ in resumed]
-    assert quiet == [False, True, True, False, False, False, False]
+def test_quiet_steps_counted_from_epoch_0_have_no_noise_and_all_else_as_ever(data_dir):
+    options = {"epochs": 3, "first_step": 1}  # steps 1 ... 11
+    loud, _ = take_epochs(data_dir, **options)
+    quiet, _ = take_epochs(data_dir, quiet_steps=[(1, 3), (6, 7), (10, None)], **options)
+    noises = [features.pop("noise").numpy() for features, _ in quiet]
+    expected = [features.pop("noise").numpy() for features, _ in loud]
+    assert all(noise.any(axis=1).all() for noise in expected)
+    for step in (1, 2, 6, 10, 11):
+        expected[step - 1][:] = 0
+    np.testing.assert_array_equal(noises, expected)
+    assert_equal_batches(quiet, loud)
 
 
 @pytest.mark.slow
@@ -191,81 +178,42 @@ def test_a_shard_may_be_elsewhere(data_dir, tmp_path):
     assert_equal_batches(batches, expected)
 
 
-def test_every_crop_is_the_part_of_a_stored_photo_that_its_offset_says(data_dir):
-    photos = read_photos(data_dir, "train")
-    batches, _ = take_epochs(data_dir, epochs=1)
-    for features, labels in batches:
-        crops, offsets = features["image"].numpy(), features["offset"].numpy()
-        assert crops.dtype == np.uint8
-        for crop, (y, x), label in zip(crops, offsets, labels, strict=True):
-            differences = [
-                np.abs(photo[y : y + 224, x : x + 224].astype(int) - crop).mean()
-                for photo, its_label in photos
-                if its_label == label
-            ]
-            # Two JPEG decoders, and chroma at the crop's edge: a grey level at most.
-            assert min(differences) < 1.0
+def number_of(crop, offset, label, photos):
+    """Return the number of the photo that a crop is of."""
+    (y, x), size = offset, len(crop)
+    differences = [
+        np.abs(photo[y : y + size, x : x + size].astype(int) - crop).mean() for photo, _ in photos
+    ]
+    number = int(np.argmin(differences))
+    # Two JPEG decoders, and chroma at the crop's edge: a grey level at most.
+    assert differences[number] < 1.0
+    assert label == photos[number][1]
+    return number
 
 
 @pytest.mark.slow
-def test_an_epoch_sees_each_photo_at_most_once_and_epochs_differ_in_order(data_dir):
+@pytest.mark.parametrize("name", ["paper", "seed"])  # "seed" draws nothing
+def test_an_epoch_sees_each_photo_at_most_once_and_epochs_differ_in_order(data_dir, name):
     photos = read_photos(data_dir, "train")
-    batches, steps = take_epochs(data_dir, epochs=2)
+    batches, steps = take_epochs(data_dir, epochs=2, profile=PROFILES[name])
     orders = []
     for epoch in range(2):
-        order = []
-        for features, _ in batches[epoch * steps : (epoch + 1) * steps]:
-            for crop, (y, x) in zip(
-                features["image"].numpy(), features["offset"].numpy(), strict=True
-            ):
-                differences = [
-                    np.abs(photo[y : y + 224, x : x + 224].astype(int) - crop).mean()
-                    for photo, _ in photos
-                ]
-                order.append(int(np.argmin(differences)))
-        assert len(set(order)) == len(order) == steps * 8
-        orders.append(order)
+        columns = joined(batches[epoch * steps : (epoch + 1) * steps])
+        assert columns["image"].dtype == np.uint8
+        if name == "seed":
+            np.testing.assert_array_equal(columns["offset"], np.full([32, 2], 14))
+            assert not columns["flip"].any()
+        of_crops = (columns[key] for key in ("image", "offset", "label"))
+        orders.append([number_of(*crop, photos) for crop in zip(*of_crops, strict=True)])
+        assert len(set(orders[-1])) == steps * 8
     assert orders[0] != orders[1]
 
 
-@pytest.mark.slow
-def test_a_profile_that_draws_nothing_sees_the_same_centre_every_epoch(data_dir):
-    photos = read_photos(data_dir, "train")
-    batches, steps = take_epochs(data_dir, epochs=2, profile=PROFILES["seed"])
-    seen = [[], []]
-    for number, (features, _) in enumerate(batches):
-        np.testing.assert_array_equal(features["offset"], np.full([8, 2], 14))
-        assert not features["flip"].numpy().any()
-        seen[number // steps] += list(features["image"].numpy())
-    for crops in seen:
-        for crop in crops:
-            differences = [
-                np.abs(photo[14:241, 14:241].astype(int) - crop).mean() for photo, _ in photos
-            ]
-            assert min(differences) < 1.0
-    # 32 of 38 photos an epoch: the same bytes for those that both epochs saw.
-    first, second = ({crop.tobytes() for crop in crops} for crops in seen)
-    assert len(first | second) <= len(photos)
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 10, 16])
-def test_evaluation_counts_every_photo_once(data_dir, batch_size):
-    photos = read_photos(data_dir, "validation")
-    dataset = pipeline.eval_dataset(
-        str(data_dir), records.read_manifest(data_dir), batch_size=batch_size
-    )
-    images, labels, weights = (np.concatenate(column) for column in zip(*dataset, strict=True))
-    assert len(images) % batch_size == 0
-    assert weights.sum() == len(photos)
-    assert not images[weights == 0].any()
-    for image, label, (photo, expected) in zip(images, labels, photos, strict=False):
-        assert label == expected
-        assert np.abs(image.astype(int) - photo).mean() < 0.5
-
-
-@pytest.mark.parametrize(("replicas", "workers"), [(1, 1), (4, 1), (2, 2), (4, 2), (8, 4)])
-@pytest.mark.parametrize("batch_size", [8, 16])
-def test_evaluation_in_shares_counts_every_photo_once(data_dir, batch_size, replicas, workers):
+@pytest.mark.parametrize(
+    ("batch_size", "replicas", "workers"),
+    [(1, 1, 1), (4, 1, 1), (10, 1, 1), (16, 1, 1), (8, 4, 1), (8, 2, 2), (16, 4, 2), (8, 8, 4)],
+)
+def test_evaluation_counts_every_photo_once(data_dir, batch_size, replicas, workers):
     photos = read_photos(data_dir, "validation")
     manifest, seen = records.read_manifest(data_dir), []
     for worker in range(workers):
@@ -291,41 +239,25 @@ def test_evaluation_in_shares_counts_every_photo_once(data_dir, batch_size, repl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROFILES)
-def test_training_and_validation_have_one_structure_whatever_the_profile(data_dir, name):
+def test_validation_is_the_centre_in_the_structure_of_training(data_dir, name):
     manifest, profile = records.read_manifest(data_dir), PROFILES[name]
     train = pipeline.train_dataset(str(data_dir), manifest, profile, pipeline.Feed(5, seed=0))
     stored = pipeline.eval_dataset(str(data_dir), manifest, batch_size=5)
     validation = pipeline.central_views(stored, profile)
-    shapes = {key: spec.shape[1:] for key, spec in train.element_spec[0].items()}
-    assert shapes == {key: spec.shape[1:] for key, spec in validation.element_spec[0].items()}
-    types = {key: spec.dtype for key, spec in train.element_spec[0].items()}
-    assert types == {key: spec.dtype for key, spec in validation.element_spec[0].items()}
+    specs, of_validation = (
+        {key: (spec.shape[1:], spec.dtype) for key, spec in data.element_spec[0].items()}
+        for data in (train, validation)
+    )
+    assert specs == of_validation
     size = profile.input_size
-    assert shapes == {"image": [size, size, 3], "offset": [2], "flip": [], "noise": [3]}
-
-
-def test_central_views_are_the_centre_without_flip_or_noise(data_dir):
-    manifest = records.read_manifest(data_dir)
-    stored = pipeline.eval_dataset(str(data_dir), manifest, batch_size=5)
-    for (image, *_), (features, _, _) in zip(
-        stored, pipeline.central_views(stored, PROFILE), strict=True
-    ):
-        np.testing.assert_array_equal(features["image"], image[:, 16:240, 16:240])
-        np.testing.assert_array_equal(features["offset"], np.full([5, 2], 16))
+    margin = (256 - size) // 2
+    centre = slice(margin, margin + size)
+    assert specs["image"] == ([size, size, 3], tf.uint8)
+    for (image, *_), (features, _, _) in zip(stored, validation, strict=True):
+        np.testing.assert_array_equal(features["image"], image[:, centre, centre])
+        np.testing.assert_array_equal(features["offset"], np.full([5, 2], margin))
         assert not features["flip"].numpy().any()
         assert not features["noise"].numpy().any()
-
-
-def test_a_batch_larger_than_the_split_is_refused(data_dir):
-    with pytest.raises(ValueError, match="batch_size 1000 is more than the 38 photos"):
-        take_epochs(data_dir, batch_size=1000)
-
-
-def test_an_empty_split_is_refused(data_dir):
-    manifest = records.read_manifest(data_dir)
-    empty = dataclasses.replace(manifest, splits={})
-    with pytest.raises(ValueError, match="no photos in the split 'validation'"):
-        pipeline.eval_dataset(str(data_dir), empty, batch_size=1)
 
 
 def test_labels_are_counted_from_0_whatever_the_offset(data_dir):
@@ -336,14 +268,23 @@ def test_labels_are_counted_from_0_whatever_the_offset(data_dir):
     np.testing.assert_array_equal(labels, [label - 1 for _, label in photos])
 
 
-def test_a_manifest_that_does_not_tell_how_photos_are_stored_is_refused(data_dir):
-    manifest = dataclasses.replace(records.read_manifest(data_dir), recipe={})
-    for check in (
-        lambda: pipeline.check_stored_size(manifest, PROFILE),
-        lambda: pipeline.eval_dataset(str(data_dir), manifest, batch_size=1),
+def test_what_cannot_be_read_is_refused(data_dir):
+    manifest = records.read_manifest(data_dir)
+    unknown = dataclasses.replace(manifest, recipe={})
+
+    def evaluate(manifest=manifest, **options):
+        return pipeline.eval_dataset(str(data_dir), manifest, **{"batch_size": 8, **options})
+
+    for read, message in (
+        (lambda: take_epochs(data_dir, batch_size=1000), "1000 is more than the 38 photos"),
+        (lambda: take_epochs(data_dir, share=Share(3)), r"batch_size 8 .* 3 replicas"),
+        (lambda: evaluate(share=Share(3)), r"batch_size 8 .* 3 replicas"),
+        (lambda: evaluate(split="test"), "no photos in the split 'test'"),
+        (lambda: evaluate(unknown), "must tell how the photos are stored"),
+        (lambda: pipeline.check_stored_size(unknown, PROFILE), "must tell how the photos are"),
     ):
-        with pytest.raises(ValueError, match="must tell how the photos are stored"):
-            check()
+        with pytest.raises(ValueError, match=message):
+            read()
 
 
 @pytest.mark.slow
@@ -382,25 +323,3 @@ def test_records_that_are_elsewhere_are_looked_for_there(one_undecodable, data_d
         ),
     ):
         raise tf.errors.DataLossError(None, None, "not of the data\nmore")
-
-
-def test_errors_of_other_kinds_pass(data_dir):
-    with (
-        pytest.raises(KeyError),
-        pipeline.broken_data_is_one_line(str(data_dir), records.read_manifest(data_dir)),
-    ):
-        raise KeyError
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("process_seed", [0, 1, 7])
-def test_the_process_own_seed_decides_nothing(data_dir, process_seed):
-    tf.random.set_seed(process_seed)
-    try:
-        batches, _ = take_epochs(data_dir, epochs=1)
-    finally:
-        tf.random.set_seed(3)
-    other, _ = take_epochs(data_dir, epochs=1)
-    for (features, labels), (features2, labels2) in zip(batches, other, strict=True):
-        np.testing.assert_array_equal(labels, labels2)
-        np.testing.assert_array_equal(features["image"], features2["image"])

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -38,11 +39,6 @@ def draw_views(profile, count, first=0, seed=(7, 0), stored=256):
     return [tensor.numpy() for tensor in drawn]
 
 
-def one_each(profile):
-    """A profile whose photos share no draws."""
-    return dataclasses.replace(profile, crop_chunk=1)
-
-
 def test_random_views_are_uniform_over_all_places():
     count, places = 20_000, 33
     offsets, flips, noise = draw_views(PAPER, count)
@@ -59,18 +55,9 @@ def test_random_views_are_uniform_over_all_places():
     together = np.column_stack([offsets / 9.52, flips * 2, noise])  # of deviation 1 each
     np.testing.assert_allclose(np.cov(together.T), np.eye(6), atol=8 / count**0.5)
     # Nor does a photo's draw tell that of the next, or of the same place in the next epoch.
-    others = [np.roll(together, -1, axis=0)]
-    others.append(
-        np.column_stack(
-            [
-                part / scale
-                for part, scale in zip(
-                    draw_views(PAPER, count, seed=(7, 1)), (9.52, 0.5, 1), strict=True
-                )
-            ]
-        )
-    )
-    for other in others:
+    offsets, flips, noise = draw_views(PAPER, count, seed=(7, 1))
+    next_epoch = np.column_stack([offsets / 9.52, flips * 2, noise])
+    for other in (np.roll(together, -1, axis=0), next_epoch):
         covariance = np.cov(together.T, other.T)[:6, 6:]
         np.testing.assert_allclose(covariance, 0, atol=8 / count**0.5)
 
@@ -106,39 +93,27 @@ def test_photos_of_a_chunk_share_crop_and_flip_but_not_noise(chunk):
         np.testing.assert_array_equal(noise, alone[2][first : first + count])
 
 
-@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+@pytest.mark.parametrize(
+    "profile",
+    [
+        *PROFILES.values(),
+        dataclasses.replace(SEED, training_flip=True),
+        dataclasses.replace(CAFFE, training_flip=False),
+    ],
+)
 def test_what_is_random_is_the_profiles(profile):
-    margin, profile = 256 - profile.input_size, one_each(profile)
+    margin, profile = 256 - profile.input_size, dataclasses.replace(profile, crop_chunk=1)
     offsets, flips, noise = draw_views(profile, 300)
-    if profile.training_crop == "random":
-        assert (offsets.min(), offsets.max()) == (0, margin)
-    else:
-        np.testing.assert_array_equal(offsets, np.full([300, 2], margin // 2))
-    assert (0 < flips.sum() < 300) if profile.training_flip else not flips.any()
     paper = draw_views(dataclasses.replace(PAPER, input_size=profile.input_size), 300)
     np.testing.assert_array_equal(noise, paper[2])
-    if profile.training_crop == "random" and profile.training_flip:
-        np.testing.assert_array_equal(offsets, paper[0])
-        np.testing.assert_array_equal(flips, paper[1])
-
-
-def test_the_profile_of_the_pytorch_port_sees_what_evaluation_sees():
-    offsets, flips, _ = draw_views(SEED, 100)
     assert offsets.dtype == np.int32
-    assert {View(*offset, flip) for offset, flip in zip(offsets.tolist(), flips, strict=True)} == {
-        views.central_view(SEED)
-    }
-
-
-def test_one_of_crop_and_flip_may_be_random():
-    fixed_crop = dataclasses.replace(SEED, training_flip=True)
-    offsets, flips, _ = draw_views(fixed_crop, 100)
-    assert (offsets == 14).all()
-    assert 0 < flips.sum() < 100
-    unmirrored = dataclasses.replace(CAFFE, training_flip=False)
-    offsets, flips, _ = draw_views(unmirrored, 100)
-    np.testing.assert_array_equal(offsets, draw_views(CAFFE, 100)[0])
-    assert not flips.any()
+    if profile.training_crop == "random":
+        assert (offsets.min(), offsets.max()) == (0, margin)
+        np.testing.assert_array_equal(offsets, paper[0])
+    else:  # as in evaluation
+        np.testing.assert_array_equal(offsets, [views.central_view(profile)[:2]] * 300)
+    assert 0 < paper[1].sum() < 300
+    np.testing.assert_array_equal(flips, paper[1] & profile.training_flip)
 
 
 def test_a_photo_of_the_crops_size_has_one_place():
@@ -149,11 +124,7 @@ def test_a_photo_of_the_crops_size_has_one_place():
 
 @pytest.mark.slow
 def test_photos_smaller_than_a_crop():
-    for function in (
-        lambda: views.central_view(CAFFE, stored=226),
-        lambda: views.ten_views(CAFFE, stored=226),
-        lambda: draw_views(CAFFE, 2, stored=226),
-        lambda: draw_views(SEED, 2, stored=226),
-    ):
+    draw = functools.partial(draw_views, count=2)
+    for function in (views.central_view, views.ten_views, draw):
         with pytest.raises(ValueError, match=r"at least as large .* 227 pixels. Received: 226"):
-            function()
+            function(CAFFE, stored=226)

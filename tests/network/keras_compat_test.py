@@ -78,9 +78,8 @@ def test_the_learning_rate_is_that_of_the_next_step(name):
 
 
 def test_an_optimizers_own_step_takes_the_rate_that_it_is_given():
-    halved = optimizers.Adam(0.1, layer_rates={"fc6": [(0, 0.5)]})
-    optimizer, layer = halved, layer_under_its_name()
-    step(optimizer, layer)
+    halved, layer = optimizers.Adam(0.1, layer_rates={"fc6": [(0, 0.5)]}), layer_under_its_name()
+    step(halved, layer)
     np.testing.assert_allclose(layer.get_weights()[1], [-0.05], rtol=1e-4)  # Adam's first step
 
 

@@ -15,10 +15,12 @@ import tensorflow as tf
 from random_networks import difference, layer_outputs, photos, random_network
 
 from keras_alexnet import PROFILES, AlexNet
+from keras_alexnet.columns import named_values
 from keras_alexnet.network import ablations
+from keras_alexnet.network.keras_compat import tf_variable
+from keras_alexnet.network.profile import LAYER_NAMES
 
 TOLERANCE = 1e-4
-LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 WIDTH = 0.25
 CLASSES = 20
 TORCH_PROFILES = ("owt", "seed")
@@ -53,9 +55,6 @@ def torch_alexnet():
     """The module of the references, where PyTorch is installed."""
     pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
     return importlib.import_module("benchmarks.torch_alexnet")
-
-
-# ------------------------------------------------------------------ forward
 
 
 # LRN sums otherwise over 96 and 256 maps than over few; those of full width have all its columns.
@@ -109,9 +108,6 @@ def test_every_layer_of_the_full_network_is_pytorchs(name, torch_alexnet):
     assert max(differences.values()) < TOLERANCE, differences
 
 
-# ------------------------------------------------------------------ gradients
-
-
 @pytest.mark.parametrize("name", TORCH_PROFILES)
 def test_gradients_of_a_loss_are_pytorchs(name, torch_alexnet):
     profile = PROFILES[name].scaled(WIDTH)
@@ -135,28 +131,18 @@ def losses_and_gradients(torch_alexnet, profile, classes=CLASSES):
     torch_loss.backward()
 
     logits = keras.Model(model.input, model.get_layer("fc8").output)
-    variables = {
-        f"{name}/{kind}": variable
-        for name in LAYERS
-        for kind, variable in zip(
-            ("kernel", "bias"), model.get_layer(name).trainable_variables, strict=True
-        )
-    }
     with tf.GradientTape() as tape:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits(x, training=False))
         loss = tf.reduce_mean(losses)
-    gradients = tape.gradient(loss, list(variables.values()))
-    gradients = {key: g.numpy() for key, g in zip(variables, gradients, strict=True)}
+    gradients = tape.gradient(loss, list(map(tf_variable, model.trainable_variables)))
+    gradients = named_values(model, model.trainable_variables, gradients)
     return loss.numpy(), gradients, torch_loss.item(), torch_alexnet.gradients(network)
-
-
-# ------------------------------------------------------------------ initial weights
 
 
 def start_of(profile, layer, kind, fan_in):
     """(mean, standard deviation, largest absolute value) that a layer's start should have."""
     starts = profile.kernel_init if kind == "kernel" else profile.bias_init
-    start = starts[LAYERS.index(layer)]
+    start = starts[LAYER_NAMES.index(layer)]
     if start == "fan_in_uniform":
         limit = fan_in**-0.5
         return 0.0, limit / 3**0.5, limit
@@ -178,7 +164,7 @@ def assert_starts(values, mean, deviation, largest):
 def test_weights_start_as_the_profile_says(name):
     profile = PROFILES[name].scaled(WIDTH)
     model = AlexNet(profile, classes=1000, seed=3)
-    for layer in LAYERS:
+    for layer in LAYER_NAMES:
         kernel, bias = model.get_layer(layer).get_weights()
         fan_in = kernel.size // kernel.shape[-1]
         assert_starts(kernel, *start_of(profile, layer, "kernel", fan_in))

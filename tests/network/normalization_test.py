@@ -1,5 +1,6 @@
 import keras
 import numpy as np
+import numpy_alexnet
 import pytest
 import tensorflow as tf
 
@@ -9,29 +10,8 @@ RANDOM = np.random.default_rng(0)
 
 
 def reference_lrn(x, *, size, k, alpha, beta, alpha_divided_by_size=False, columns=1):
-    channels = x.shape[-1]
     weight = alpha / size if alpha_divided_by_size else alpha
-    y = np.empty_like(x)
-    for channel in range(channels):
-        column = channel * columns // channels
-        first = max(channel - size // 2, column * channels // columns)
-        last = min(channel + size // 2, (column + 1) * channels // columns - 1)
-        squares = sum(x[..., neighbour] ** 2 for neighbour in range(first, last + 1))
-        y[..., channel] = x[..., channel] / (k + weight * squares) ** beta
-    return y
-
-
-def reference_map_norm(x, *, size, k, alpha, beta):
-    y = np.empty_like(x)
-    for image, row, column, channel in np.ndindex(*x.shape):
-        squares = 0.0
-        for i in range(row - size // 2, row + size // 2 + 1):
-            for j in range(column - size // 2, column + size // 2 + 1):
-                if 0 <= i < x.shape[1] and 0 <= j < x.shape[2]:
-                    squares += x[image, i, j, channel] ** 2
-        unit = x[image, row, column, channel]
-        y[image, row, column, channel] = unit / (k + alpha / size**2 * squares) ** beta
-    return y
+    return numpy_alexnet.lrn(x, size, k, weight, beta, columns)
 
 
 def slopes(function, x, upstream, step=1e-5):
@@ -56,8 +36,6 @@ def in_float32(tensor):
     return tf.cast(tensor, tf.float32).numpy()
 
 
-# ------------------------------------------------------------- LocalResponseNormalization
-
 LRN_CASES = [
     {"size": 5, "k": 2.0, "alpha": 0.03, "beta": 0.75},
     {"size": 5, "k": 1.0, "alpha": 0.03, "beta": 0.75, "alpha_divided_by_size": True},
@@ -69,30 +47,49 @@ LRN_CASES = [
     {"size": 17, "k": 1.0, "alpha": 0.05, "beta": 0.75},  # just reaches the next 8 channels
     {"size": 19, "k": 1.0, "alpha": 0.05, "beta": 0.75},
 ]
+MAP_NORM_CASES = [
+    {"size": 5, "k": 1.0, "alpha": 0.5, "beta": 0.75},
+    {"size": 3, "k": 2.0, "alpha": 0.2, "beta": 0.5},
+    {"size": 1, "k": 0.5, "alpha": 0.1, "beta": 1.25},
+    {"size": 9, "k": 1.0, "alpha": 0.5, "beta": 0.75},  # wider than the map
+]
+LRN, MAP_NORM = BOTH = (LocalResponseNormalization, SameMapNormalization)
+REFERENCES = {LRN: reference_lrn, MAP_NORM: numpy_alexnet.map_norm}
 
 
-# 72 channels, and two columns of 72, are summed 8 at a time, the others all at once.
-@pytest.mark.parametrize("arguments", LRN_CASES)
-@pytest.mark.parametrize("shape", [(2, 3, 4, 6), (5, 6), (2, 2, 3, 72), (3, 144), (3, 90)])
-def test_lrn_is_the_formula(arguments, shape):
+def cases(layer_class, all_arguments, shapes):
+    return [(layer_class, arguments, shape) for arguments in all_arguments for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    ("layer_class", "arguments", "shape"),
+    [
+        # 72 channels, and two columns of 72, are summed 8 at a time, the others all at once.
+        *cases(LRN, LRN_CASES, [(2, 3, 4, 6), (5, 6), (2, 2, 3, 72), (3, 144), (3, 90)]),
+        *cases(MAP_NORM, MAP_NORM_CASES, [(2, 7, 6, 3), (1, 1, 5, 2)]),
+    ],
+)
+def test_a_normalization_is_the_formula(layer_class, arguments, shape):
     x = RANDOM.normal(0, 10, shape)
-    y = LocalResponseNormalization(**arguments)(x.astype(np.float32))
-    np.testing.assert_allclose(y, reference_lrn(x, **arguments), rtol=1e-5, atol=1e-6)
+    y = layer_class(**arguments)(x.astype(np.float32))
+    expected = REFERENCES[layer_class](x, **arguments)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "shape"),
+    ("layer_class", "arguments", "shape"),
     [
-        *[(arguments, shape) for arguments in LRN_CASES for shape in [(2, 6), (1, 72)]],
-        ({"size": 5, "k": 2.0, "alpha": 0.03, "beta": 0.75, "columns": 2}, (1, 144)),
+        *cases(LRN, LRN_CASES, [(2, 6), (1, 72)]),
+        *cases(LRN, LRN_CASES[2:3], [(1, 144)]),
+        *cases(MAP_NORM, MAP_NORM_CASES, [(1, 6, 5, 2)]),
     ],
 )
-def test_lrn_gradient_is_the_slope_of_the_formula(arguments, shape):
+def test_the_gradient_is_the_slope_of_the_formula(layer_class, arguments, shape):
     x = RANDOM.normal(0, 10, shape)
     upstream = RANDOM.normal(size=x.shape)
-    expected = slopes(lambda x: reference_lrn(x, **arguments), x, upstream)
-    ours = gradient(LocalResponseNormalization(**arguments), x, upstream)
+    expected = slopes(lambda x: REFERENCES[layer_class](x, **arguments), x, upstream)
+    ours = gradient(layer_class(**arguments), x, upstream)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -107,19 +104,6 @@ def test_lrn_is_tensorflows_with_its_alpha(divided, channels):
         theirs = tf.nn.local_response_normalization(x, 2, 2.0, alpha, 0.75)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     np.testing.assert_allclose(tape.gradient(ours, x), tape.gradient(theirs, x), rtol=1e-4)
-
-
-@pytest.mark.parametrize("channels", [16, 144])
-def test_lrn_columns_are_layers_of_their_own(channels):
-    x = tf.constant(RANDOM.normal(0, 100, (2, 3, 3, channels)).astype(np.float32))
-    within = LocalResponseNormalization(columns=2)(x)
-    halves = [LocalResponseNormalization()(half) for half in tf.split(x, 2, axis=-1)]
-    np.testing.assert_allclose(within, tf.concat(halves, axis=-1), rtol=1e-6)
-    # Only the two channels on either side of the border have neighbours across it.
-    across = LocalResponseNormalization()(x)
-    is_other = np.any(np.abs(across / within - 1) > 1e-4, axis=(0, 1, 2))
-    border = channels // 2
-    np.testing.assert_array_equal(np.flatnonzero(is_other), np.arange(border - 2, border + 2))
 
 
 def test_lrn_takes_any_batch():
@@ -137,24 +121,6 @@ def test_lrn_without_columns_is_one_column():
     assert LocalResponseNormalization.from_config(config).columns == 1
 
 
-# ------------------------------------------------------------------- SameMapNormalization
-
-MAP_NORM_CASES = [
-    {"size": 5, "k": 1.0, "alpha": 0.5, "beta": 0.75},
-    {"size": 3, "k": 2.0, "alpha": 0.2, "beta": 0.5},
-    {"size": 1, "k": 0.5, "alpha": 0.1, "beta": 1.25},
-    {"size": 9, "k": 1.0, "alpha": 0.5, "beta": 0.75},  # wider than the map
-]
-
-
-@pytest.mark.parametrize("arguments", MAP_NORM_CASES)
-@pytest.mark.parametrize("shape", [(2, 7, 6, 3), (1, 1, 5, 2)])
-def test_map_norm_is_the_formula(arguments, shape):
-    x = RANDOM.normal(0, 10, shape)
-    y = SameMapNormalization(**arguments)(x.astype(np.float32))
-    np.testing.assert_allclose(y, reference_map_norm(x, **arguments), rtol=1e-5, atol=1e-6)
-
-
 def test_map_norm_is_the_2012_programs():
     # One unit of 1000 and zeros: its neighbours do not change, itself by the program's constants.
     x = np.zeros([1, 5, 5, 1], np.float32)
@@ -164,30 +130,15 @@ def test_map_norm_is_the_2012_programs():
     assert np.count_nonzero(y) == 1
 
 
-@pytest.mark.parametrize("arguments", MAP_NORM_CASES)
-def test_map_norm_gradient_is_the_slope_of_the_formula(arguments):
-    x = RANDOM.normal(0, 10, (1, 6, 5, 2))
-    upstream = RANDOM.normal(size=x.shape)
-    expected = slopes(lambda x: reference_map_norm(x, **arguments), x, upstream)
-    ours = gradient(SameMapNormalization(**arguments), x, upstream)
-    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
-
-
 def test_map_norm_takes_any_map():
     layer = SameMapNormalization()
     inputs = keras.Input([None, None, 4])
     model = keras.Model(inputs, layer(inputs))
     assert model.output_shape == (None, None, None, 4)
     x = RANDOM.normal(0, 100, (2, 3, 7, 4))
-    expected = reference_map_norm(x, size=5, k=1.0, alpha=1e-3, beta=0.75)
+    expected = numpy_alexnet.map_norm(x, size=5, k=1.0, alpha=1e-3, beta=0.75)
     np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5)
     assert layer(tf.zeros([0, 5, 5, 4])).shape == (0, 5, 5, 4)
-
-
-# ----------------------------------------------------------------------------------- both
-
-BOTH = [LocalResponseNormalization, SameMapNormalization]
-REFERENCES = {LocalResponseNormalization: reference_lrn, SameMapNormalization: reference_map_norm}
 
 
 @pytest.mark.parametrize("mixed_policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
@@ -222,22 +173,6 @@ def test_normalizations_survive_their_config(layer):
     np.testing.assert_array_equal(again(x), layer(x))
 
 
-@pytest.mark.parametrize("layer_class", BOTH)
-@pytest.mark.parametrize("wrong", [{"k": 0.0}, {"alpha": -1e-4}, {"beta": 0.0}])
-def test_constants_leave_a_root_to_draw(layer_class, wrong):
-    with pytest.raises(ValueError, match="k and beta must be above 0, and alpha at least 0"):
-        layer_class(**wrong)
-
-
-def test_inputs_fit_the_columns_and_are_maps():
-    with pytest.raises(ValueError, match=r"columns must be at least 1. Received: 0"):
-        LocalResponseNormalization(columns=0)
-    with pytest.raises(ValueError, match="Received: 9 channels, columns=2"):
-        LocalResponseNormalization(columns=2)(keras.Input([4, 4, 9]))
-    with pytest.raises(ValueError, match="expected ndim=4, found ndim=2"):
-        SameMapNormalization()(tf.zeros([2, 8]))
-
-
 @pytest.mark.parametrize("mixed_policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
 @pytest.mark.parametrize("layer_class", BOTH)
 def test_mixed_precision_gradient_is_that_of_float32(layer_class, mixed_policy):
@@ -251,13 +186,21 @@ def test_mixed_precision_gradient_is_that_of_float32(layer_class, mixed_policy):
 
 
 @pytest.mark.parametrize("layer_class", BOTH)
-@pytest.mark.parametrize("size", [0, 4, -1])
-def test_size_is_odd(layer_class, size):
-    with pytest.raises(ValueError, match=rf"size must be odd and above 0. Received: {size}"):
-        layer_class(size=size)
-
-
-@pytest.mark.parametrize("layer_class", BOTH)
-def test_channels_are_known(layer_class):
+def test_arguments_leave_a_root_to_draw_and_channels_are_known(layer_class):
+    for wrong in ({"k": 0.0}, {"alpha": -1e-4}, {"beta": 0.0}):
+        with pytest.raises(ValueError, match="k and beta must be above 0, and alpha at least 0"):
+            layer_class(**wrong)
+    for size in (0, 4, -1):
+        with pytest.raises(ValueError, match=rf"size must be odd and above 0. Received: {size}"):
+            layer_class(size=size)
     with pytest.raises(ValueError, match="the channels, must be known"):
         layer_class()(keras.Input([4, 4, None]))
+
+
+def test_inputs_fit_the_columns_and_are_maps():
+    with pytest.raises(ValueError, match=r"columns must be at least 1. Received: 0"):
+        LocalResponseNormalization(columns=0)
+    with pytest.raises(ValueError, match="Received: 9 channels, columns=2"):
+        LocalResponseNormalization(columns=2)(keras.Input([4, 4, 9]))
+    with pytest.raises(ValueError, match="expected ndim=4, found ndim=2"):
+        SameMapNormalization()(tf.zeros([2, 8]))

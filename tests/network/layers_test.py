@@ -1,13 +1,102 @@
+"""The layers of network/layers.py; normalization_test.py has the normalizations."""
+
+import math
 import random
 
 import keras
 import numpy as np
+import numpy_alexnet
 import pytest
 import tensorflow as tf
 
-from keras_alexnet.network.layers import SeededDropout
+from keras_alexnet.network.layers import GroupedConv2D, SeededDropout
 
 RANDOM = np.random.default_rng(0)
+
+CONV_CASES = [
+    {"kernel_size": 5, "padding": "same", "groups": 2},
+    {"kernel_size": 3, "padding": "valid", "groups": 1, "strides": 2},
+    {"kernel_size": (3, 2), "padding": "valid", "groups": 4},
+]
+
+
+@pytest.mark.parametrize("arguments", CONV_CASES)
+def test_grouped_conv_is_keras_conv_with_the_same_weights(arguments):
+    x = RANDOM.normal(size=(2, 9, 8, 8)).astype(np.float32)
+    theirs = keras.layers.Conv2D(12, bias_initializer="normal", **arguments)
+    ours = GroupedConv2D(12, bias_initializer="zeros", **arguments)
+    expected = theirs(x)
+    ours(x)
+    ours.set_weights(theirs.get_weights())
+    np.testing.assert_allclose(ours(x), expected, rtol=1e-4, atol=1e-5)
+    assert ours.compute_output_shape(x.shape) == tuple(expected.shape)
+
+
+def test_grouped_conv_and_its_gradient_are_those_of_each_column_alone():
+    x = RANDOM.normal(size=(2, 6, 7, 4)).astype(np.float32)
+    kernel, bias = RANDOM.normal(size=(3, 3, 2, 6)), RANDOM.normal(size=6)
+    upstream = RANDOM.normal(size=(2, 4, 5, 6)).astype(np.float32)
+    layer = GroupedConv2D(6, 3, groups=2)
+    layer.build(x.shape)
+    layer.set_weights([kernel, bias])
+    inputs = tf.Variable(x)
+    with tf.GradientTape() as tape:
+        y = layer(inputs)
+        loss = tf.reduce_sum(y * upstream)
+    np.testing.assert_allclose(y, numpy_alexnet.conv(x, kernel, 1, 2) + bias, rtol=1e-4, atol=1e-5)
+    of_inputs, of_kernel, of_bias = tape.gradient(loss, [inputs, *layer.trainable_variables])
+    np.testing.assert_allclose(of_bias, upstream.sum((0, 1, 2)), rtol=1e-4)
+    # The convolution is linear in either: each number's slope is what it alone adds.
+    for gradient, shape, conv in (
+        (of_inputs, x.shape, lambda one: numpy_alexnet.conv(one, kernel, 1, 2)),
+        (of_kernel, kernel.shape, lambda one: numpy_alexnet.conv(x, one, 1, 2)),
+    ):
+        ones = np.eye(math.prod(shape)).reshape(-1, *shape)
+        slopes = np.reshape([np.sum(conv(one) * upstream) for one in ones], shape)
+        np.testing.assert_allclose(gradient, slopes, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mixed_policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
+def test_grouped_conv_follows_the_policy(mixed_policy):
+    half = GroupedConv2D(4, 3, groups=2)
+    full = GroupedConv2D(4, 3, groups=2, dtype="float32")
+    inputs = tf.constant(RANDOM.normal(size=(1, 5, 5, 4)).astype(np.float32))
+    results = []
+    for layer in (half, full):
+        layer.build(inputs.shape)
+        layer.set_weights(half.get_weights())
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y = tf.cast(layer(inputs), tf.float32)
+            loss = tf.reduce_sum(y**2)
+        results.append([y, *tape.gradient(loss, [inputs, *layer.trainable_variables])])
+    assert half(inputs).dtype == mixed_policy.removeprefix("mixed_")
+    assert {tf.as_dtype(weight.dtype) for weight in half.weights} == {tf.float32}
+    for found, expected in zip(*results, strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=0.02 * scale)
+        assert not np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        GroupedConv2D(6, 3, groups=2, strides=2, kernel_regularizer=keras.regularizers.L2(0.1)),
+        SeededDropout(0.3, name="drop"),
+    ],
+)
+def test_a_layer_survives_its_config(layer):
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert type(again) is type(layer)
+    assert again.get_config() == layer.get_config()
+
+
+def test_grouped_conv_is_channels_last():
+    with pytest.raises(ValueError, match=r"must be 'channels_last'. Received: 'channels_first'"):
+        GroupedConv2D(4, 3, data_format="channels_first")
+
+
+# SeededDropout
 
 
 def two_replicas():
@@ -45,11 +134,11 @@ def test_dropout_masks_are_a_function_of_seed_and_step():
 
 
 def test_dropout_without_a_seed_follows_pythons_random():
-    random.seed(3)
-    one, other = SeededDropout(0.5), SeededDropout(0.5)
-    assert one.seed != other.seed
-    random.seed(3)
-    assert SeededDropout(0.5).seed == one.seed
+    seeds = []
+    for state in (3, 3, 4):
+        random.seed(state)
+        seeds.append(SeededDropout(0.5).seed)
+    assert seeds[0] == seeds[1] != seeds[2]
 
 
 def test_dropout_does_nothing_at_inference_or_with_rate_0():
@@ -111,13 +200,6 @@ def test_dropout_differs_by_replica_and_repeats_after_a_resume():
     layer.step = 1
     np.testing.assert_array_equal(step(), second)
     np.testing.assert_array_equal(masks(SeededDropout(0.5, seed=1))[0], first[0])
-
-
-def test_dropout_survives_its_config():
-    layer = SeededDropout(0.3, name="drop")
-    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
-    assert again.get_config() == layer.get_config()
-    np.testing.assert_array_equal(masks(again), masks(layer))
 
 
 @pytest.mark.parametrize(
