@@ -280,8 +280,8 @@ def test_what_cannot_be_read_is_refused(data_dir):
         (lambda: take_epochs(data_dir, share=Share(3)), r"batch_size 8 .* 3 replicas"),
         (lambda: evaluate(share=Share(3)), r"batch_size 8 .* 3 replicas"),
         (lambda: evaluate(split="test"), "no photos in the split 'test'"),
-        (lambda: evaluate(unknown), "must tell how the photos are stored"),
-        (lambda: pipeline.check_stored_size(unknown, PROFILE), "must tell how the photos are"),
+        (lambda: evaluate(unknown), "how the photos are stored"),
+        (lambda: pipeline.check_stored_size(unknown, PROFILE), "how the photos are stored"),
     ):
         with pytest.raises(ValueError, match=message):
             read()
