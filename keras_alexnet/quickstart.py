@@ -312,7 +312,7 @@ def quickstart(*, run_dir: str, configs: str) -> dict[str, object]:
     files.write_file(report_path, json.dumps({**summary, "steps": lines}, indent=1) + "\n")
     python = shlex.quote(os.path.relpath(sys.executable))
     guide = road["guide"].format(run=shlex.quote(run_dir), python=python)
-    print(f"\n{table(outcomes)}\n{guide}", file=sys.stderr, flush=True)
+    print(f"\n{table(outcomes)}\n\n{guide}", file=sys.stderr, flush=True)
     if not top1 >= road["minimum_top1"]:  # so that NaN fails, too
         raise UserError(
             f"a validation top-1 of at least {road['minimum_top1']:.0%} is needed, this run has "
