@@ -38,6 +38,7 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
     classifier_activation: str | None = "softmax",
     name: str | None = "alexnet",
     *,
+    weight_decay: None = None,
     seed: int | None = None,
 ) -> keras.Model:
     """Return AlexNet (Krizhevsky, Sutskever, Hinton, NIPS 2012) as a functional Keras model.
@@ -60,6 +61,7 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
             or None to leave it.
         classifier_activation: of the output, such as "softmax"; None for the logits.
         name: of the model.
+        weight_decay: removed; a value is an error that names the optimizer's.
         seed: makes the initial weights and the dropout masks a function of this number, at least
             0. None draws others each time.
 
@@ -69,7 +71,13 @@ def AlexNet(  # noqa: N802 (named as in keras.applications)
 
     Raises:
         ValueError: an argument is out of its range, or `weights` is no such file.
+        TypeError: weight_decay was given.
     """
+    if weight_decay is not None:
+        raise TypeError(
+            f"AlexNet has no weight_decay any more, but received {weight_decay!r}; the optimizer "
+            "decays: weight_decay of training, optimizers.MomentumSGD in Python"
+        )
     profile = get_profile(profile)
     _require_arguments(classes, include_top, weights, pooling, seed)
     inputs = _input(profile, input_tensor, input_shape)

@@ -223,6 +223,11 @@ def test_a_wrong_argument_is_refused(wrong, message):
         AlexNet(**{"profile": SMALL, "classes": 2} | wrong)
 
 
+def test_weight_decay_is_the_optimizers():
+    with pytest.raises(TypeError, match=r"weight_decay.*0\.01.*optimizer"):
+        AlexNet(SMALL, classes=2, weight_decay=0.01)
+
+
 def predict(model, images):
     model.predict(images, verbose=0)
 
