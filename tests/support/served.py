@@ -25,7 +25,8 @@ import tensorflow as tf
 from repository import ROOT
 from tensorflow_serving.apis import predict_pb2
 
-from keras_alexnet.serving.local_server.server import Settings, serve
+from keras_alexnet.serving.local_server.server import serve
+from keras_alexnet.serving.local_server.settings import Settings
 
 _START_SECONDS = 180
 _POLL_SECONDS = 0.1

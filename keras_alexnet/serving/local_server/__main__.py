@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from data_prep import command_line
-from keras_alexnet.serving.local_server.server import Settings, serve
+from keras_alexnet.serving.local_server.server import serve
+from keras_alexnet.serving.local_server.settings import Settings
 
 FLAGS = flags.FlagValues()
 _MODEL_DIR = flags.DEFINE_string(

@@ -37,7 +37,7 @@ from keras_alexnet.serving.local_server.bodies import Body, BodyStore
 from keras_alexnet.serving.local_server.errors import RequestError
 from keras_alexnet.serving.local_server.metrics import CONTENT_TYPE, PATH, Activity
 from keras_alexnet.serving.local_server.served_versions import ServedVersions
-from keras_alexnet.serving.local_server.server import Settings
+from keras_alexnet.serving.local_server.settings import Settings
 
 # A refused body is read on for this long, so that a client that reads only after it has written
 # everything sees the error.

@@ -19,7 +19,8 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from data_prep.photos import images
 from keras_alexnet.saved_model import publishing
-from keras_alexnet.serving.local_server.server import Settings, serve
+from keras_alexnet.serving.local_server.server import serve
+from keras_alexnet.serving.local_server.settings import Settings
 
 pytestmark = pytest.mark.slow
 
