@@ -207,10 +207,7 @@ def _claimed_size(data: bytes) -> tuple[int, int]:
 
 def _load(data: bytes, repairs: list[str], *, fill_missing: bool) -> tuple[np.ndarray, int]:
     """Decode by Pillow; return the pixels and the orientation that is still to be undone."""
-    with (
-        _pillow(fill_missing=fill_missing),
-        Image.open(io.BytesIO(data), formats=FORMATS) as image,
-    ):
+    with _pillow(fill_missing=fill_missing), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.format not in ("JPEG", "MPO"):  # MPO: a JPEG followed by further ones
             repairs.append("not_a_jpeg")
         # Pillow itself drops the low byte of some 16-bit kinds; only the raw mode tells.

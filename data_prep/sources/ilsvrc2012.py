@@ -9,14 +9,7 @@ from collections.abc import Iterator, Mapping
 from data_prep import records, storage
 from data_prep.sources import class_folders, ground_truth, ilsvrc2012_devkit, kaggle_files, tars
 from data_prep.sources.ilsvrc2012_devkit import DEVKIT, TRAIN_TAR, VALIDATION_TAR
-from data_prep.sources.reference import (
-    Reference,
-    Source,
-    labels_of,
-    photo,
-    printable,
-    unnamed,
-)
+from data_prep.sources.reference import Reference, Source, labels_of, photo, printable, unnamed
 
 # What the validation folder is called by torchvision and Kaggle, and by others.
 _VALIDATION = ("val", "validation")

@@ -268,8 +268,7 @@ def test_a_bomb_in_a_record_is_not_decoded():
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "size"),
-    [(200, 400, (96, 48)), (40, 20, (20, 40)), (1, 5000, (96, 1))],
+    ("height", "width", "size"), [(200, 400, (96, 48)), (40, 20, (20, 40)), (1, 5000, (96, 1))]
 )
 def test_a_thumbnail_is_small_and_of_the_same_shape(height, width, size):
     photo = picture(height, width)

@@ -22,10 +22,7 @@ def write(root, names):
 def test_classes_are_labelled_by_sorted_name(tmp_path):
     hidden = ("train/cat/.hidden", "train/.git/x", "train/cat/sub/3.jpg", "train/README")
     source = class_folders.open_folders(write(tmp_path, [*PHOTOS, *hidden]))
-    assert source.classes == (
-        records.ClassName("a dog", "a dog"),
-        records.ClassName("cat", "cat"),
-    )
+    assert source.classes == (records.ClassName("a dog", "a dog"), records.ClassName("cat", "cat"))
     assert small_release.listed(source) == [
         ("train", "a dog/1.jpg", "1.jpg", 0, b"train/a dog/1.jpg"),
         ("train", "cat/1.jpg", "1.jpg", 1, b"train/cat/1.jpg"),
@@ -95,11 +92,7 @@ def test_names_that_are_no_text_are_made_text(tmp_path):
         (PHOTOS[:3], None, r"a folder .*/validation with a folder .* is needed; there is none$"),
         (["train/1.jpg", *PHOTOS[3:]], None, r"/train must hold a folder for each class; it holds"),
         ([*PHOTOS, "validation/cow/1.jpg"], None, r"in .*/train; cow has none \(1 in all\)"),
-        (
-            [*PHOTOS, "train/cow/.hidden"],
-            None,
-            r"3 classes needs train photos in .*; cow has none",
-        ),
+        ([*PHOTOS, "train/cow/.hidden"], None, r"3 classes needs train photos in .*; cow has none"),
         (
             [*PHOTOS[:3], "validation/cat/.hidden"],
             None,
