@@ -1,4 +1,4 @@
-"""What the benchmarks share: two cores, processes that are watched, rounds of turns, a table."""
+"""Shared parts of the benchmarks: two cores, watched processes, rounds of turns, a table."""
 
 import contextlib
 import dataclasses

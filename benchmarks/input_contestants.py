@@ -1,4 +1,4 @@
-"""What `input_speed` runs: one way to make batches of photos, in a process of its own.
+"""The contestants of `input_speed`: each makes batches of photos, in a process of its own.
 
 Started as `python -m benchmarks.input_contestants NAME FOLDER --batch_size=128 --seconds=10`, it
 prints one line of JSON: photos, seconds and cpu_seconds after the first batch.
@@ -35,7 +35,7 @@ _PORT_MEAN, _PORT_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """What is measured.
+    """One way to make batches of photos.
 
     Attributes:
         batches: (contestant, folder, batch size) -> batches without an end.
@@ -47,7 +47,7 @@ class Contestant:
 
 
 def _torch_loader(contestant: Contestant, folder: str, batch_size: int) -> Iterable:
-    """As dansuh17/alexnet-pytorch: ImageFolder, CenterCrop, ToTensor, Normalize; two workers."""
+    """Return dansuh17/alexnet-pytorch's batches: ImageFolder, CenterCrop, Normalize; 2 workers."""
     import torch
 
     paths = sorted(
@@ -67,7 +67,7 @@ def _torch_loader(contestant: Contestant, folder: str, batch_size: int) -> Itera
 
 
 def port_input(path: str) -> "torch.Tensor":  # noqa: F821 (an extra, imported where it is used)
-    """A photo as the port sees it, float32 [3, 227, 227]: torchvision's four steps on PIL images.
+    """Return a photo as the port sees it, float32 [3, 227, 227]: torchvision's four steps.
 
     Args:
         path: of an original photo.
@@ -83,7 +83,7 @@ def port_input(path: str) -> "torch.Tensor":  # noqa: F821 (an extra, imported w
 
 
 def center_crop(photo: Image.Image, size: int) -> Image.Image:
-    """The middle of a photo, as torchvision's CenterCrop: a smaller one gets a black border.
+    """Crop the middle of a photo as torchvision's CenterCrop: black borders for a smaller one.
 
     Args:
         photo: RGB.
@@ -98,7 +98,7 @@ def center_crop(photo: Image.Image, size: int) -> Image.Image:
 
 
 def _bare(contestant: Contestant, folder: str, batch_size: int) -> Iterable:
-    """The least that makes batches of these records: no shuffling, no draws, one fixed window."""
+    """Return batches by the least work: no shuffling, no draws, one fixed window."""
     import tensorflow as tf
 
     from keras_alexnet import PROFILES
@@ -139,7 +139,7 @@ def _bare(contestant: Contestant, folder: str, batch_size: int) -> Iterable:
 
 
 def _ours(contestant: Contestant, folder: str, batch_size: int) -> Iterable:
-    """What `keras_alexnet.train` reads, with a buffer that suits the few photos."""
+    """Return what `keras_alexnet.train` reads, with a shuffle buffer for few photos."""
     from keras_alexnet import PROFILES
     from keras_alexnet.inputs import pipeline
 
@@ -162,7 +162,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
 
 
 def time_batches(batches: Iterator, batch_size: int, seconds: float) -> dict[str, float]:
-    """Takes batches for a while.
+    """Time batches for some seconds.
 
     Args:
         batches: without an end.
@@ -186,7 +186,7 @@ def time_batches(batches: Iterator, batch_size: int, seconds: float) -> dict[str
 
 
 def main(arguments: list[str]) -> dict[str, float]:
-    """Runs the contestant that the command line names."""
+    """Run the contestant that the command line names."""
     name, folder = arguments
     contestant = CONTESTANTS[name]
     batches = iter(contestant.batches(contestant, folder, BATCH_SIZE.value))

@@ -1,4 +1,4 @@
-r"""How fast photos come into training on the CPU, next to a bare loop and to PyTorch's port.
+r"""Compare the speed of the input pipeline on the CPU with a bare loop and PyTorch's port.
 
     pip install '.[torch]'
     python -m benchmarks.input_speed --photos_dir=PHOTOS

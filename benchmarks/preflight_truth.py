@@ -82,7 +82,7 @@ class Setting:
     data: str = "as it is"
 
     def options(self, seed: int) -> TrainingOptions:
-        """The profile's recipe; the rate is not lowered in so short a run."""
+        """Return the profile's recipe; the rate is not lowered in so short a run."""
         return TrainingOptions(
             optimizer=self.profile.optimizer,
             learning_rate=self.profile.learning_rate * self.rate,

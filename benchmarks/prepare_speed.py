@@ -1,4 +1,4 @@
-r"""How fast data_prep.prepare is on two cores, next to loops that do less.
+r"""Compare the speed of data_prep.prepare on two cores with loops that do less.
 
     python -m benchmarks.prepare_speed --photos_dir=PHOTOS
 

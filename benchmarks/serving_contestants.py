@@ -1,4 +1,4 @@
-"""What `serving_speed` runs: one way to have photos classified, in a process of its own.
+"""The contestants of `serving_speed`: each classifies photos, in a process of its own.
 
 Started as `python -m benchmarks.serving_contestants NAME FOLDER --seconds=10 --clients=16`, it
 prints one line of JSON: the milliseconds of photos sent one after another (p50_ms, p99_ms), and
@@ -44,7 +44,7 @@ Ask = Callable[[object], None]
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """What is measured.
+    """One way to have photos classified.
 
     Attributes:
         asking: (contestant, folder) -> a context with a function that makes an `Ask`.

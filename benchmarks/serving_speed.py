@@ -1,4 +1,4 @@
-r"""How fast photos are served, next to the loaded model in the same process.
+r"""Compare the speed of serving photos with the loaded model in the same process.
 
     python -m benchmarks.serving_speed --photos_dir=PHOTOS
 

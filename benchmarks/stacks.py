@@ -1,4 +1,4 @@
-"""What differs between the two stacks: speed, start-up, memory, disk.
+"""Compare the two stacks: speed, start-up, memory, disk.
 
     make environment environment-addons
     python -m benchmarks.stacks

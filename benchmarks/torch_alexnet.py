@@ -50,7 +50,7 @@ class OwtAlexNet(nn.Module):
         self.classifier = _classifier(classes, filters[-1], units)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The logits."""
+        """Return the logits."""
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
 
@@ -90,7 +90,7 @@ class SeedAlexNet(nn.Module):
             nn.init.constant_(layer.bias, bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The logits."""
+        """Return the logits."""
         return self.classifier(torch.flatten(self.net(x), 1))
 
 
@@ -135,7 +135,7 @@ def parameter_prefixes(network: OwtAlexNet | SeedAlexNet) -> dict[str, str]:
 
 
 def set_weights(network: OwtAlexNet | SeedAlexNet, weights: Mapping[str, np.ndarray]) -> None:
-    """Gives the network the weights of a Keras one: "conv1/kernel" ... "fc8/bias"."""
+    """Give the network the weights of a Keras one: "conv1/kernel" ... "fc8/bias"."""
     state = {}
     for layer, prefix in parameter_prefixes(network).items():
         kernel = weights[f"{layer}/kernel"]
@@ -152,7 +152,7 @@ def set_weights(network: OwtAlexNet | SeedAlexNet, weights: Mapping[str, np.ndar
 
 
 def gradients(network: OwtAlexNet | SeedAlexNet) -> dict[str, np.ndarray]:
-    """The gradients after a backward pass, by the names and in the shapes of Keras' weights."""
+    """Return the gradients after a backward pass, in the names and shapes of Keras' weights."""
     result = {}
     for layer, prefix in parameter_prefixes(network).items():
         module = network.get_submodule(prefix)

@@ -1,4 +1,4 @@
-"""What `train_speed` runs: training steps of one network in a process of its own.
+"""The contestants of `train_speed`: each times training steps, in a process of its own.
 
 Started as `python -m benchmarks.train_contestants NAME --batch_size=64 --steps=10 --width=1`, it
 prints one line of JSON: the seconds of each step after the warm-up.
@@ -25,7 +25,7 @@ _MATRIX = 4096  # side; large enough that the product alone counts
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """What is measured.
+    """One network and the way its training steps are timed.
 
     Attributes:
         run: (contestant, batch size, steps, width) -> the seconds of each step.
@@ -43,7 +43,7 @@ class Contestant:
 
 
 def _keras_steps(contestant: Contestant, batch_size: int, steps: int, width: float) -> list[float]:
-    """The steps of `train`: from uint8 crops to metrics."""
+    """Time the steps of `train`: from uint8 crops to metrics."""
     import keras
     import tensorflow as tf
 
@@ -99,7 +99,7 @@ def _keras_steps(contestant: Contestant, batch_size: int, steps: int, width: flo
 
 
 def _torch_steps(contestant: Contestant, batch_size: int, steps: int, width: float) -> list[float]:
-    """The port's loop, from prepared float input (what its loader does is not in the step)."""
+    """Time the port's loop, from prepared float input (what its loader does is not in the step)."""
     import torch
 
     from benchmarks import torch_alexnet
@@ -133,7 +133,7 @@ def _torch_steps(contestant: Contestant, batch_size: int, steps: int, width: flo
 def _matrix_product(
     contestant: Contestant, batch_size: int, steps: int, width: float
 ) -> list[float]:
-    """TensorFlow's product of two square matrices: what this machine can do at best."""
+    """Time TensorFlow's product of two square matrices: what this machine can do at best."""
     del batch_size
     import tensorflow as tf
 
@@ -195,7 +195,7 @@ def flop_of_a_step(contestant: Contestant, batch_size: int, width: float) -> flo
 
 
 def main(arguments: list[str]) -> dict[str, object]:
-    """Runs the contestant that the command line names."""
+    """Run the contestant that the command line names."""
     contestant = CONTESTANTS[arguments[0]]
     seconds = contestant.run(contestant, BATCH_SIZE.value, STEPS.value, WIDTH.value)
     return {"seconds": seconds}

@@ -1,4 +1,4 @@
-r"""How fast a training step is on the CPU, next to PyTorch's port and the best matrix product.
+r"""Compare a training step on the CPU with PyTorch's port and the best matrix product.
 
     pip install '.[torch]'
     python -m benchmarks.train_speed

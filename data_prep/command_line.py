@@ -1,4 +1,4 @@
-"""How every command of this project starts and ends.
+"""The start and the end of every command of this project.
 
 A command module has its own `flags.FlagValues()`, a `main(arguments) -> dict`, and
 

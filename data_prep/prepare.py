@@ -279,7 +279,7 @@ def main(arguments: Sequence[str]) -> dict[str, object]:
 
 
 def run() -> None:
-    """The console command."""
+    """Run the console command."""
     command_line.run(main, FLAGS, __doc__, takes_arguments=True)
 
 

@@ -264,7 +264,7 @@ def main(arguments: Sequence[str]) -> dict[str, object]:
 
 
 def run() -> None:
-    """The console command."""
+    """Run the console command."""
     command_line.run(main, FLAGS, __doc__)
 
 

@@ -1,4 +1,4 @@
-"""What a person should know of the photos before training on them: audit.json and audit.html.
+"""The audit of a data set's photos, to read before training: audit.json and audit.html.
 
 audit.json, keys sorted; the same bytes in whatever order the photos were added:
 

@@ -138,7 +138,7 @@ class Duplicates:
 
 
 def _rank(group: dict) -> tuple:
-    """What matters most comes first."""
+    """Return the sort key: the most important group first."""
     return (
         not group["across_splits"],
         not group["labels_differ"],

@@ -1,4 +1,4 @@
-"""What the markers of a JPEG tell without decoding it: is it whole, do all readers agree on it.
+"""The markers of a JPEG, read without decoding it: is it whole, do all readers agree on it.
 
 ITU-T T.81, annex B: a JPEG is a row of segments, each 0xFF, a code and, for most, its length.
 Behind the header of a scan come its entropy-coded pixels, in which a 0xFF that is no marker is
@@ -20,7 +20,7 @@ _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
 
 def end_of_only_scan(data: bytes, start: int) -> int | None:
-    """Where a JPEG ends whose entropy-coded pixels begin at `start`.
+    """Return the end of a JPEG whose entropy-coded pixels begin at `start`.
 
     Returns:
         The position behind the end marker; None if anything else comes first: a further scan, as
@@ -31,7 +31,7 @@ def end_of_only_scan(data: bytes, start: int) -> int | None:
 
 
 def is_baseline_rgb(data: bytes) -> bool:
-    """Whether `data` is a JPEG of the plainest kind, which no two readers decode differently.
+    """Return whether `data` is a plain JPEG, which no two readers decode differently.
 
     That is: one picture in one scan, baseline, 8 bits a sample, of three components which are
     YCbCr by what JFIF or Adobe's marker says, or for want of both by the component numbers 1, 2, 3
@@ -52,7 +52,7 @@ def is_baseline_rgb(data: bytes) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Yields (code, content, position behind it) up to what is no segment."""
+    """Yield (code, content, position behind it) up to what is no segment."""
     at = len(_START)
     while at + 4 <= len(data) and data[at] == 0xFF:
         if data[at + 1] == 0xFF:  # padding, as many as one likes
@@ -64,7 +64,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 
 def _is_ycbcr(frame: bytes, application: list[bytes]) -> bool:
-    """Whether a frame (its precision, height, width, count and triples) is of YCbCr pixels."""
+    """Return whether a frame (precision, height, width, count, triples) has YCbCr pixels."""
     if len(frame) != 6 + 3 * 3 or frame[0] != 8 or frame[5] != 3:
         return False
     if any(content.startswith(_MULTI_PICTURE) for content in application):

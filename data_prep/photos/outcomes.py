@@ -1,10 +1,10 @@
-"""What became of one photo: the small things that a worker tells of it besides its record."""
+"""The outcome of one photo: the small facts that a worker returns besides its record."""
 
 from typing import NamedTuple
 
 
 class Outcome(NamedTuple):
-    """What became of one photo.
+    """The outcome of one photo.
 
     Attributes:
         content: the first 16 bytes of the SHA-256 of the file: equal for exact duplicates alone.

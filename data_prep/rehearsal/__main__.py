@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> dict[str, object]:
 
 
 def run() -> None:
-    """The command."""
+    """Run the command."""
     command_line.run(main, FLAGS, __doc__)
 
 

@@ -83,7 +83,7 @@ class Recipe:
 
 
 class Place(NamedTuple):
-    """Where a photo belongs; its randomness comes from this and the seed alone."""
+    """The place of a photo; its randomness comes from this and the seed alone."""
 
     split: int  # one of TRAIN, VALIDATION, HELD_OUT
     class_index: int  # in CLASSES

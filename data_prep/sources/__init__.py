@@ -1,4 +1,4 @@
-"""Where photos and labels come from: each source ends as a `Source`, a stream of references.
+"""The sources of photos and labels: each ends as a `Source`, a stream of references.
 
 No photo is unpacked or copied: one in a tar of tars is a range of bytes of the outer file. Names
 in tars, folders and lists are only ever labels and keys, never paths.

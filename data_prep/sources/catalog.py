@@ -57,7 +57,7 @@ class Catalog(contextlib.AbstractContextManager):
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many photos each split has."""
+        """Number of photos in each split."""
         return {split: self._counts[split] for split in records.SPLITS}
 
     @property

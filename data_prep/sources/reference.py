@@ -1,4 +1,4 @@
-"""What a source of photos yields: references, which are byte ranges with labels."""
+"""References to photos: byte ranges with labels."""
 
 import dataclasses
 import os
@@ -26,7 +26,7 @@ class Reference(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What there is to prepare.
+    """Classes and photos to prepare.
 
     Attributes:
         classes: sorted by wnid; the place of a class is its label.

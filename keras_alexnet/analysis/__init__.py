@@ -1,1 +1,1 @@
-"""What a trained network looks at: deconvnet and Grad-CAM."""
+"""Analysis of a trained network: deconvnet and Grad-CAM."""

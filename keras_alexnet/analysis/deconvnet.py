@@ -1,4 +1,4 @@
-"""What excites a map of a network: photos of the validation split, and what of them does it.
+"""The validation photos that excite a map of a network most, and their exciting patterns.
 
 A deconvnet (Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014)
 goes back from one activation to the pixels.
@@ -112,7 +112,7 @@ def _steps_to(model: keras.Model, layer: str) -> list[keras.layers.Layer]:
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """What the units of a layer see of the network's input, along one side of it.
+    """Receptive field of a layer's units in the network's input, along one side of it.
 
     Unit i sees the pixels first + i * stride ... first + i * stride + size - 1, of which some may
     lie outside.

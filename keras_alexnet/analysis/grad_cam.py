@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM (Selvaraju et al., ICCV 2017) as operations of a graph.
+"""Grad-CAM (Selvaraju et al., ICCV 2017) as operations of a graph.
 
 The map of a class c is the ReLU of a weighted sum of the feature maps A^k of a layer, each weighted
 by how much the score y^c before the softmax grows with it (equations 1 and 2):

@@ -39,7 +39,7 @@ MAPS_LAST = Layout(conv="hwio", dense="io", flatten="hwc")  # TensorFlow 1, and 
 
 @dataclasses.dataclass(frozen=True)
 class ForeignNetwork:
-    """What a reader found in a file.
+    """Content of a file of weights.
 
     Attributes:
         tensors: the file's name of each tensor with weights -> its values as the file has them.

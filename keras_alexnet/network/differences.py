@@ -1,4 +1,4 @@
-"""What the profiles differ in, as the rows of a table."""
+"""Differences between the profiles, as the rows of a table."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

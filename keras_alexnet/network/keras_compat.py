@@ -150,7 +150,7 @@ class _Keras2Rule:
 
     @property
     def learning_rate(self):
-        """The rate of the step that is being made, or of the next one."""
+        """Return the learning rate of the current step, or of the next one."""
         if self._rate_of_step is not None:
             return self._rate_of_step
         if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):

@@ -280,7 +280,7 @@ class Profile:
         return f"{self.activation}{layer[-1]}"
 
     def _convolutions(self) -> list[tuple[int, int]]:
-        """Filters and groups of each convolution that the network has."""
+        """Return filters and groups of each convolution that the network has."""
         layers = zip(LAYER_NAMES[:5], self.conv_filters, self.conv_groups, strict=True)
         return [(filters, groups) for name, filters, groups in layers if name in self.layer_names]
 

@@ -107,7 +107,7 @@ def _header_shape(photo: tf.Tensor) -> tf.Tensor:
 
 
 def _is_affordable(shape: tf.Tensor, size: int, fit: str) -> tf.Tensor:
-    """Whether neither the photo nor what it is resized to has too many pixels.
+    """Return whether the photo and its resized image stay within the limit of pixels.
 
     A line of pixels grows by a factor of `size` squared.
     """
@@ -181,7 +181,7 @@ def short_side_crop(image: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _grow(image: tf.Tensor, resized: tf.Tensor, top_left: tf.Tensor, size: int) -> tf.Tensor:
-    """The square at `top_left` of the image resized by OpenCV's bicubic: float32, not rounded.
+    """Return the square at `top_left` of the image resized by OpenCV's bicubic, float32.
 
     Only the pixels that the square is made of are touched: of a photo 1 pixel high and a million
     wide, very few.
@@ -200,7 +200,7 @@ def _grow(image: tf.Tensor, resized: tf.Tensor, top_left: tf.Tensor, size: int) 
 def _cubic_taps(
     length: tf.Tensor, resized: tf.Tensor, begin: tf.Tensor, size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Which four pixels each of `size` output pixels is made of, and with which weights.
+    """Return the four source pixels of each of `size` output pixels, and their weights.
 
     Keys' cubic convolution (1981) with OpenCV's parameter, pixel centres at half-integers,
     pixels outside the image being those of its border.
@@ -238,7 +238,7 @@ def _warp_shape(shape: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def warp(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Both sides to `size`: Caffe's rule, between the four nearest pixels also to shrink.
+    """Resize both sides to `size`: Caffe's rule, between the four nearest pixels also to shrink.
 
     Args:
         image: uint8 [H, W, 3], of any size.

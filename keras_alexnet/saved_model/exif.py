@@ -21,7 +21,7 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 def orientation(photo: tf.Tensor) -> tf.Tensor:
-    """The value of the Exif orientation tag.
+    """Return the value of the Exif orientation tag.
 
     Args:
         photo: scalar string, the bytes of a file.
@@ -42,7 +42,7 @@ def orientation(photo: tf.Tensor) -> tf.Tensor:
 
 
 def _exif_of_jpeg(photo: tf.Tensor) -> tf.Tensor:
-    """What stands in the segment of Exif, behind its name; empty if there is none."""
+    """Return the content of the Exif segment after its name; empty if there is none."""
     byte, size = _reader(tf.strings.substr(photo, 0, _SEARCHED_BYTES))
 
     def is_exif(marker: tf.Tensor) -> tf.Tensor:
@@ -71,7 +71,7 @@ def _exif_of_jpeg(photo: tf.Tensor) -> tf.Tensor:
 
 
 def _exif_of_png(photo: tf.Tensor) -> tf.Tensor:
-    """What stands in the chunk eXIf, before or behind the picture; empty if there is none."""
+    """Return the content of the chunk eXIf, anywhere in the file; empty if there is none."""
     size = tf.cast(tf.strings.length(photo), tf.int64)
 
     def name(chunk: tf.Tensor) -> tf.Tensor:
@@ -97,13 +97,13 @@ def _exif_of_png(photo: tf.Tensor) -> tf.Tensor:
 
 
 def _part(photo: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """What stands behind a place, as much as Exif may be; empty behind the end."""
+    """Return the bytes from an offset on, as many as Exif may have; empty past the end."""
     size = tf.cast(tf.strings.length(photo), tf.int64)
     return tf.strings.substr(photo, tf.minimum(start, size), _MOST_EXIF_BYTES)
 
 
 def _reader(text: tf.Tensor) -> tuple[Callable[[tf.Tensor], tf.Tensor], tf.Tensor]:
-    """A function from places to bytes, int64, 0 behind the end; and the number of bytes."""
+    """Return a function from offsets to bytes (int64, 0 past the end), and their number."""
     # Zeros behind the end, so that every read has something to read.
     data = tf.concat([tf.io.decode_raw(text, tf.uint8), tf.zeros([16], tf.uint8)], 0)
     size = tf.size(data, tf.int64)
@@ -115,7 +115,7 @@ def _reader(text: tf.Tensor) -> tuple[Callable[[tf.Tensor], tf.Tensor], tf.Tenso
 
 
 def _read_tiff(tiff: tf.Tensor) -> tf.Tensor:
-    """The orientation in the first directory of a TIFF file; 1 if there is none."""
+    """Return the orientation in the first directory of a TIFF file; 1 if there is none."""
     byte, _ = _reader(tiff)
     is_little_endian = byte(tf.constant(0, tf.int64)) == ord("I")
 
@@ -135,7 +135,7 @@ def _read_tiff(tiff: tf.Tensor) -> tf.Tensor:
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Turns and mirrors an image as its orientation asks.
+    """Rotate and mirror an image by its orientation.
 
     Args:
         image: [H, W, C].

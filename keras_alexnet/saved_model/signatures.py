@@ -1,4 +1,4 @@
-"""What is exported: a trained network with all that leads to it and from it, as one graph.
+"""The exported graph: from a photo's bytes through a trained network to class names.
 
     signature        input                                  outputs
     serving_default  image_bytes string [N]                 classes string [N, K], class_ids int64

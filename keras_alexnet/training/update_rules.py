@@ -1,4 +1,4 @@
-"""What this project's optimizers share: placement, layer rates, clipping, averages of the weights.
+"""Shared parts of this project's optimizers: placement, layer rates, clipping, averages.
 
 What a run does not use adds nothing to the graph.
 """

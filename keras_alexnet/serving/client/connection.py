@@ -160,7 +160,7 @@ SHORTEST_TRY = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Retries:
-    """When a failed request is sent again: exponential back-off with jitter, within a deadline.
+    """Retries of a failed request: exponential back-off with jitter, within a deadline.
 
     urllib3's Retry has no deadline, cannot be broken off, and does not know gRPC.
 

@@ -148,7 +148,7 @@ def _values(tensor: Message, count: int) -> list[object]:
 
 
 def _strings(content: bytes, count: int) -> list[bytes]:
-    """As EncodeStringList writes them: all lengths, as varints, then all bytes."""
+    """Split strings as EncodeStringList writes them: all lengths, as varints, then all bytes."""
     lengths, length, shift, at = [], 0, 0, 0
     while len(lengths) < count and at < len(content) and shift <= _VARINT_BITS:
         length |= (content[at] & 0x7F) << shift
@@ -164,7 +164,7 @@ def _strings(content: bytes, count: int) -> list[bytes]:
 
 
 def _nested(values: list[object], sizes: Sequence[int]) -> object:
-    """Lists in lists, the innermost of the last size; a value alone for a scalar."""
+    """Return nested lists of a shape; a value alone for a scalar."""
     if not sizes:
         return values[0]
     length = math.prod(sizes[1:])

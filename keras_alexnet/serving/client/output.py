@@ -1,4 +1,4 @@
-"""What the client prints: a table for a person, or a line of JSON a photo; figures of them all."""
+"""The client's output: a table for a person, or a line of JSON a photo; figures of them all."""
 
 import collections
 import dataclasses
