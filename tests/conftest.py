@@ -40,7 +40,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A prepared data set of two classes: 38 train photos (2 rejects left out), 10 validation."""
+    """Return a prepared data set of 2 classes: 38 train photos (2 more rejected), 10 validation."""
     from data_prep import prepare
     from data_prep.rehearsal import photos, release
 
@@ -66,7 +66,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture
 def small_disk(tmp_path: pathlib.Path):
-    """Makes a file system that a test fills: a function of its size, such as "400k"."""
+    """Make a file system that a test fills: a function of its size, such as "400k"."""
     disk = tmp_path / "disk"
 
     def mount(size: str) -> pathlib.Path:

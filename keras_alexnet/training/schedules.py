@@ -153,7 +153,7 @@ class Plateau(keras.callbacks.ReduceLROnPlateau):
 
     @property
     def is_over(self) -> bool:
-        """Whether the plateau after the last drop was reached."""
+        """True once the plateau after the last drop was reached."""
         return not self.drops_left and self.wait >= self.patience
 
     def on_train_begin(self, logs: Mapping | None = None) -> None:

@@ -170,7 +170,7 @@ class Totals:
 
     @property
     def stop(self) -> bool:
-        """Whether a process was asked to end."""
+        """True once a process was asked to end."""
         return self._values[SUMS.index("stop")] > 0
 
 

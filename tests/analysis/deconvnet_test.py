@@ -27,7 +27,7 @@ _STRIDES = {"conv1": 4}
 
 
 def unpooled(signal, before, size):
-    """Of one photo: each value to the place of its window's first maximum, sums where they meet."""
+    """Put each value of a photo to the place of its window's first maximum; sum where they meet."""
     result = np.zeros_like(before)
     for y, x, channel in np.ndindex(signal.shape):
         window = before[2 * y : 2 * y + size, 2 * x : 2 * x + size, channel]
@@ -37,7 +37,7 @@ def unpooled(signal, before, size):
 
 
 def unconvolved(signal, kernel, stride, groups, before):
-    """Of one photo: each value times its kernel, laid where the kernel had looked."""
+    """Lay each value of a photo times its kernel where the kernel had looked."""
     pad = 0 if stride == 4 else kernel.shape[0] // 2
     height, width, _ = before.shape
     result = np.zeros([height + 2 * pad, width + 2 * pad, before.shape[2]])

@@ -22,7 +22,7 @@ NETWORKS = NARROW | {
 
 
 def logits_behind(maps, weights, profile, *, is_pooled):
-    """From the activation of the last convolution to the output of fc8, in NumPy."""
+    """Compute fc8's output from the activation of the last convolution, in NumPy."""
     x = maps if is_pooled else numpy_alexnet.max_pool(maps, profile.pool_size)
     x = x.reshape(len(x), -1)
     for name in ("fc6", "fc7"):

@@ -13,7 +13,7 @@ from keras_alexnet.network.profiles import PROFILES
 
 @pytest.fixture
 def damaged(data_dir, tmp_path):
-    """A copy of the data set, to break."""
+    """Return a copy of the data set, to break."""
     return shutil.copytree(data_dir, tmp_path / "damaged")
 
 

@@ -19,7 +19,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def prepared(photos, tmp_path_factory):
-    """The data set of `photos`, made in one process: its folder, and the figures of prepare."""
+    """Return the data set of `photos`, made in one process: its folder, and prepare's figures."""
     from data_prep import prepare
 
     output_dir = tmp_path_factory.mktemp("prepared") / "data"
@@ -28,7 +28,7 @@ def prepared(photos, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def new_bucket(tmp_path_factory):
-    """A function: the scheme of a store -> the path of an empty bucket; starts the store."""
+    """Return a function: the scheme of a store -> the path of an empty bucket; starts the store."""
     with contextlib.ExitStack() as stack:
         started = set()
 
@@ -48,5 +48,5 @@ def new_bucket(tmp_path_factory):
 
 @pytest.fixture(params=[pytest.param(scheme, marks=pytest.mark.slow) for scheme in ("s3", "gs")])
 def bucket(request, new_bucket):
-    """An empty bucket: its path."""
+    """Return an empty bucket: its path."""
     return new_bucket(request.param)

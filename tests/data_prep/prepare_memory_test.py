@@ -11,7 +11,7 @@ from keras_alexnet.quickstart import MeasuredProcess
 
 
 def peak_bytes(tmp_path, photos):
-    """Of prepare, for so many links to one small photo."""
+    """Return the peak memory of prepare over links to one small photo."""
     folder = tmp_path / str(photos)
     (folder / "train" / "cat").mkdir(parents=True)
     (folder / "validation" / "cat").mkdir(parents=True)

@@ -32,7 +32,7 @@ def upload(folder, place):
 
 
 def download(place, folder):
-    """All that a person sees in the data set."""
+    """Return all that a person sees in the data set."""
     for depth in (1, 2, 3):
         for found in storage.files(place, depth):
             path = pathlib.Path(folder, found.name)

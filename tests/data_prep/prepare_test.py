@@ -27,7 +27,7 @@ from data_prep.job.folder import claim, clean
 
 
 def examples(output_dir, split):
-    """The records, read by TensorFlow."""
+    """Return the records, read by TensorFlow."""
     paths = sorted(str(path) for path in output_dir.glob(f"{split}-*"))
     for serialized in tf.data.TFRecordDataset(paths):
         yield {name: value.numpy() for name, value in records.parse(serialized).items()}
@@ -187,7 +187,7 @@ def test_a_finished_data_set_is_left_as_it_is(prepared, photos, capsys):
 
 
 def interrupted(photos, output_dir, monkeypatch, **changes):
-    """Runs prepare until one shard is written and the next is about to be."""
+    """Run prepare until one shard is written and the next is about to be."""
     read, seen = shards.read_plan, []
 
     def read_one(work_dir, name):

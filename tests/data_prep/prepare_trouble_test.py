@@ -1,4 +1,4 @@
-"""What may go wrong around the data job: kills, full disks, files that vanish, second jobs."""
+"""Troubles of the data job: kills, full disks, files that vanish, second jobs."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ needs_proc = pytest.mark.skipif(
 
 
 def workers_of(mark):
-    """The Beam workers that have inherited the environment variable JOB=mark."""
+    """Return the Beam workers that have inherited the environment variable JOB=mark."""
     found = []
     for number in filter(str.isdigit, os.listdir("/proc")):
         process = pathlib.Path("/proc", number)

@@ -26,7 +26,7 @@ def _refusal(pickled: bytes) -> str:
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_arrays_in_plain_containers_are_read(protocol):
-    """As in a batch of CIFAR-10, with numbers and texts beside the array."""
+    """Pickle as in a batch of CIFAR-10, with numbers and texts beside the array."""
     data = np.arange(6, dtype=np.uint8).reshape(2, 3)
     loaded = _load(
         pickle.dumps({"data": data, "labels": [1, 2.5, None], b"x": ("a", b"b")}, protocol)

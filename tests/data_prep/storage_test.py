@@ -16,7 +16,7 @@ SLOW_STORES = [pytest.param(scheme, marks=pytest.mark.slow) for scheme in ("s3",
 
 @pytest.fixture(params=["local", "memory", *SLOW_STORES])
 def root(request, tmp_path):
-    """An empty place of each kind: its path."""
+    """Return an empty place of each kind: its path."""
     if request.param in ("s3", "gs"):
         return request.getfixturevalue("new_bucket")(request.param)
     return str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}"
@@ -263,7 +263,7 @@ def test_a_missing_bucket_is_one_line(bucket):
 
 
 def failure(path, environment):
-    """The OSError of a look at a path, in a process with other environment variables."""
+    """Return the OSError of a look at a path, in a process with other environment variables."""
     program = (
         "import pickle, sys; from data_prep import storage\n"
         "try: storage.exists(sys.argv[1])\n"

@@ -19,7 +19,7 @@ INDEX = records.index_name(TRAIN)
 
 @pytest.fixture
 def data(prepared, tmp_path):
-    """A copy of the data set to break: 16 train photos in 3 shards, 6 validation, 3 rejects."""
+    """Return a copy of the data set: 16 train photos in 3 shards, 6 validation, 3 rejects."""
     return shutil.copytree(prepared[0], tmp_path / "data")
 
 
@@ -35,7 +35,7 @@ def payloads(path):
 
 
 def change_record(data, number, **features):
-    """Puts other features into a record, with right checksums and a manifest that agrees."""
+    """Put other features into a record, with right checksums and a manifest that agrees."""
     frames = payloads(data / TRAIN)
     example = tfrecord.decode_example(frames[number])
     changed = {"image/" + name.replace("_", "/"): value for name, value in features.items()}
@@ -50,7 +50,7 @@ def change_record(data, number, **features):
 
 
 def change_manifest(data, change):
-    """Changes a manifest as its writer could: its own hash is right again."""
+    """Change a manifest as its writer could: its own hash is right again."""
     path = data / records.MANIFEST
     fields = json.loads(path.read_text())
     del fields["sha256"]
@@ -61,7 +61,7 @@ def change_manifest(data, change):
 
 
 def change_file(data, name, content):
-    """Changes a file, with a manifest that agrees."""
+    """Change a file, with a manifest that agrees."""
     (data / name).write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     change_manifest(data, lambda fields: fields["files"].update({name: digest}))
@@ -97,7 +97,7 @@ def test_a_whole_data_set_passes(prepared, monkeypatch):
 
 
 def flips(path, random):
-    """Places to flip in a file, each with what the fault has to begin with."""
+    """Return places to flip in a file, each with what the fault has to begin with."""
     if path.suffix == ".index" or not path.name.startswith(records.SPLITS):
         begin = "its SHA-256 is not the manifest's"
         if path.name == records.MANIFEST:
@@ -163,7 +163,7 @@ def test_all_broken_records_of_a_shard_are_listed_but_not_more_faults_than_a_per
 
 
 def listed(capsys):
-    """The lines on stderr that are no progress bar."""
+    """Return the lines on stderr that are no progress bar."""
     lines = capsys.readouterr().err.splitlines()
     return [line for line in lines if line.startswith("verify: ") and "shard/s]" not in line]
 

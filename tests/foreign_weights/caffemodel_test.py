@@ -70,7 +70,7 @@ def test_a_list_of_numbers_in_two_pieces_is_one(tmp_path):
 
 
 def test_opencv_gives_the_same_logits(tmp_path):
-    """An implementation of Caffe's networks and files that is not ours."""
+    """Return another implementation of Caffe's networks and files: OpenCV's."""
     if not hasattr(cv2.dnn, "readNetFromCaffe"):
         pytest.skip("needs OpenCV 4, which reads Caffe's files; 5 does not: make test-addons")
     for name, v1 in (("caffe", False), ("caffenet", True)):

@@ -38,7 +38,7 @@ def caffemodel(tmp_path_factory, weights):
 
 @pytest.fixture(scope="module")
 def converted(caffemodel, tmp_path_factory):
-    """What convert returned for the caffemodel, and the folder that it made."""
+    """Return convert's figures for the caffemodel, and the folder that it made."""
     folder = tmp_path_factory.mktemp("converted") / "new"
     output = str(folder / "out.weights.h5")
     return convert(weights=str(caffemodel), output=output, profile="caffe", width=_WIDTH), folder

@@ -14,7 +14,7 @@ _CLASSES = 5
 
 
 def _network(weights, profile, layout):
-    """The weights as a file of that layout has them."""
+    """Return the weights as a file of that layout has them."""
     bgr = profile.colour_order == "BGR"
     if layout is layouts.MAPS_FIRST:
         tensors = foreign_files.maps_first(weights, bgr=bgr)

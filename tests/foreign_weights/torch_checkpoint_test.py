@@ -41,7 +41,7 @@ def _saved(torch, tmp_path, value: object, *, legacy: bool = False) -> str:
 
 
 def _checkpoint(state) -> dict[str, object]:
-    """As the port's training program saves it after an epoch."""
+    """Return a checkpoint as the port's training program saves it after an epoch."""
     optimizer = {"state": {0: {"step": 3, "exp_avg": next(iter(state.values()))}}}
     optimizer["param_groups"] = [{"lr": 1e-4, "betas": (0.9, 0.999), "params": [0]}]
     return {

@@ -35,7 +35,7 @@ def either_way(draw, strength):
 
 
 def moved(photo, to_source):
-    """Each pixel of the result between the four around its place in the photo, 128 outside."""
+    """Interpolate each pixel between the four around its place in the photo, 128 outside."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float64)
     source_x, source_y = to_source(x, y)
     places, options = [source_y + 1, source_x + 1], {"order": 1, "mode": "constant", "cval": 128}
@@ -100,7 +100,7 @@ REFERENCES = {
 
 
 def changed(texts, photos=PHOTOS, drawn=DRAWS):
-    """In a graph, as in training."""
+    """Augment in a graph, as in training."""
     chosen = augmentations.parse(texts)
     repeated = np.repeat(drawn[:, None], len(chosen), axis=1).astype(np.float32)
     function = tf.function(lambda images, draws: augmentations.change(images, draws, chosen))

@@ -30,7 +30,7 @@ def read_photos(data_dir, split):
 
 
 def take_epochs(data_dir, epochs=2, batch_size=8, **options):
-    """The batches of some epochs, four steps each."""
+    """Return the batches of some epochs, four steps each."""
     manifest = records.read_manifest(data_dir)
     profile, share = options.pop("profile", PROFILE), options.pop("share", Share())
     paths = options.pop("shard_paths", {})
@@ -52,7 +52,7 @@ def assert_equal_batches(batches, expected):
 
 
 def joined(batches):
-    """One batch of several: features by name, and "label"."""
+    """Return one batch of several: features by name, and "label"."""
     names = batches[0][0]
     columns = {name: np.concatenate([batch[name] for batch, _ in batches]) for name in names}
     return columns | {"label": np.concatenate([labels for _, labels in batches])}
@@ -89,7 +89,7 @@ def test_augmentations_add_draws_and_change_nothing_else(data_dir):
 
 @pytest.fixture
 def one_undecodable(data_dir, tmp_path):
-    """A copy with a photo that is none, under good checksums, and the step that meets it."""
+    """Return a copy with a photo that is none, under good checksums, and the step that meets it."""
     damaged = shutil.copytree(data_dir, tmp_path / "damaged")
     damaged_shards.replace_photo(damaged / "train-00001-of-00003", 3)
     dataset = pipeline.train_dataset(

@@ -204,7 +204,7 @@ def test_a_profile_without_noise_or_of_deviation_0_ignores_draws_and_divisor(nam
 
 
 def test_no_profile_pays_for_what_another_does():
-    """By the operations in the graph: all that each profile's arithmetic is made of."""
+    """Compare the operations in the graph: all that each profile's arithmetic is made of."""
 
     def operations(name, **draws):
         profile = PROFILES[name]

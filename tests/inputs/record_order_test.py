@@ -12,7 +12,7 @@ COUNT = SHARDS * EACH
 
 
 def numbered_records(shard, each=EACH):
-    """The places of a shard's records in the files."""
+    """Return the places of a shard's records in the files."""
     return tf.data.Dataset.range(shard * each, (shard + 1) * each)
 
 

@@ -17,7 +17,7 @@ RAW = records.Rule(SIDE, storage="raw")
 
 
 def record(photo_format, height=SIDE, width=SIDE):
-    """A record of a smooth photo, and its pixels as Pillow decodes them."""
+    """Return a record of a smooth photo, and its pixels as Pillow decodes them."""
     coarse = np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
     pixels = cv2.resize(coarse, (width, height))
     encoded = pixels.tobytes()

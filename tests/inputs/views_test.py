@@ -73,7 +73,7 @@ def test_random_views_are_a_function_of_seed_and_place():
 
 
 def test_a_run_of_an_older_version_is_gone_on_with_by_the_same_draws():
-    """What version 0.2 drew for three photos: other draws are another run."""
+    """Compare with the draws of version 0.2 for three photos: other draws are another run."""
     offsets, flips, noise = draw_views(PAPER, 3, first=2**33, seed=(3, -4))
     np.testing.assert_array_equal(offsets, [[14, 24], [0, 32], [12, 28]])
     np.testing.assert_array_equal(flips, [True, False, False])

@@ -9,6 +9,6 @@ __all__ = ["float32_again", "float64", "memory_is_given_back"]
 
 @pytest.fixture
 def mixed_policy(request):
-    """The global policy that a test names by `indirect`; `float32_again` sets it back."""
+    """Return the global policy that a test names by `indirect`; `float32_again` sets it back."""
     keras.mixed_precision.set_global_policy(request.param)
     return request.param

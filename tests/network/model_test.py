@@ -250,7 +250,7 @@ def differentiate_from_outside(model, images):
 
 
 def handles_of_a_dropped_network(name, use):
-    """What owns the weights' memory; graphs hold it too, without the variables."""
+    """Return the owners of the weights' memory; graphs hold it too, without the variables."""
     model = AlexNet(NARROW[name], classes=3)
     if use:
         use(model, photos(2, NARROW[name].input_size))

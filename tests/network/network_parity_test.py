@@ -44,7 +44,7 @@ def assert_alive(outputs):
 
 
 def torch_network(torch_alexnet, profile, weights, classes=CLASSES):
-    """The PyTorch module of the profile's width, with these weights, at inference."""
+    """Return the PyTorch module of the profile's width, with these weights, at inference."""
     network = torch_alexnet.NETWORKS[profile.name](classes, profile.conv_filters, profile.fc_units)
     torch_alexnet.set_weights(network, weights)
     return network.eval()
@@ -52,14 +52,14 @@ def torch_network(torch_alexnet, profile, weights, classes=CLASSES):
 
 @pytest.fixture
 def torch_alexnet():
-    """The module of the references, where PyTorch is installed."""
+    """Return the module of the references, where PyTorch is installed."""
     pytest.importorskip("torch", reason="needs PyTorch: make test-torch")
     return importlib.import_module("benchmarks.torch_alexnet")
 
 
 # LRN sums otherwise over 96 and 256 maps than over few; those of full width have all its columns.
 def small(name, *names):
-    """A narrow, ablated network, of 3x3 pixels at pool5."""
+    """Return a narrow, ablated network, of 3x3 pixels at pool5."""
     profile = ablations.apply(PROFILES[name], names).scaled(0.05)
     return dataclasses.replace(profile, input_size=67 + 64 - sum(profile.conv1_padding))
 

@@ -15,7 +15,7 @@ def reference_lrn(x, *, size, k, alpha, beta, alpha_divided_by_size=False, colum
 
 
 def slopes(function, x, upstream, step=1e-5):
-    """The gradient of sum(function(x) * upstream), from differences in float64."""
+    """Return the gradient of sum(function(x) * upstream), from differences in float64."""
     result = np.zeros_like(x)
     for place in np.ndindex(*x.shape):
         shift = np.zeros_like(x)

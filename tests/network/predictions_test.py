@@ -10,7 +10,7 @@ CLASSES = tuple(ClassName(wnid=f"n0000000{i}", name=name) for i, name in enumera
 
 
 def sorted_ranks(scores, labels):
-    """Where NumPy's stable sort, best first, puts the right class."""
+    """Return the place of the right class in NumPy's stable sort, best first."""
     order = np.argsort(-np.asarray(scores, np.float64), axis=1, kind="stable")
     ranks = np.argmax(order == labels[:, None], axis=1)
     is_nan = np.isnan(np.asarray(scores, np.float64)[np.arange(len(labels)), labels])

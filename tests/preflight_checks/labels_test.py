@@ -12,7 +12,7 @@ FILE = records.labels_text(CLASSES)
 
 
 def striped_photos(places, seed):
-    """Stripes as wide as the class' place + 2 pixels, somewhere, in any colour, under noise."""
+    """Draw stripes as wide as the class' place + 2 pixels, in any colour, under noise."""
     random = np.random.default_rng(seed)
     along = np.arange(labels.THUMBNAIL)
     photos = []

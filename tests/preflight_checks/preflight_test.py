@@ -72,7 +72,7 @@ def test_the_paper_with_input_of_unit_size_does_not(data_dir):
 
 
 def test_small_batches_are_looked_at_together(learning, data_dir):
-    """What the network is at the start has nothing to do with the size of the batches."""
+    """The figures of the start do not depend on the size of the batches."""
     result = check(data_dir, batch_size=1)
     for name in ("photo_share", "input_std", "overshoot"):
         expected = learning["figures"][name]

@@ -1,4 +1,4 @@
-"""What is served of a photo, and what evaluation says of the record that was made of it.
+"""Answers to a photo, beside evaluation of the record that was made of it.
 
 Both see nearly the same pixels. What differs is the resize, TensorFlow's instead of OpenCV's, by
 its rounding; and that the record was compressed once more, as a JPEG of quality 95.
@@ -28,7 +28,7 @@ def originals():
 
 @pytest.fixture(scope="module")
 def stored(originals):
-    """By how they are stored: what evaluation reads, uint8 [N, 256, 256, 3]."""
+    """Return what evaluation reads, uint8 [N, 256, 256, 3], by how photos are stored."""
     return {
         storage: np.stack([as_records_hold_it(photo, storage=storage) for photo in originals])
         for storage in ("raw", "jpeg")
@@ -37,7 +37,7 @@ def stored(originals):
 
 @pytest.fixture(scope="module")
 def run(stored):
-    """A network of random weights whose classes are equally likely over these photos.
+    """Return a network of random weights whose classes are equally likely over these photos.
 
     Without that, some classes are the best of nearly all photos, and no two answers disagree.
     """
@@ -56,7 +56,7 @@ def served(run, tmp_path_factory):
 
 
 def served_logits(run, served, originals):
-    """The output of fc8 in float64, from what the export says of fc7."""
+    """Return the output of fc8 in float64, from what the export says of fc7."""
     batches = [originals[start : start + 50] for start in range(0, len(originals), 50)]
     answers = [served["features"](image_bytes=tf.constant(batch)) for batch in batches]
     assert all(np.all(answer["valid"]) for answer in answers)
@@ -66,7 +66,7 @@ def served_logits(run, served, originals):
 
 
 def evaluated(run, stored):
-    """The logarithm of evaluation's softmax: the logits, less a constant a photo."""
+    """Return the logarithm of evaluation's softmax: the logits, less a constant a photo."""
     predict = evaluation.make_predict(run, 1)
     return np.concatenate(
         [
@@ -77,7 +77,7 @@ def evaluated(run, stored):
 
 
 def as_records_hold_it(photo, **rule):
-    """The pixels that evaluation reads from the record that the data job makes of a photo."""
+    """Return the pixels that evaluation reads from the data job's record of a photo."""
     rule = conversion_rule.Rule(**rule)
     converted = images.convert(photo, rule)
     serialized = records.encode(

@@ -35,7 +35,7 @@ def reference(photo, size=256):
 
 
 def chunk(name, data):
-    """A chunk of a PNG file."""
+    """Return a chunk of a PNG file."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
@@ -128,7 +128,7 @@ def test_cmyk_differs_by_a_grey_level():
 
 
 def with_exif(photo, exif):
-    """The JPEG with an APP1 segment behind its first one (JFIF)."""
+    """Return the JPEG with an APP1 segment behind its first one (JFIF)."""
     end = 4 + int.from_bytes(photo[4:6], "big")
     segment = b"Exif\0\0" + exif
     return photo[:end] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + photo[end:]

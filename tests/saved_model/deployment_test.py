@@ -46,7 +46,7 @@ FILES = [*CONFIGS, "kubernetes.yaml", "README.md"]
 
 
 def written(tmp_path, name="birds"):
-    """The texts by file name."""
+    """Return the texts by file name."""
     paths = write(str(tmp_path / "model"), name)
     return {os.path.basename(path): pathlib.Path(path).read_text("utf-8") for path in paths}
 
@@ -184,7 +184,7 @@ def require_existing_files(arguments, tmp_path, name):
 
 
 def docker_commands(readme):
-    """The words of each: those of docker, and those of TF Serving behind the image's name."""
+    """Return the words of each: docker's, and TF Serving's behind the image's name."""
     text = readme.replace("\\\n", " ")
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("    docker")]
     return [(words[: words.index(IMAGE)], words[words.index(IMAGE) + 1 :]) for words in commands]

@@ -193,7 +193,7 @@ def test_stored_photos(data_dir):
 
 
 def write_data_set(folder, shards):
-    """Fills a folder with these validation shards; returns their manifest."""
+    """Fill a folder with these validation shards; return their manifest."""
     splits = {
         "validation": records.Split(
             tuple(records.Shard(name, 1, len(data), "") for name, data in shards.items()), 0
@@ -217,7 +217,7 @@ def test_data_sets_that_cannot_be_used(tmp_path):
 
 @pytest.fixture(scope="module")
 def flags(data_dir, tmp_path_factory):
-    """Flags of a run on the data set, and of a model "birds" that is not there yet."""
+    """Return flags of a run on the data set, and of a model "birds" that is not there yet."""
     folder = tmp_path_factory.mktemp("command")
     classes = records.read_manifest(str(data_dir)).classes
     run = stand_in.trained_run(classes=len(classes))

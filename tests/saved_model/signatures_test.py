@@ -41,7 +41,7 @@ def call(loaded, name, **inputs):
 
 
 def everything(photos):
-    """The inputs of each signature that ask about the same photos."""
+    """Return the inputs of each signature that ask about the same photos."""
     images = np.zeros([len(photos), 256, 256, 3], np.uint8)
     return {
         signature: {name: tf.constant(value) for name, value in inputs.items()}
@@ -214,7 +214,7 @@ def test_no_bad_photo_harms_a_good_one(loaded, signature):
 
 
 def example(**features):
-    """A serialized tf.train.Example by TensorFlow's own protocol buffer; "__" stands for "/"."""
+    """Serialize a tf.train.Example by TensorFlow's own protocol buffer; "__" stands for "/"."""
     made = tf.train.Example()
     for name, values in features.items():
         feature = made.features.feature[name.replace("__", "/")]
@@ -312,7 +312,7 @@ def test_other_stored_size_and_fewer_than_five_classes(tmp_path):
 
 
 def handles_of_a_dropped_model(path):
-    """What owns the weights' memory."""
+    """Return the owners of the weights' memory."""
     loaded = tf.saved_model.load(path)
     handles = [weakref.ref(variable.handle) for variable in loaded._weights]
     assert all(handle() is not None for handle in handles)

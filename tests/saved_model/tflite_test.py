@@ -21,7 +21,7 @@ GREY_LEVELS = dataclasses.replace(stand_in.PROFILE, pixel_scale=1.0)
 
 
 def run_of(data_dir, profile=stand_in.PROFILE, seed=1, fc8=None):
-    """A network of the data set's classes; all weights of its last layer are `fc8`."""
+    """Return a network of the data set's classes; all weights of its last layer are `fc8`."""
     classes = records.read_manifest(str(data_dir)).classes
     model = AlexNet(profile, classes=len(classes), seed=seed)
     if fc8 is not None:
@@ -37,7 +37,7 @@ def narrow(name, **fields):
 
 
 def expected_scores(run, images):
-    """The network in memory, its preprocessing in NumPy."""
+    """Return the network in memory, its preprocessing in NumPy."""
     profile = run.profile
     at = (images.shape[1] - profile.input_size) // 2
     view = slice(at, at + profile.input_size)
@@ -62,7 +62,7 @@ def export(run, data_dir, folder, *kinds):
 
 
 def labelled(data_dir, split):
-    """A split's photos by Pillow, uint8 [N, 256, 256, 3], and its labels."""
+    """Return a split's photos by Pillow, uint8 [N, 256, 256, 3], and its labels."""
     parsed = [
         records.parse(record)
         for path in sorted(data_dir.glob(f"{split}-*"))
@@ -96,7 +96,7 @@ def exported(run, data_dir, tmp_path_factory):
 
 
 def mean_error(scores, expected):
-    """In units of what a class' score varies from photo to photo."""
+    """Return the difference in units of a class' deviation from photo to photo."""
     return np.abs(scores - expected).mean() / expected.std(axis=0).mean()
 
 

@@ -36,7 +36,7 @@ def known(run):
 
 @pytest.fixture(scope="module")
 def asked(known, export_dir):
-    """Requests, and right answers to them."""
+    """Return requests, and right answers to them."""
     path = str(export_dir / "1")
     requests = agreement.requests_for(known, path)
     return requests, fresh_process.by_saved_model(path, requests)

@@ -1,4 +1,4 @@
-"""What is no photo, or none that may be decoded, and some that are, for tests of serving."""
+"""Bad photos, which may not be decoded, and some good ones, for tests of serving."""
 
 import struct
 
@@ -10,7 +10,7 @@ PNG = stand_in.encoded(stand_in.pixels(300, 260), "PNG")
 
 
 def jpeg_that_says(height: int, width: int) -> bytes:
-    """A JPEG of other dimensions than its frame header tells. It decodes, the rest grey."""
+    """Return a JPEG of other dimensions than its frame header tells. It decodes, the rest grey."""
     frame = GOOD.index(b"\xff\xc0") + 5
     return GOOD[:frame] + struct.pack(">HH", height, width) + GOOD[frame + 4 :]
 

@@ -44,14 +44,14 @@ def chromium(profile):
 
 
 def forget_logs(driver):
-    """Leaves the page, and with it what `requested_urls` and `console` have of it."""
+    """Leave the page, and with it what `requested_urls` and `console` have of it."""
     driver.get("about:blank")
     requested_urls(driver)
     console(driver)
 
 
 def requested_urls(driver):
-    """The addresses of all requests since the last call."""
+    """Return the addresses of all requests since the last call."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     return [
         message["params"]["request"]["url"]
@@ -61,12 +61,12 @@ def requested_urls(driver):
 
 
 def console(driver):
-    """Errors, warnings and violations of the page's policy since the last call, as texts."""
+    """Return errors, warnings and violations of the page's policy since the last call, as texts."""
     return [entry["message"] for entry in driver.get_log("browser")]
 
 
 def resize(driver, width, height):
-    """Shows pages as in a window of some size, also narrower than windows can be."""
+    """Show pages as in a window of some size, also narrower than windows can be."""
     driver.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
@@ -74,7 +74,7 @@ def resize(driver, width, height):
 
 
 def prefer(driver, **features):
-    """Sets media features for pages, such as prefers_reduced_motion="reduce"; without, none."""
+    """Set media features for pages, such as prefers_reduced_motion="reduce"; without, none."""
     features = [
         {"name": name.replace("_", "-"), "value": value} for name, value in features.items()
     ]
@@ -82,7 +82,7 @@ def prefer(driver, **features):
 
 
 def canvas_pixels(driver, canvas):
-    """What is drawn on a canvas element, uint8 [height, width, 4] RGBA."""
+    """Return the pixels of a canvas element, uint8 [height, width, 4] RGBA."""
     height, width, encoded = driver.execute_script(
         """
         const {width, height} = arguments[0];
@@ -128,7 +128,7 @@ def press(driver, *keys):
 
 
 def give(driver, *photos, way="drop"):
-    """Drops or pastes (name, bytes) as a person does, in one go; whether the page took them."""
+    """Drop or paste (name, bytes) as a person does; return whether the page took them."""
     files = [(name, base64.b64encode(data).decode()) for name, data in photos]
     return driver.execute_script(
         """

@@ -13,7 +13,7 @@ from repository import ROOT
 
 
 class Done(NamedTuple):
-    """How a command ended, as `subprocess.CompletedProcess` has it."""
+    """The end of a command, as `subprocess.CompletedProcess` has it."""
 
     returncode: int
     stdout: str

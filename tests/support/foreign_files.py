@@ -21,7 +21,7 @@ SEED = [f"net.{i}" for i in (0, 4, 8, 10, 12)] + [f"classifier.{i}" for i in (1,
 
 
 def random_weights(profile: Profile, classes: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Weights in our layout, float32, of a size that keeps the activations' size; biases too."""
+    """Return weights and biases in our layout, float32, that keep the activations' size."""
     rng = np.random.default_rng(seed)
     weights = {}
     inputs = 3
@@ -81,7 +81,7 @@ def bytes_field(field: int, value: bytes) -> bytes:
 
 
 def blob(value: np.ndarray, *, legacy: bool = False, double: bool = False) -> bytes:
-    """A BlobProto."""
+    """Return a BlobProto."""
     if legacy:
         shape = (1,) * (4 - value.ndim) + value.shape
         head = b"".join(number_field(i + 1, size) for i, size in enumerate(shape))
@@ -93,7 +93,7 @@ def blob(value: np.ndarray, *, legacy: bool = False, double: bool = False) -> by
 
 
 def layer(name: str, kind: str, blobs: Sequence[bytes] = (), *, v1: bool = False) -> bytes:
-    """A field `layer` (or `layers`) of a NetParameter."""
+    """Return a field `layer` (or `layers`) of a NetParameter."""
     if v1:
         content = bytes_field(2, b"bottom") + bytes_field(4, name.encode())
         content += number_field(5, _V1_TYPES[kind])
@@ -113,7 +113,7 @@ def caffemodel(
     double: bool = False,
     only_weights: bool = False,
 ) -> bytes:
-    """A whole NetParameter of our weights; conv1's kernel goes from R, G, B to B, G, R."""
+    """Return a NetParameter of our weights; conv1's kernel goes from R, G, B to B, G, R."""
     turned = maps_first(weights, bgr=True)
     orders = {
         "conv1": profile.conv1_order,
@@ -135,7 +135,7 @@ def caffemodel(
 
 
 def prototxt(profile: Profile, classes: int) -> str:
-    """The description that goes with `caffemodel`, for programs that need one (OpenCV 4)."""
+    """Return the description that goes with `caffemodel`, for programs that need one (OpenCV 4)."""
     size = profile.input_size
     lines = [
         'name: "AlexNet"',
@@ -179,7 +179,7 @@ def prototxt(profile: Profile, classes: int) -> str:
 def state_dict(
     weights: Mapping[str, np.ndarray], names: Sequence[str], prefix: str = ""
 ) -> dict[str, np.ndarray]:
-    """Names of a state_dict -> arrays, which torch.from_numpy takes."""
+    """Return names of a state_dict -> arrays, which torch.from_numpy takes."""
     turned = maps_first(weights, bgr=False)
     return {
         f"{prefix}{theirs}.{their_kind}": turned[f"{ours}/{kind}"]
@@ -192,7 +192,7 @@ def state_dict(
 
 
 def dictionary(weights: Mapping[str, np.ndarray], *, named: bool = False) -> dict[str, object]:
-    """What caffe-tensorflow saves. Its fully connected kernels are transposed views, as here."""
+    """Return what caffe-tensorflow saves; its dense kernels are transposed views, as here."""
     result = {}
     for name in LAYERS:
         kernel, bias = weights[f"{name}/kernel"], weights[f"{name}/bias"]
@@ -205,7 +205,7 @@ def dictionary(weights: Mapping[str, np.ndarray], *, named: bool = False) -> dic
 
 
 def npy(value: Mapping[str, object], protocol: int) -> bytes:
-    """As np.save writes an array of one object, with a pickle of that protocol."""
+    """Write as np.save an array of one object, with a pickle of that protocol."""
     array = np.empty((), dtype=object)
     array[()] = value
     return npy_header() + pickle.dumps(array, protocol)
@@ -225,7 +225,7 @@ class Python2Pickle:
         self.memo: dict[object, int] = {}
 
     def dump(self, value: Mapping[str, object]) -> bytes:
-        """An array of one object, the dictionary."""
+        """Return an array of one object, the dictionary."""
         self.out.write(b"\x80\x02")
         self._array_head()
         self.out.write(b"(K\x01)")
@@ -339,7 +339,7 @@ def mutations(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
 
 
 def refusals(content: bytes, count: int, path: str, attempt: Callable[[str], object]) -> list[str]:
-    """What `attempt(path)` says of damaged copies of a file, where it does not take them."""
+    """Return the errors of `attempt(path)` over damaged copies of a file."""
     texts = []
     for damaged in mutations(content, count):
         with open(path, "wb") as file:

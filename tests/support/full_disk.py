@@ -7,7 +7,7 @@ import signal
 
 @contextlib.contextmanager
 def full_disk():
-    """Files cannot grow over 1 MiB."""
+    """Limit the files of this process to 1 MiB."""
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))

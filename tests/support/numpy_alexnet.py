@@ -16,14 +16,14 @@ _CONV_PADDING = (0, 2, 1, 1, 1)  # of conv1: see `Profile.conv1_padding`, the la
 
 
 def logits(x: np.ndarray, weights: Mapping[str, np.ndarray], profile: Profile) -> np.ndarray:
-    """The output of fc8, [B, classes]; arguments as of `layer_outputs`."""
+    """Return the output of fc8, [B, classes]; arguments as of `layer_outputs`."""
     return layer_outputs(x, weights, profile)["fc8"]
 
 
 def layer_outputs(
     x: np.ndarray, weights: Mapping[str, np.ndarray], profile: Profile
 ) -> dict[str, np.ndarray]:
-    """What each layer makes of network input [B, H, W, 3] at inference, in order, float64.
+    """Return each layer's output for network input [B, H, W, 3], in order, float64.
 
     Args:
         x: network input, already preprocessed.
@@ -83,7 +83,7 @@ def _after_conv(x: np.ndarray, kind: str, profile: Profile) -> np.ndarray:
 
 
 def pad(x: np.ndarray, before: int, after: int) -> np.ndarray:
-    """Zeros above and left of, and below and right of [B, H, W, C]."""
+    """Return zeros above and left of, and below and right of [B, H, W, C]."""
     return np.pad(x, [(0, 0), (before, after), (before, after), (0, 0)])
 
 
@@ -109,7 +109,7 @@ def activation(x: np.ndarray, kind: str) -> np.ndarray:
 
 
 def max_pool(x: np.ndarray, size: int = 3) -> np.ndarray:
-    """Windows of size x size, stride 2, no padding."""
+    """Return windows of size x size, stride 2, no padding."""
     return sliding_window_view(x, (size, size), axis=(1, 2))[:, ::2, ::2].max(axis=(-2, -1))
 
 
@@ -132,7 +132,7 @@ def lrn(
 
 
 def map_norm(x: np.ndarray, size: int, k: float, alpha: float, beta: float) -> np.ndarray:
-    """The 2012 program's layer of type rnorm, a pixel at a time: alpha is divided by size^2."""
+    """Compute the 2012 program's rnorm layer, a pixel at a time: alpha is divided by size^2."""
     height, width = x.shape[1:3]
     y = np.empty_like(x)
     reach = size // 2
@@ -146,7 +146,7 @@ def map_norm(x: np.ndarray, size: int, k: float, alpha: float, beta: float) -> n
 
 
 def dense(x: np.ndarray, weights: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """A fully connected layer; kernel [in, out]."""
+    """Return a fully connected layer; kernel [in, out]."""
     return x @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]
 
 

@@ -75,7 +75,7 @@ def oriented(orientation):
 
 
 def png(width, height, depth, colors, *chunks):
-    """A PNG by hand, with chunks (name, content) between its header and its end."""
+    """Return a PNG by hand, with chunks (name, content) between its header and its end."""
     header = struct.pack(">IIBBBBB", width, height, depth, colors, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(content))
@@ -87,7 +87,7 @@ def png(width, height, depth, colors, *chunks):
 
 
 def without_segment(data, code):
-    """A JPEG without its first segment of `code`."""
+    """Return a JPEG without its first segment of `code`."""
     start = data.index(b"\xff" + bytes([code]))
     return data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], "big") :]
 
@@ -97,7 +97,7 @@ def with_bytes(data, at, new):
 
 
 def with_jpeg_size(data, height, width):
-    """A JPEG whose header claims another size."""
+    """Return a JPEG whose header claims another size."""
     return with_bytes(data, data.index(b"\xff\xc0") + 5, struct.pack(">HH", height, width))
 
 
@@ -163,7 +163,7 @@ def _broken():
 
 
 def _other_huffman_codes(jpeg):
-    """The values of the first AC table backwards: every code is valid, and means another one."""
+    """Reverse the values of the first AC table: every code is valid, and means another one."""
     at = jpeg.index(b"\x10", jpeg.index(b"\xff\xc4\x00\xb5"))
     values = jpeg[at + 17 : at + 17 + 162]
     return with_bytes(jpeg, at + 17, values[::-1])
@@ -369,7 +369,7 @@ def _bombs():
 
 
 def _tiff_with_size(data, side):
-    """Pillow's TIFF with other values for the tags 256 and 257, width and height."""
+    """Set the tags 256 and 257, width and height, of Pillow's TIFF."""
     for tag in (256, 257):
         entry = data.index(struct.pack("<HHI", tag, 4, 1))
         data = with_bytes(data, entry + 8, struct.pack("<I", side))
@@ -387,6 +387,6 @@ def _strips():
 
 @functools.cache
 def odd_photos():
-    """All kinds, by name."""
+    """Return all kinds, by name."""
     made = (_no_photos, _broken, _jpegs, _other_formats, _deep, _bombs, _strips)
     return {name: photo for make in made for name, photo in make().items()}

@@ -59,7 +59,7 @@ def write_photos(root):
 
 
 def write_copies(root, content, **counts):
-    """One class, in which each photo holds the same; `counts` by split."""
+    """Write one class, in which each photo holds the same; `counts` by split."""
     for split, count in counts.items():
         (root / split / "cat").mkdir(parents=True)
         (root / "original").write_bytes(content)
@@ -69,7 +69,7 @@ def write_copies(root, content, **counts):
 
 
 def arguments(photos, output_dir, **changes):
-    """Of prepare.prepare, for `write_photos`."""
+    """Return the arguments of prepare.prepare for `write_photos`."""
     return {
         "source": "class_folders",
         "input_dir": str(photos),
@@ -83,14 +83,14 @@ def arguments(photos, output_dir, **changes):
 
 
 def flags_for(photos, output_dir, **changes):
-    """The same as flags of the command, whose default is to use processes."""
+    """Return the same as flags of the command, whose default is to use processes."""
     options = arguments(photos, output_dir, **changes)
     options.pop("beam_options")
     return [f"--{name}={value}" for name, value in options.items()]
 
 
 def start_job(flags, **environment):
-    """A job in the background, the only one of its process group."""
+    """Start a job in the background, the only one of its process group."""
     return subprocess.Popen(
         [sys.executable, "-m", "data_prep.prepare", *flags],
         stdout=subprocess.PIPE,
@@ -103,7 +103,7 @@ def start_job(flags, **environment):
 
 
 def wait_until(condition, what):
-    """The limit is no measurement: it only ends a test that would never end."""
+    """Wait; the limit is no measurement: it only ends a test that would never end."""
     for _ in range(600):
         if condition():
             return
@@ -121,7 +121,7 @@ def contents(folder):
 
 
 def identities(folder):
-    """Which files the finished shards are: a shard that is made again is another one."""
+    """Return the identities of the finished shards: one that is made again is another file."""
     return {
         path.name: (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in pathlib.Path(folder).glob("*-of-*")
@@ -129,7 +129,7 @@ def identities(folder):
 
 
 class ReversedScan:
-    """As os.scandir, for a test to put in its place: each folder from Z to A."""
+    """A replacement of os.scandir: each folder from Z to A."""
 
     _scan = staticmethod(os.scandir)
 

@@ -42,6 +42,6 @@ def layer_outputs(model, x):
 
 
 def difference(ours, reference):
-    """The largest difference, of the reference's largest value."""
+    """Return the largest difference, of the reference's largest value."""
     assert ours.shape == reference.shape
     return np.abs(ours - reference).max() / np.abs(reference).max()

@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """Where to ask: "http://HOST:PORT" and, for gRPC, "HOST:PORT"; and its process."""
+    """Addresses to ask: "http://HOST:PORT" and, for gRPC, "HOST:PORT"; and its process."""
 
     rest: str
     grpc: str
@@ -169,5 +169,5 @@ def predict_request(
 
 
 def b64(photo: bytes) -> dict[str, str]:
-    """Bytes as JSON has them."""
+    """Return bytes as JSON has them."""
     return {"b64": base64.b64encode(photo).decode()}

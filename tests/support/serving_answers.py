@@ -39,7 +39,7 @@ def photo(name: str, size: int = 0) -> bytes:
 
 
 def outputs(photos: list[bytes]) -> dict[str, list]:
-    """What serving_default puts out."""
+    """Return the outputs of serving_default."""
     columns = {"classes": [], "class_ids": [], "scores": [], "valid": []}
     for content in photos:
         valid = content.startswith(b"photo ")
@@ -71,7 +71,7 @@ class Reply:
 
 
 def error(status: int, message: str, **headers: str) -> Reply:
-    """As MakeJsonFromStatus writes it."""
+    """Return an error as MakeJsonFromStatus writes it."""
     return Reply(status, json.dumps({"error": message}, indent=4).encode(), headers)
 
 
@@ -125,7 +125,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def rest_server(answer: Callable[[Asked], Reply | None] = predicted, *, port: int = 0, tls=None):
-    """Answers by a function (None: not at all); gives a server with `address` and `asked`."""
+    """Answer by a function (None: not at all); yield a server with `address` and `asked`."""
     server = _Server(("127.0.0.1", port), _Handler)
     server.answer, server.asked, server.connections = answer, [], []
     server.ended = threading.Event()
@@ -149,7 +149,7 @@ def rest_server(answer: Callable[[Asked], Reply | None] = predicted, *, port: in
 
 @contextlib.contextmanager
 def raw_server(talk: Callable[[socket.socket], None]):
-    """Accepts connections and leaves the rest to a function; gives the address."""
+    """Accept connections and leave the rest to a function; yield the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def accept():
@@ -207,7 +207,7 @@ def arrays(photos: list[bytes]) -> dict[str, np.ndarray]:
 
 
 def expected(*names: str, ids: bool = True) -> list[Answer]:
-    """What the client makes of the answer for photo(name)."""
+    """Return the client's result of the answer for photo(name)."""
     return [
         Answer(True, (f"class of {name}", "other"), (len(name), 3) if ids else (), (0.75, 0.25))
         for name in names
@@ -215,7 +215,7 @@ def expected(*names: str, ids: bool = True) -> list[Answer]:
 
 
 def ask(server: str, photos=(b"photo a",), **options) -> list[Answer]:
-    """Asks once."""
+    """Ask once."""
     options = {"model": "birds", "retries": 0, "deadline": 30.0, **options}
     return client.classify(server=server, photos=photos, **options)
 
@@ -252,7 +252,7 @@ class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 @contextlib.contextmanager
 def grpc_server(service: Service, *, port: int = 0, tls=None, options=()):
-    """Gives the address."""
+    """Yield the address."""
     pool = concurrent.futures.ThreadPoolExecutor(8)
     server = grpc.server(pool, options=[("grpc.so_reuseport", 0), *options])
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
@@ -278,7 +278,7 @@ def server(
     port: int = 0,
     tls=None,
 ):
-    """A right server by "http" or "grpc"; gives its address.
+    """Start a right server by "http" or "grpc"; yield its address.
 
     Args:
         protocol: of the two.
@@ -311,7 +311,7 @@ def server(
 
 
 def certificate(folder, host: str = "localhost") -> tuple[str, str]:
-    """Files of a certificate, which is its own authority, and its key, by the program openssl."""
+    """Write a certificate, which is its own authority, and its key, by the program openssl."""
     paths = (str(folder / f"{host}.pem"), str(folder / f"{host}.key"))
     subprocess.run(
         [

@@ -41,7 +41,7 @@ MAPPING = "n01 first\nn02 second\nn03 third, 3rd\n"
 
 
 def tar_bytes(entries, mode="w"):
-    """A tar of (name, content) or of tarfile.TarInfo."""
+    """Return a tar of (name, content) or of tarfile.TarInfo."""
     output = io.BytesIO()
     with tarfile.open(fileobj=output, mode=mode) as tar:
         for entry in entries:
@@ -111,7 +111,7 @@ def foldered_files(wnids=("n02", "n03", "n01"), folder="val"):
 
 
 def write(root, contents):
-    """Writes files by path, text or bytes; returns `root` as text."""
+    """Write files by path, text or bytes; return `root` as text."""
     for name, content in contents.items():
         path = pathlib.Path(root) / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def write(root, contents):
 
 
 def write_release(root, train=None, validation=None, devkit=None):
-    """The three files as downloaded."""
+    """Return the three files as downloaded."""
     contents = {
         TRAIN_TAR: train_tar() if train is None else train,
         VALIDATION_TAR: validation_tar() if validation is None else validation,
@@ -136,12 +136,12 @@ def content_of(photo):
 
 
 def listed(source):
-    """What a data set would be made of, in one order: split, key, filename, label, content."""
+    """Return a data set's photos in one order: split, key, filename, label, content."""
     return sorted((p.split, p.key, p.filename, p.label, content_of(p)) for p in source.photos)
 
 
 def list_of_tensorflow_datasets(name):
-    """The lines of a list of ImageNet's labels that TensorFlow Datasets has; else a skip."""
+    """Return the lines of a list of ImageNet's labels that TensorFlow Datasets has; else a skip."""
     found = importlib.util.find_spec("tensorflow_datasets")
     path = found and pathlib.Path(found.origin).parent / "datasets" / "imagenet2012" / name
     if not path or not path.exists():

@@ -78,7 +78,7 @@ def publish(model_dir: pathlib.Path, version: int = 1) -> None:
 
 
 def served_model(run: workdir.TrainedRun, folder: pathlib.Path) -> signatures.ServedModel:
-    """Its signatures; the label file that they are read from is written into the folder."""
+    """Return its signatures; write the label file that they are read from into the folder."""
     labels_file = folder / records.LABELS
     labels_file.write_text(records.labels_text(run.classes))
     return signatures.ServedModel(run, str(labels_file))

@@ -60,7 +60,7 @@ def run(data_dir, folder, profile=PROFILE, run_options=USUAL, **changes):
 
 
 def own_lines(text):
-    """Lines of stderr without the notes that TensorFlow writes when it starts."""
+    """Return lines of stderr without the notes that TensorFlow writes when it starts."""
     return [line for line in text.splitlines() if line and not _NOTE.match(line)]
 
 
@@ -70,14 +70,14 @@ def metrics_of(folder):
 
 
 def places_of(folder):
-    """Of the checkpoints that are there, ascending."""
+    """Return the places of the checkpoints that are there, ascending."""
     names = [path.name for path in (folder / "checkpoints").glob("epoch-*")]
     matches = [re.fullmatch(r"epoch-(\d+)(?:-step-(\d+))?", name) for name in names]
     return sorted(checkpoints.Place(int(match[1]), int(match[2] or 0)) for match in matches)
 
 
 def assert_same_run(first, second):
-    """Metrics to the byte, weights, momentum and plateau to the bit."""
+    """Compare metrics to the byte, weights, momentum and plateau to the bit."""
     texts = [(folder / "metrics.jsonl").read_bytes() for folder in (first, second)]
     assert texts[0] == texts[1]
     one, two = (checkpoints.read(str(folder)) for folder in (first, second))

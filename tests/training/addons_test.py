@@ -21,7 +21,7 @@ def rates():
 
 
 def train(optimizer):
-    """Weights, and their averages if any, after each of some steps whose gradients are given."""
+    """Return weights, and their averages if any, after each step with the given gradients."""
     weights = tf.Variable([[1.0, -2.0, 3.0]], name="fc6/kernel")
     keras_compat.build_optimizer(optimizer, [weights])
     seen, averages = [], []
@@ -82,7 +82,7 @@ OWN = pytest.mark.parametrize("name", list(REFERENCES))
 
 @OWN
 def test_what_both_stacks_have_is_what_numpy_computes(name):
-    """In float64. SGDW's decay does not fall with the rate."""
+    """Step in float64. SGDW's decay does not fall with the rate."""
     reference, options = REFERENCES[name]
     w, state = np.array([[1.0, -2.0, 3.0]]), {}
     seen, _ = train(addons.make_optimizer(name, rates(), options))
@@ -120,7 +120,7 @@ def test_every_other_optimizer_of_tensorflow_addons_makes_steps(name):
 
 
 def averages_of_numpy(rule, weights):
-    """Of the weights after each step, in float64."""
+    """Return the averages of the weights after each step, in float64."""
     kept, average, seen = [], None, []
     for step, w in enumerate(np.asarray(weights, np.float64)):
         if not isinstance(rule, SWA):

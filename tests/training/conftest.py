@@ -11,7 +11,7 @@ __all__ = ["float32_again", "float64", "memory_is_given_back"]
 
 @pytest.fixture(scope="session")
 def finished(data_dir, tmp_path_factory):
-    """A function that returns the folder of a whole run, made once; copy it before a change."""
+    """Return a function: the folder of a whole run, made once; copy it before a change."""
 
     @functools.cache
     def finish(**changes):

@@ -30,7 +30,7 @@ def photos():
 
 
 def fill(network, name, value):
-    """Sets all of a kernel, or its value at one place."""
+    """Set all of a kernel, or its value at one place."""
     kernel, bias = network.get_layer(name).get_weights()
     network.get_layer(name).set_weights([np.full_like(kernel, value), bias])
 

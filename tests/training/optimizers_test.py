@@ -8,7 +8,7 @@ from keras_alexnet.training import devices, optimizers
 
 
 def fit_20_steps(optimizer):
-    """A linear layer in float64: data, its weights before, and after 20 steps."""
+    """Return a linear layer in float64: data, its weights before, and after 20 steps."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(8, 3)), rng.normal(size=(8, 2))
     keras.backend.set_floatx("float64")

@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 
 def run(epochs, steps, *, first_epoch=0, first_step=0, until=None, batch_size=8, **options):
-    """What the loop calls: 100 s of making the graph, 2 s a step, 30 s a validation."""
+    """Call as the loop does: 100 s of making the graph, 2 s a step, 30 s a validation."""
     now = 1000.0
     progress = Progress(epochs, steps, batch_size, first_step, clock=lambda: now, **options)
     callbacks = keras.callbacks.CallbackList([progress])

@@ -9,7 +9,7 @@ from keras_alexnet.training import schedules
 
 
 def fit_with(plateau, accuracies, rate=1.0):
-    """Runs the callback over epochs with these validation accuracies; the rate after each."""
+    """Run the callback over epochs with these validation accuracies; return the rate after each."""
     model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(rate), "mse")
     plateau.set_model(model)
@@ -55,7 +55,7 @@ def rates(schedule, course, steps):
 
 
 def test_steps_are_caffes_solver():
-    """Its rate at iteration i is base * gamma ^ floor(i / stepsize), i from 0."""
+    """Compare with Caffe's rate at iteration i from 0: base * gamma ^ floor(i / stepsize)."""
     caffe = PROFILES["caffe"]
     parts = tuple(epoch / caffe.epochs for epoch in caffe.drop_epochs)
     course = schedules.Course(0.01, 450_000, drops_at=parts)

@@ -62,7 +62,7 @@ def assert_set(network, before, source, layers):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Weights of a network of 7 classes whose dropout has made a step; its file, and its run."""
+    """Return weights of a network of 7 classes after a step of dropout; its file, and its run."""
     folder = tmp_path_factory.mktemp("trained")
     network = alexnet(seed=2)
     network(np.zeros([1, *network.input_shape[1:]], np.float32), training=True)

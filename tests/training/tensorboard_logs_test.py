@@ -44,7 +44,7 @@ def run(folder, network, epochs):
 
 
 def read(folder):
-    """TensorBoard's own view: {tag: {step: its points there}}."""
+    """Return TensorBoard's own view: {tag: {step: its points there}}."""
     everything = event_accumulator.EventAccumulator(str(folder), {event_accumulator.TENSORS: 0})
     everything.Reload()
     found = collections.defaultdict(lambda: collections.defaultdict(list))
@@ -113,7 +113,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def by_hand(kernel, a_row):
-    """The picture, pixel by pixel."""
+    """Return the picture, pixel by pixel."""
     side, filters = kernel.shape[0], kernel.shape[3]
     rows = (filters + a_row - 1) // a_row
     kernel = kernel.astype(np.float64)

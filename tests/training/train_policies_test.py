@@ -147,7 +147,7 @@ def test_the_programs_log_freezes_conv1_and_switches_the_noise_off(data_dir, tmp
     assert len([place for place in places_of(tmp_path) if place.step]) == 27
 
     def velocity(step):
-        """Of conv1's kernel after that many steps."""
+        """Return the movement of conv1's kernel after that many steps."""
         path = folder_of(tmp_path, checkpoints.Place(*divmod(step, 3)))
         with np.load(path / "optimizer.npz") as arrays:
             return next(arrays[key] for key in sorted(arrays) if arrays[key].shape[:2] == (11, 11))

@@ -1,4 +1,4 @@
-"""What can end or hinder a run: kills, SIGTERM, time limits, full disks, damage, broken records."""
+"""Troubles of a run: kills, SIGTERM, time limits, full disks, damage, broken records."""
 
 import contextlib
 import dataclasses
@@ -35,13 +35,13 @@ def whole_run(finished):
 
 
 def _train(data_dir, folder):
-    """In a process of its own; module level, so that it can be sent there."""
+    """Run in a process of its own; module level, so that it can be sent there."""
     run(data_dir, folder, run_options=EACH_STEP, **SMALL)
 
 
 @pytest.fixture(scope="module")
 def processes():
-    """Processes that have imported TensorFlow, and not started it."""
+    """Return processes that have imported TensorFlow, and not started it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["keras_alexnet.train", "train_runs"])
     yield context

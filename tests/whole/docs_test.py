@@ -1,4 +1,4 @@
-"""What docs/ says of the code is still so."""
+"""Claims of docs/ and README about the code still hold."""
 
 import ast
 import re

@@ -52,7 +52,7 @@ def data(folder):
 
 @pytest.fixture(scope="module")
 def workdirs(folder):
-    """The folders of two runs, as they were when they were killed."""
+    """Return the folders of two runs, as they were when they were killed."""
     return unpacked("workdir", folder)
 
 
@@ -135,7 +135,7 @@ def kept_values(arrays):
 
 
 def assert_same_end(name, run, before, arrays):
-    """A resumed run ends as it did when e3892f8 made it without the kill."""
+    """Assert that a resumed run ends as it did when e3892f8 made it without the kill."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     for line, expected in zip(lines, EXPECTED["runs"][name]["final_metrics"], strict=True):
         metrics = json.loads(line)
@@ -162,7 +162,7 @@ def assert_same_end(name, run, before, arrays):
 
 
 def flags_to_resume(run, data_dir):
-    """The flags that the run was begun with, but its folders, which were temporary."""
+    """Return the flags that the run was begun with, but its folders, which were temporary."""
     return [f"--flagfile={run / 'flags.txt'}", f"--workdir={run}", f"--data_dir={data_dir}"]
 
 
@@ -268,7 +268,7 @@ def test_an_export_answers_the_same_photos_alike(exported, photos):
 
 def test_an_export_is_verified_against_its_run(exported, photos, workdirs, monkeypatch):
     def answers_of(path, requests):
-        """One loader in this process: two in new processes would cost ten seconds."""
+        """Load in this process: two loaders in new processes would cost ten seconds."""
         return {"here": fresh_process.by_saved_model(path, requests)}
 
     monkeypatch.setattr(fresh_process, "answers_of", answers_of)

@@ -35,7 +35,7 @@ def command(module, *arguments, check=True):
 
 
 def start_server(model_dir):
-    """The server's process and address, once it is ready."""
+    """Return the server's process and address, once it is ready."""
     server = subprocess.Popen(
         [
             *(sys.executable, "-m", "keras_alexnet.serving.local_server"),

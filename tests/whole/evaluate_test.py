@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def run_of(data_dir, bias):
-    """A network of the data set's classes that knows nothing but the biases of fc8."""
+    """Return a network of the data set's classes that knows nothing but the biases of fc8."""
     run = stand_in.trained_run()
     classes = records.read_manifest(data_dir).classes
     model = AlexNet(run.profile, classes=len(classes))

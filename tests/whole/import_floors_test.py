@@ -1,4 +1,4 @@
-"""How deep the imports of files go, and that none go in a circle."""
+"""The depth of imports between files, and that none go in a circle."""
 
 import functools
 

@@ -8,7 +8,7 @@ from repository import ROOT
 
 @pytest.fixture
 def arguments(monkeypatch):
-    """What setup.py tells setuptools."""
+    """Return the arguments of setup.py to setuptools."""
     told = {}
     monkeypatch.setattr(setuptools, "setup", told.update)
     runpy.run_path(str(ROOT / "setup.py"))

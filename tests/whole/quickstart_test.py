@@ -59,7 +59,7 @@ def test_guide_names_the_folders_and_runnable_commands():
 
 
 def _road(tmp_path, monkeypatch, top1):
-    """A folder with a road of one step, whose command prints the accuracy it is given."""
+    """Return a folder with a road of one step, whose command prints the accuracy it is given."""
     (tmp_path / "keras_alexnet_fake.py").write_text(
         "import sys\nprint(f'{{\"top1\": {sys.argv[1]}}}')\n"
     )

@@ -44,7 +44,7 @@ class Prepared:
         return [str(self.folder / shard.name) for shard in self.manifest.splits[split].shards]
 
     def examples(self, split):
-        """The reference: TensorFlow's own parser of Examples, and Pillow."""
+        """Return the reference: TensorFlow's own parser of Examples, and Pillow."""
         found = []
         for record in tf.data.TFRecordDataset(self.shards(split)):
             features = tf.train.Example.FromString(record.numpy()).features.feature
@@ -63,7 +63,7 @@ class Prepared:
 
 @pytest.fixture(scope="module")
 def data_sets(tmp_path_factory):
-    """The same photos prepared in each way: 3 classes, 18 train photos, 6 validation photos."""
+    """Prepare the same photos in each way: 3 classes, 18 train and 6 validation photos."""
     root = tmp_path_factory.mktemp("readers")
     random = np.random.default_rng(0)
     for split, count in (("train", 6), ("validation", 2)):

@@ -1,4 +1,4 @@
-"""What one stack writes, the other reads: each suite reads what the other's Python has written."""
+"""Each stack reads what the other writes: each suite reads what the other's Python has written."""
 
 import json
 import os
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def there(call):
-    """Calls a function of this file under the other stack."""
+    """Call a function of this file under the other stack."""
     script = (
         "import sys; sys.path[:0] = ['tests/support', 'tests/whole']; "
         f"import tensorflow_process, stacks_test as t; t.{call}"
@@ -69,7 +69,7 @@ SERVED_PHOTOS = [stand_in.photo(300, 280, seed=seed) for seed in range(3)]
 
 
 def served_answers(version):
-    """What a version says, by either of TensorFlow's loaders."""
+    """Return a version's answers, by either of TensorFlow's loaders."""
     request = fresh_process.Request("ten_crop", {"image_bytes": np.array(SERVED_PHOTOS, object)})
     return [by(version, [request])[0] for by in fresh_process.LOADERS.values()]
 
@@ -141,7 +141,7 @@ NAMES = [
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_goes_on_from_a_checkpoint(data_dir, their_runs, tmp_path, name):
-    """As it went on there: with the same photos, masks and momentum."""
+    """Go on as there: with the same photos, masks and momentum."""
     theirs, ours = their_runs / name, tmp_path / "ours"
     shutil.copytree(theirs, ours)
     shutil.rmtree(ours / "checkpoints" / "epoch-0002")

@@ -47,7 +47,7 @@ _SLEEP = "import time; print('x', flush=True); time.sleep(60)"
 
 @pytest.fixture(autouse=True)
 def _modules(tmp_path, monkeypatch):
-    """Commands to run by `python -m`."""
+    """Return commands to run by `python -m`."""
     folder = tmp_path / "modules"
     folder.mkdir()
     for name, code in {

@@ -24,7 +24,7 @@ def outcome(content, *, size=(500, 375), reason="", repairs=(), notes=()):
 
 
 def synthetic(count=4000, seed=1):
-    """Photos of two splits, about a tenth of them copies of others, in and across splits."""
+    """Return photos of two splits, about a tenth of them copies of others, in and across splits."""
     draw = random.Random(seed)
     photos = []
     for index in range(count):

@@ -8,7 +8,7 @@ SPLITS = ("train", "validation")
 
 
 def clean():
-    """A report on 200 photos of two classes with which nothing is wrong."""
+    """Return a report on 200 photos of two classes with which nothing is wrong."""
     split = {
         "photos": 100,
         "records": 100,
@@ -38,7 +38,7 @@ def clean():
 
 
 def faults(report):
-    """The findings that are not fine: level, text and advice in one line each."""
+    """Return the findings that are not fine: level, text and advice in one line each."""
     return [
         f"{finding.level}: {finding.text} {finding.advice}"
         for finding in audit_findings.find(report)

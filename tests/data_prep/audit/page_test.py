@@ -76,7 +76,7 @@ def rendered(photos, thumbnails=(), classes=("cat", "dog")):
 
 @pytest.fixture(scope="module")
 def page():
-    """A page with something in every section, each of its tags closed."""
+    """Return a page with something in every section, each of its tags closed."""
     photos = [
         *rows_of("train", 30, kinds=("cmyk_to_rgb",)),
         *rows_of("train", 2, reason="truncated", key="b/{}.jpg"),

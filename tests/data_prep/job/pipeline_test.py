@@ -16,7 +16,7 @@ from data_prep.sources.reference import Reference
 
 @pytest.fixture
 def job(tmp_path):
-    """Settings, and names of four planned shards of two photos."""
+    """Return settings, and names of four planned shards of two photos."""
     work_dir = tmp_path / "out" / "work"
     work_dir.mkdir(parents=True)
     references = []

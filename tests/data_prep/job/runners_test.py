@@ -28,7 +28,7 @@ def test_threads_write_the_same_bytes(prepared, photos, tmp_path):
 
 @pytest.fixture
 def job_service(tmp_path):
-    """A portable job service in a process of its own; gives its address."""
+    """Yield the address of a portable job service in a process of its own."""
     port_file = tmp_path / "port"
     with open(tmp_path / "log", "w") as log:
         service = subprocess.Popen(

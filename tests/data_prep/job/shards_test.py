@@ -31,7 +31,7 @@ def reference(key, path="/x", offset=0, length=1, label=0, split="train"):
 
 
 def references_to(folder, contents):
-    """References to ranges of one file, in which `contents` lie one after the other."""
+    """Return references to ranges of one file, in which `contents` lie one after the other."""
     path = folder / "archive"
     path.write_bytes(b"head" + b"".join(contents))
     offset, references = 4, []
@@ -180,7 +180,7 @@ def test_raw_records_whole_photos_and_labels_from_1(tmp_path):
 
 
 def made(tmp_path):
-    """Settings and path of a shard that has been written."""
+    """Return settings and path of a shard that has been written."""
     settings = settings_in(tmp_path)
     plan(settings, references_to(tmp_path, [jpeg(0), jpeg(1)]))
     shards.write_shard(NAME, settings)

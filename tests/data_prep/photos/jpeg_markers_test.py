@@ -48,7 +48,7 @@ def test_they_also_agree_on_a_damaged_one():
 
 
 def with_adobe(transform):
-    """A JPEG of YCbCr without JFIF's marker, with Adobe's."""
+    """Return a JPEG of YCbCr without JFIF's marker, with Adobe's."""
     data = odd_photos.without_segment(jpeg(), 0xE0)
     adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([transform])
     return data[:2] + adobe + data[2:]

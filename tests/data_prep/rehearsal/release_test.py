@@ -78,7 +78,7 @@ def _tree(folder):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A release of `_SMALL` by one process; tests change copies of it."""
+    """Return a release of `_SMALL` by one process; tests change copies of it."""
     folder = tmp_path_factory.mktemp("small") / "release"
     write_release(output_dir=str(folder), recipe=_SMALL, workers=1)
     return folder
@@ -221,7 +221,7 @@ def _pixels(squares):
 
 
 def _spectrum(squares):
-    """What the eye keeps of a shape whatever its place and rotation: rings of its spectrum."""
+    """Return what is the same of a shape at any place and rotation: rings of its spectrum."""
     grey = np.mean(squares, axis=3)
     grey -= grey.mean(axis=(1, 2), keepdims=True)
     power = np.fft.fftshift(np.abs(np.fft.fft2(grey)) ** 0.5, axes=(1, 2))

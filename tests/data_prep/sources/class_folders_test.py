@@ -144,7 +144,7 @@ def test_the_names_of_splits_are_names_of_classes_beside_others(tmp_path):
 
 
 def listed(folder, contents):
-    """Photos of one class, in the order of `contents`."""
+    """Return photos of one class, in the order of `contents`."""
     names = {f"cat/{number:03d}.jpg": content for number, content in enumerate(contents)}
     small_release.write(folder, names)
     return sorted(class_folders.photos_in(str(folder), "train", {"cat": 0}))

@@ -21,14 +21,14 @@ def damaged(content, place):
 
 
 def extension_headers(count):
-    """A tar that begins with many long-name headers in a row, which tarfile reads recursively."""
+    """Return a tar with many long-name headers in a row, which tarfile reads recursively."""
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2
     return (header.tobuf(tarfile.GNU_FORMAT) + b"a\0".ljust(512, b"\0")) * count
 
 
 def of_size(size):
-    """The header of a file of any size, written as GNU tar writes those over 8 GB."""
+    """Return the header of a file of any size, written as GNU tar writes those over 8 GB."""
     header = bytearray(tarfile.TarInfo("1.JPEG").tobuf(tarfile.GNU_FORMAT))
     header[124:136] = b"\x80" + size.to_bytes(11, "big")
     header[148:156] = b" " * 8

@@ -75,7 +75,7 @@ def test_folders_nested_deeper_than_calls(tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def without_rights(path):
-    """Takes the rights to a path away; from root, who needs none, by being nobody for a while."""
+    """Take the rights to a path away; from root, who needs none, by being nobody for a while."""
     mode = os.stat(path).st_mode
     os.chmod(path, 0)
     user = os.geteuid()

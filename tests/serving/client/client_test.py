@@ -32,7 +32,7 @@ def run():
 
 @pytest.fixture(scope="module")
 def servers(run, tmp_path_factory):
-    """Addresses of one local_server: REST, gRPC."""
+    """Return addresses of one local_server: REST, gRPC."""
     folder = tmp_path_factory.mktemp("client") / "birds"
     stand_in.publish(folder)
     with served.serving(folder) as server:
@@ -100,7 +100,7 @@ def command(*arguments, **options):
 
 
 def figures(line):
-    """The last line, and its counts that are not 0."""
+    """Return the last line, and its counts that are not 0."""
     result = json.loads(line)
     assert result["seconds"] > 0
     rate = result["images"] / result["seconds"]  # which is rounded to thousandths
@@ -117,7 +117,7 @@ def by_json(address, *arguments):
 
 
 def names(lines):
-    """The best class of each photo, of --json."""
+    """Return the best class of each photo, of --json."""
     return [(json.loads(line)["classes"] or [None])[0] for line in lines]
 
 
@@ -144,7 +144,7 @@ def test_command(run, servers, tmp_path, protocol):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Of 40 photos, b"photo 00" to b"photo 39"."""
+    """Return the paths of 40 photos, b"photo 00" to b"photo 39"."""
     for number in range(40):
         path = tmp_path / f"folder {number // 10}" / f"{number:02}.jpg"
         path.parent.mkdir(exist_ok=True)
@@ -216,7 +216,7 @@ def test_the_table(server, tmp_path):
 
 
 def test_the_last_line_lists_the_photos_if_they_are_few(server, tmp_path):
-    """Of those that got no classes, stderr has the first five."""
+    """The first five photos without classes are named on stderr."""
     (tmp_path / "a.jpg").write_bytes(b"no photo")
     for count in (100, 101):
         arguments = [tmp_path / "a.jpg"] * count
@@ -245,7 +245,7 @@ def test_photos_are_read_when_their_turn_comes(server, folder):
 
 
 def test_a_pipe(server, tmp_path):
-    """As a shell makes one of <(a command)."""
+    """A shell makes such a file of <(a command)."""
     os.mkfifo(tmp_path / "pipe")
     process = start(f"--server={server.address}", "--json", tmp_path / "pipe")
     (tmp_path / "pipe").write_bytes(photo("a"))

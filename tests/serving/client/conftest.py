@@ -11,7 +11,7 @@ def rest_server():
 
 @pytest.fixture
 def server(rest_server):
-    """A stand-in by REST, one for all tests of a module; a test may replace its answers."""
+    """Return a stand-in by REST, one for all tests of a module; a test may replace its answers."""
     import serving_answers
 
     rest_server.answer = serving_answers.predicted

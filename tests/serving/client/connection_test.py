@@ -57,7 +57,7 @@ def test_a_server_that_never_answers(protocol):
 
 @both
 def test_close_ends_the_request_under_way(protocol):
-    """Which is not sent again, as it would be if the server had hung up."""
+    """It is not sent again, as it would be if the server had hung up."""
     is_asked, seen, failures = threading.Event(), [], []
 
     def see(photos):

@@ -31,7 +31,7 @@ SAME_ON_THE_WIRE = {("TensorProto", "dtype"), ("Class", "label")}
 
 
 def fields(descriptor):
-    """By name: as descriptors have them, in every version of protobuf."""
+    """Return fields by name as descriptors have them, in every version of protobuf."""
     proto = descriptor_pb2.DescriptorProto()
     descriptor.CopyToProto(proto)
     return {field.name: field for field in proto.field}
@@ -121,7 +121,7 @@ def started():
 
 @pytest.fixture
 def service(started):
-    """A server that answers rightly, until a test sets `before`."""
+    """Return a server that answers rightly, until a test sets `before`."""
     started.asked.clear()
     started.before, started.to_proto = (lambda request, context: None), as_fields
     return started

@@ -20,7 +20,7 @@ from keras_alexnet.serving.client.connection import (
 
 @pytest.fixture
 def connected(server):
-    """Asks again and again by one connection; gives (answers, how often it was sent again)."""
+    """Ask again and again by one connection; return (answers, how often it was sent again)."""
     spec = ModelSpec("birds", None, "serving_default")
     with contextlib.closing(client.connect(server.address, spec, None)) as connection:
         yield lambda rule: connection.ask([photo("a")], rule)
@@ -190,7 +190,7 @@ def test_another_kind_of_model(server, signature, outputs):
 
 
 def in_turn(*replies):
-    """Each once, then right answers."""
+    """Give each answer once, then right answers."""
     remaining = list(replies)
     return lambda asked: remaining.pop(0) if remaining else predicted(asked)
 
@@ -287,7 +287,7 @@ def test_a_server_that_does_not_read():
 
 
 def test_a_refusal_before_the_request_is_read():
-    """As proxies do it with what is too large."""
+    """Proxies answer so to what is too large."""
 
     def talk(connection):
         connection.recv(1)

@@ -27,7 +27,7 @@ class Doubler:
 
 
 def run(batcher, key, values):
-    """Starts a request in a thread; gives a list that its outputs or its error come into."""
+    """Start a request in a thread; return a list that its outputs or its error come into."""
     result = []
 
     def call():
@@ -50,7 +50,7 @@ def waiting(batcher, count):
 
 @pytest.fixture
 def busy():
-    """A function that makes a batcher which computes until `doubler.gate` is set."""
+    """Return a function that makes a batcher which computes until `doubler.gate` is set."""
     threads = []
 
     def make(**limits):

@@ -28,7 +28,7 @@ def model_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(model_dir, tmp_path_factory):
-    """A process that has seen worse when it ends."""
+    """Start a server in a process that has seen worse when it ends."""
     log = tmp_path_factory.mktemp("log") / "server.log"
     with served.local_server(model_dir, log, "--max_body_mb=4", "--timeout=5") as server:
         yield server
@@ -39,7 +39,7 @@ def server(model_dir, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def other_server(model_dir):
-    """In this process, with what `server` has otherwise."""
+    """Start a server in this process, with what `server` has otherwise."""
     options = {"host": "[::]", "batch": 1, "idle_seconds": 1}
     with served.serving(model_dir, **options) as server:
         port, grpc_port = (server[kind].rsplit(":", 1)[1] for kind in ("http", "grpc"))
@@ -48,7 +48,7 @@ def other_server(model_dir):
 
 @pytest.fixture(scope="session")
 def assert_right(run):
-    """A function that compares rows with photos' best classes by Pillow, OpenCV and NumPy."""
+    """Return a comparison of rows with photos' best classes by Pillow, OpenCV and NumPy."""
 
     @functools.cache
     def best(photo):

@@ -1,4 +1,4 @@
-"""What any client of TF Serving relies on, asked of each server there is.
+"""The contract that any client of TF Serving relies on, asked of each server there is.
 
 Only what TF Serving's documentation or source says is here, so that both have to answer alike;
 what this project's server alone does is in local_server_test.py.
@@ -29,7 +29,7 @@ JUNK = b"no photo"
 
 @pytest.fixture(scope="module", params=["local_server", "tensorflow_model_server"])
 def either(request, server, model_dir, tmp_path_factory):
-    """This project's server, and TF Serving where it is installed."""
+    """Start this project's server, and TF Serving where it is installed."""
     if request.param == "local_server":
         yield server
         return
@@ -50,7 +50,7 @@ def prediction(channel):
 
 
 def post(either, path, body):
-    """The answer to a request that is one."""
+    """Return the answer to a request that is one."""
     status, content, content_type = served.ask(either, f"/v1/models/{path}", body)
     assert (status, content_type) == (200, "application/json"), content
     return json.loads(content)
@@ -233,7 +233,7 @@ def test_grpc_status(channel):
 
 
 def about(request, name="birds", version=None, label=""):
-    """A request with another model_spec."""
+    """Return a request with another model_spec."""
     request.model_spec.name = name
     request.model_spec.version_label = label
     if version is not None:

@@ -23,7 +23,7 @@ LIMIT = 4 << 20  # of `server`
 
 
 def raw(server, request):
-    """Sends bytes as they are; what comes back until the server closes the connection."""
+    """Send bytes as they are; return what comes back until the server closes the connection."""
     answer = b""
     with socket.create_connection(server.address, timeout=30) as connection:
         connection.sendall(request)

@@ -67,7 +67,7 @@ def test_requests_that_do_not_fit_here(server, body, status, field):
 
 
 def predicted(*sizes, dtype=None):
-    """A request of one value that says something else of its shape or type."""
+    """Return a request of one value that says something else of its shape or type."""
     request = predict_request({"image_bytes": ["x"]})
     proto = request.inputs["image_bytes"]
     proto.dtype = dtype or proto.dtype
@@ -170,7 +170,7 @@ def test_a_new_version_takes_over_and_no_request_is_dropped(run, tmp_path, capfd
         return -np.sort(-stand_in.scores(run, stored[np.newaxis])[0])[:5]
 
     def ask_on(seed):
-        """The versions that answered, one request after the other."""
+        """Return the versions that answered, one request after the other."""
         photo, versions = PHOTOS[seed % 3], []
         first, second = (best(each, photo) for each in (run, other))
         while not end.is_set():

@@ -59,7 +59,7 @@ def opened(driver, server):
 
 
 def open_page(driver, server):
-    """The browser, with the page in it, just loaded."""
+    """Return the browser, with the page in it, just loaded."""
     browser.resize(driver, 1000, 1600)
     browser.forget_logs(driver)
     driver.get(server["http"])
@@ -68,7 +68,7 @@ def open_page(driver, server):
 
 
 def classified(driver, name, photo, way="drop"):
-    """Gives a photo and waits until its answer is shown."""
+    """Give a photo and wait until its answer is shown."""
     give(driver, (name, photo), way=way)
     shows(driver, "status", f"{name}: ")
 
@@ -78,7 +78,7 @@ def shows(driver, part, text):
 
 
 def asked(server, photo, signature="explain", path=PATH):
-    """What the REST API answers to a photo, without the page."""
+    """Return the REST API's answer to a photo, without the page."""
     body = {"signature_name": signature, "instances": [served.b64(photo)]}
     _, answer, _ = served.ask(served.Server(server["http"], ""), f"{path}:predict", body)
     return json.loads(answer)["predictions"][0]
@@ -140,7 +140,7 @@ def test_ten_crops_are_those_of_the_network(opened):
 
 
 def test_stored_square_is_upright_cut_and_on_white(opened):
-    """As the data job makes it, by Pillow and OpenCV, but for the browser's way to shrink."""
+    """Shrink as the data job does, by Pillow and OpenCV, but for the browser's way to shrink."""
     pixels = stand_in.pixels(600, 801, seed=3)
     lying = Image.fromarray(pixels)
     exif = lying.getexif()
@@ -281,7 +281,7 @@ def test_what_is_no_photo(opened, server):
 
 
 def test_policy_forbids_the_rest(opened, server):
-    """What a hole in the page would try: another host, a foreign script, text as markup."""
+    """Try what a hole in the page would: another host, a foreign script, text as markup."""
     elsewhere = server["http"].replace("127.0.0.1", "localhost")
     refused = opened.execute_async_script(
         """
@@ -348,7 +348,7 @@ def test_version_that_is_gone_by_the_time_it_is_asked(opened, server):
     ],
 )
 def test_answers_that_this_server_does_not_give(driver, server, answer, status, message):
-    """By a server between, for example; None: none within the time."""
+    """A server between may answer so, for example; None: none within the time."""
     script = (
         f"window.fetch = async () => new Response({json.dumps(answer)}, {{status: {status}}});"
         if status

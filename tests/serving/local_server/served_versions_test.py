@@ -12,7 +12,7 @@ from keras_alexnet.serving.local_server.served_versions import VersionStatus
 
 
 def load(path, number):
-    """What stands for a model: a version whose folder has a file "broken" fails."""
+    """Return a stand-in of a model: a version whose folder has a file "broken" fails."""
     if "broken" in pathlib.Path(path, "content").read_text():
         raise ValueError("this one\nis broken")
     return types.SimpleNamespace(version=number, path=path)

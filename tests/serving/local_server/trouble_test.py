@@ -1,4 +1,4 @@
-"""What clients may do to a server, on purpose or not. One server bears all of it.
+"""Troubles that clients make for a server, on purpose or not. One server bears all of it.
 
 Every answer is right or a proper error, the process is the same at the end, and needs no more
 memory than before.
@@ -33,7 +33,7 @@ PROPER = {200, 400, 404, 413, 414, 429, 431, 501, 503, 504, 505}
 
 @pytest.fixture(scope="module")
 def alive(server, assert_right):
-    """A function that asserts that the server answers as ever."""
+    """Return a function that asserts that the server answers as ever."""
 
     def check():
         assert_right(Client(server).classify(GOOD), GOOD)
@@ -43,7 +43,7 @@ def alive(server, assert_right):
 
 
 def assert_blank_or_sound(answer):
-    """Of bytes that may be a photo or not."""
+    """Return the answer to bytes that may be a photo or not."""
     if answer["valid"]:
         scores = np.array(answer["scores"])
         assert np.isfinite(scores).all()
@@ -75,7 +75,7 @@ class Client:
 
 
 def mutated(photo, random):
-    """A JPEG with some bytes changed, taken out, put in or cut off."""
+    """Return a JPEG with some bytes changed, taken out, put in or cut off."""
     data = bytearray(photo)
     for _ in range(random.integers(1, 12)):
         # Half of them in the header, where a byte means most.
@@ -99,7 +99,7 @@ def mutated(photo, random):
 
 @pytest.fixture(scope="module")
 def load(server, alive, assert_right):
-    """A function by which many clients ask for some seconds; returns how many photos they had."""
+    """Return a function: many clients ask for some seconds; the number of their photos."""
 
     def ask(seconds, seed):
         random = np.random.default_rng(seed)
@@ -124,7 +124,7 @@ def load(server, alive, assert_right):
 
 @pytest.fixture(scope="module")
 def send_mutated(server, assert_right):
-    """A function that sends mutated photos and returns how many of them were valid.
+    """Return a function that sends mutated photos and returns how many of them were valid.
 
     In requests of 49, each with a good photo that must not notice.
     """
@@ -172,7 +172,7 @@ def test_mutated_photos(request, send_mutated, count):
 
 
 def test_mutated_photos_that_are_valid_are_what_pillow_sees(server, run):
-    """Where Pillow, which is stricter, decodes too: the same scores for nearly all."""
+    """Pillow is stricter; where it decodes too, the same scores for nearly all."""
     random = np.random.default_rng(1)
     photos = [mutated(stand_in.photo(256, 256, seed=5), random) for _ in range(300)]
     seen, stored = [], []
