@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
 import google_crc32c
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+
+from data_prep import protobuf
 
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
@@ -133,44 +134,17 @@ def decode_example(payload: bytes) -> dict[str, bytes | int]:
     return values
 
 
-def message_class(file: str, name: str) -> type:
-    """Return the class of a protobuf message.
-
-    Args:
-        file: a FileDescriptorProto in protobuf's text format.
-        name: of the message in it, with the package.
-    """
-    pool = descriptor_pool.DescriptorPool()  # of its own, so as not to collide with TensorFlow's
-    pool.Add(text_format.Parse(file, descriptor_pb2.FileDescriptorProto()))
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
-
-
-_Example = message_class(
-    """
-    name: "example.proto" package: "tensorflow" syntax: "proto3"
-    message_type { name: "BytesList"
-      field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
-    message_type { name: "FloatList"
-      field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_FLOAT } }
-    message_type { name: "Int64List"
-      field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
-    message_type { name: "Feature" oneof_decl { name: "kind" }
-      field { name: "bytes_list" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-              type_name: ".tensorflow.BytesList" oneof_index: 0 }
-      field { name: "float_list" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-              type_name: ".tensorflow.FloatList" oneof_index: 0 }
-      field { name: "int64_list" number: 3 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-              type_name: ".tensorflow.Int64List" oneof_index: 0 } }
-    message_type { name: "Features"
-      field { name: "feature" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE
-              type_name: ".tensorflow.Features.FeatureEntry" }
-      nested_type { name: "FeatureEntry" options { map_entry: true }
-        field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
-        field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-                type_name: ".tensorflow.Feature" } } }
-    message_type { name: "Example"
-      field { name: "features" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-              type_name: ".tensorflow.Features" } }
-    """,
-    "tensorflow.Example",
-)
+_Example = protobuf.message_classes(
+    {
+        "BytesList": {"value": (1, "repeated bytes")},
+        "FloatList": {"value": (1, "repeated float")},
+        "Int64List": {"value": (1, "repeated int64")},
+        "Feature": {
+            "bytes_list": (1, "oneof BytesList"),
+            "float_list": (2, "oneof FloatList"),
+            "int64_list": (3, "oneof Int64List"),
+        },
+        "Features": {"feature": (1, "map Feature")},
+        "Example": {"features": (1, "Features")},
+    }
+)["Example"]

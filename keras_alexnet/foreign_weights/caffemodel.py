@@ -12,53 +12,52 @@ Only the fields that are needed are described, at run time, so neither Caffe nor
 Files of the first version (2013, "layers" within "layers") are not read.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from google.protobuf import message
 
+from data_prep import protobuf
 from keras_alexnet.foreign_weights.fitting import shown
 from keras_alexnet.foreign_weights.layouts import MAPS_FIRST, ForeignNetwork, weight_names
 from keras_alexnet.network.profile import LAYER_NAMES
 
-_FIELD = descriptor_pb2.FieldDescriptorProto
-_INT32, _INT64, _BYTES = _FIELD.TYPE_INT32, _FIELD.TYPE_INT64, _FIELD.TYPE_BYTES
-_ONE, _MANY = _FIELD.LABEL_OPTIONAL, _FIELD.LABEL_REPEATED
-
-# Message -> its fields: name, number, type (or the message that it is), how many. Some types are
-# not caffe.proto's, but have the same form on the wire. Texts are bytes, because old files are not
-# always UTF-8. A packed list of numbers is the bytes that it is, little-endian, which NumPy takes
-# as they are, instead of 60 million Python numbers. Layers and blobs are bytes until their turn
-# comes: as messages, a hostile file's millions of empty ones would take 130 times the file's size.
-_FIELDS = {
-    "BlobShape": (("dim", 1, _INT64, _MANY),),
-    "BlobProto": (
-        ("num", 1, _INT64, _ONE),
-        ("channels", 2, _INT64, _ONE),
-        ("height", 3, _INT64, _ONE),
-        ("width", 4, _INT64, _ONE),
-        ("data", 5, _BYTES, _MANY),
-        ("shape", 7, "BlobShape", _ONE),
-        ("double_data", 8, _BYTES, _MANY),
-    ),
-    "LayerParameter": (
-        ("name", 1, _BYTES, _ONE),
-        ("type", 2, _BYTES, _ONE),
-        ("blobs", 7, _BYTES, _MANY),
-    ),
-    "V1LayerParameter": (
-        ("name", 4, _BYTES, _ONE),
-        ("type", 5, _INT32, _ONE),
-        ("blobs", 6, _BYTES, _MANY),
-    ),
-    "NetParameter": (
-        ("name", 1, _BYTES, _ONE),
-        ("layers", 2, _BYTES, _MANY),
-        ("layer", 100, _BYTES, _MANY),
-    ),
-}
+# Some types are not caffe.proto's, but have the same form on the wire. Texts are bytes, because old
+# files are not always UTF-8. A packed list of numbers is the bytes that it is, little-endian, which
+# NumPy takes as they are, instead of 60 million Python numbers. Layers and blobs are bytes until
+# their turn comes: as messages, a hostile file's millions of empty ones would take 130 times the
+# file's size.
+_MESSAGES = protobuf.message_classes(
+    {
+        "BlobShape": {"dim": (1, "repeated int64")},
+        "BlobProto": {
+            "num": (1, "int64"),
+            "channels": (2, "int64"),
+            "height": (3, "int64"),
+            "width": (4, "int64"),
+            "data": (5, "repeated bytes"),
+            "shape": (7, "BlobShape"),
+            "double_data": (8, "repeated bytes"),
+        },
+        "LayerParameter": {
+            "name": (1, "bytes"),
+            "type": (2, "bytes"),
+            "blobs": (7, "repeated bytes"),
+        },
+        "V1LayerParameter": {
+            "name": (4, "bytes"),
+            "type": (5, "int32"),
+            "blobs": (6, "repeated bytes"),
+        },
+        "NetParameter": {
+            "name": (1, "bytes"),
+            "layers": (2, "repeated bytes"),
+            "layer": (100, "repeated bytes"),
+        },
+    },
+    syntax="proto2",
+)
 _MOST_PARTS = 1000  # layers of a network, blobs of a layer; an AlexNet has 24 and 2
 _LEGACY_SHAPE = ("num", "channels", "height", "width")
 
@@ -108,7 +107,7 @@ def read(path: str) -> ForeignNetwork:
 
 
 def _parse(name: str, content: bytes, path: str) -> message.Message:
-    parsed = _message_classes()[name]()
+    parsed = _MESSAGES[name]()
     try:
         parsed.ParseFromString(content)
     except message.DecodeError as error:
@@ -126,27 +125,6 @@ def _few(parts: Sequence[bytes], path: str) -> Sequence[bytes]:
             f"needed; it has {len(parts)}; is this the file that you mean?"
         )
     return parts
-
-
-@functools.cache
-def _message_classes() -> dict[str, type[message.Message]]:
-    file = descriptor_pb2.FileDescriptorProto(
-        name="keras_alexnet/caffe.proto", package="caffe", syntax="proto2"
-    )
-    for message_name, fields in _FIELDS.items():
-        described = file.message_type.add(name=message_name)
-        for field, number, kind, label in fields:
-            entry = described.field.add(name=field, number=number, label=label)
-            if isinstance(kind, str):
-                entry.type, entry.type_name = _FIELD.TYPE_MESSAGE, f".caffe.{kind}"
-            else:
-                entry.type = kind
-    pool = descriptor_pool.DescriptorPool()  # its own: the process may know Caffe's real messages
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}"))
-        for name in _FIELDS
-    }
 
 
 def _array(blob: message.Message, dimensions: int, path: str, source: str) -> np.ndarray:
