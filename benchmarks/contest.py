@@ -1,15 +1,12 @@
 """Shared parts of the benchmarks: two cores, watched processes, rounds of turns, a table."""
 
-import contextlib
 import dataclasses
 import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -18,10 +15,10 @@ import tqdm
 from absl import flags
 
 from data_prep.command_line import UserError
+from data_prep.measured_process import MeasuredProcess
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CORES = 2
-_SAMPLE_SECONDS = 0.25
 
 Turn = TypeVar("Turn", bound=Hashable)
 Result = TypeVar("Result")
@@ -111,37 +108,18 @@ def run(what: str, module: str, *arguments: str, python: str = sys.executable) -
         UserError: it failed.
     """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        started = time.monotonic()
-        process = subprocess.Popen(
-            [python, "-m", module, *arguments], cwd=ROOT, stdout=output, stderr=errors
-        )
-        peak_bytes, cpu_seconds = _watch(process)
-        seconds = time.monotonic() - started
+        command = [python, "-m", module, *arguments]
+        with MeasuredProcess(command, stdout=output, stderr=errors, folder=ROOT) as running:
+            status = running.process.wait()
+            seconds = running.seconds
         output.seek(0)
         errors.seek(0)
-        if process.returncode:
+        if status:
             reason = (errors.read().strip().splitlines() or ["no reason given"])[-1]
             raise UserError(f"{what} failed: {reason}")
         lines = output.read().splitlines()
-    return Run(seconds, cpu_seconds, peak_bytes, json.loads(lines[-1]) if lines else {})
-
-
-def _watch(process: subprocess.Popen) -> tuple[int, float]:
-    """Wait for a process; return the peak memory and the CPU time of it and all below it."""
-    peak_bytes, cpu_seconds = 0, {}
-    root = psutil.Process(process.pid)
-    while True:
-        now_bytes = 0
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for member in [root, *root.children(recursive=True)]:
-                with contextlib.suppress(psutil.NoSuchProcess), member.oneshot():
-                    now_bytes += member.memory_info().rss
-                    times = member.cpu_times()
-                    cpu_seconds[member] = times.user + times.system
-        peak_bytes = max(peak_bytes, now_bytes)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_SAMPLE_SECONDS)
-            return peak_bytes, sum(cpu_seconds.values())
+    answer = json.loads(lines[-1]) if lines else {}
+    return Run(seconds, running.cpu_seconds, running.peak_bytes, answer)
 
 
 def rounds(

@@ -18,20 +18,17 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from typing import IO
 
-import psutil
 from absl import flags
 
 from data_prep import command_line, files
 from data_prep.command_line import UserError
+from data_prep.measured_process import MeasuredProcess
 
 FLAGS = flags.FlagValues()
 _RUN_DIR = flags.DEFINE_string(
@@ -44,9 +41,6 @@ SERVER_LOG = "server.log"
 _READY = re.compile(r"^ready: .* at (http://\S+)", re.MULTILINE)
 _READY_SECONDS = 120
 _TAIL_LINES = 15
-# Between two samples of memory, at first (a command may be short) and later.
-_FIRST_SAMPLE_SECONDS, _SAMPLE_SECONDS = 0.01, 0.2
-_GRACE_SECONDS = 20  # for a stopped command to clean up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,83 +59,6 @@ class Step:
     command: str
     outcome: str
     is_server: bool = False
-
-
-class MeasuredProcess:
-    """A command in a new session; leaving the `with` block stops it if it still runs.
-
-    Ctrl-C does not reach a new session: it is passed on, once, to all its processes.
-
-    Attributes:
-        peak_bytes: the largest resident memory of the command and its descendants together,
-            sampled every 10 ms at first and five times a second later. Memory that processes
-            share counts once for each.
-        process: the running command.
-    """
-
-    def __init__(
-        self, command: Sequence[str], *, stdout: IO[bytes], stderr: IO[bytes] | None = None
-    ) -> None:
-        """Start the command; without `stderr` its messages are this process'."""
-        self.peak_bytes = 0
-        self._started = time.monotonic()
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-        )
-        self._ended = threading.Event()
-        self._sampler = threading.Thread(target=self._sample, daemon=True)
-        self._sampler.start()
-
-    def __enter__(self) -> "MeasuredProcess":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop(signal.SIGINT)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._started
-
-    def stop(self, how: signal.Signals) -> None:
-        """End all processes of its group, if it still runs: by a signal, then by SIGKILL."""
-        if self.process.poll() is None:
-            self._signal(how)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(_GRACE_SECONDS)
-            # Also when it has ended: a child that was just starting may have missed the signal.
-            self._signal(signal.SIGKILL)
-            self.process.wait()
-        self._ended.set()
-        self._sampler.join()
-
-    def _signal(self, which: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):  # all have ended
-            os.killpg(self.process.pid, which)
-
-    def _sample(self) -> None:
-        family: set[psutil.Process] = set()
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family.add(psutil.Process(self.process.pid))
-        pause = _FIRST_SAMPLE_SECONDS
-        while True:
-            # A process that was once seen stays in the family when its parent ends.
-            for process in list(family):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    family.update(process.children(recursive=True))
-            family = {process for process in family if process.is_running()}
-            resident = 0
-            for process in family:
-                with contextlib.suppress(psutil.Error):  # it may end at any moment
-                    resident += process.memory_info().rss
-            self.peak_bytes = max(self.peak_bytes, resident)
-            if self._ended.wait(pause):
-                return
-            pause = min(1.5 * pause, _SAMPLE_SECONDS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 import pytest
 from photo_folders import encoded, flags_for, picture
 
-from keras_alexnet.quickstart import MeasuredProcess
+from data_prep.measured_process import MeasuredProcess
 
 
 def peak_bytes(tmp_path, photos):

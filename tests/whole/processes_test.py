@@ -6,8 +6,8 @@ import time
 import psutil
 import pytest
 
-from keras_alexnet import quickstart
-from keras_alexnet.quickstart import MeasuredProcess
+from data_prep import measured_process
+from data_prep.measured_process import MeasuredProcess
 
 _MIB = 2**20
 # Fills 100 MiB itself, and has a child fill 100 more.
@@ -76,7 +76,7 @@ def test_leaving_the_block_ends_the_whole_family():
 
 @pytest.mark.slow
 def test_what_does_not_listen_is_killed(monkeypatch):
-    monkeypatch.setattr(quickstart, "_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(measured_process, "_GRACE_SECONDS", 0.3)
     with MeasuredProcess(_python(_DEAF), stdout=subprocess.PIPE) as measured:
         measured.process.stdout.readline()
     assert measured.process.returncode == -signal.SIGKILL
