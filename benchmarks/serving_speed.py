@@ -21,12 +21,12 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from absl import flags
 
 from benchmarks import contest, serving_contestants
 from benchmarks import photos as photo_folders
 from benchmarks.serving_contestants import CONTESTANTS
+from benchmarks.train_contestants import grey_statistics
 from data_prep import command_line, records
 
 FLAGS = flags.FlagValues()
@@ -89,17 +89,8 @@ def _export(model_dir: str, profile_name: str, width: float) -> None:
 
     profile = keras_alexnet.PROFILES[profile_name].scaled(width)
     classes = [records.ClassName(f"n{i:08d}", f"class {i}") for i in range(_CLASSES)]
-    statistics_ = records.Statistics(
-        count=1,
-        mean_image=np.full([256, 256, 3], 120, np.float32),
-        channel_mean=np.full(3, 120.0),
-        channel_std=np.full(3, 60.0),
-        covariance=np.eye(3),
-        pca_eigenvalues=np.ones(3),
-        pca_eigenvectors=np.eye(3),
-    )
     model = keras_alexnet.AlexNet(profile, classes=_CLASSES, seed=0)
-    trained = workdir.TrainedRun(model, profile, tuple(classes), statistics_, {})
+    trained = workdir.TrainedRun(model, profile, tuple(classes), grey_statistics(), {})
     os.makedirs(model_dir)
     signatures.save(trained, os.path.join(model_dir, "1"))
 

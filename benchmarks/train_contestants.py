@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from absl import flags
 
-from data_prep import command_line
+from data_prep import command_line, records
 
 FLAGS = flags.FlagValues()
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images a step", 1, flag_values=FLAGS)
@@ -47,7 +47,6 @@ def _keras_steps(contestant: Contestant, batch_size: int, steps: int, width: flo
     import keras
     import tensorflow as tf
 
-    from data_prep import records
     from keras_alexnet import PROFILES
     from keras_alexnet.training import build, devices
     from keras_alexnet.training.options import TrainingOptions
@@ -71,15 +70,7 @@ def _keras_steps(contestant: Contestant, batch_size: int, steps: int, width: flo
     keras.utils.set_random_seed(0)
     devices.use_precision(options.precision)
     random = np.random.default_rng(0)
-    statistics = records.Statistics(
-        count=1,
-        mean_image=np.full((256, 256, 3), 120, np.float32),
-        channel_mean=np.full(3, 120.0),
-        channel_std=np.full(3, 60.0),
-        covariance=np.eye(3) * 3600,
-        pca_eigenvalues=np.full(3, 3600.0),
-        pca_eigenvectors=np.eye(3),
-    )
+    statistics = grey_statistics()
     _, model = build.build(profile, options, CLASSES, statistics, steps)
     size = profile.input_size
     features = {
@@ -96,6 +87,19 @@ def _keras_steps(contestant: Contestant, batch_size: int, steps: int, width: flo
         taken.train(batch, tf.constant(0.0)).numpy()
         clock.tick()
     return clock.seconds[-steps:]
+
+
+def grey_statistics() -> records.Statistics:
+    """Return the statistics of no photos in particular: grey, with a deviation of 60 levels."""
+    return records.Statistics(
+        count=1,
+        mean_image=np.full((256, 256, 3), 120, np.float32),
+        channel_mean=np.full(3, 120.0),
+        channel_std=np.full(3, 60.0),
+        covariance=np.eye(3) * 3600,
+        pca_eigenvalues=np.full(3, 3600.0),
+        pca_eigenvectors=np.eye(3),
+    )
 
 
 def _torch_steps(contestant: Contestant, batch_size: int, steps: int, width: float) -> list[float]:
