@@ -14,6 +14,7 @@ config/, BatchingParameters of servables/tensorflow/session_bundle_config.proto.
 them are those of model_servers/main.cc. The texts are in the folder templates.
 """
 
+import importlib.resources
 import json
 import os
 import re
@@ -115,9 +116,8 @@ def write(export_dir: str, model_name: str) -> list[str]:
 
 def _fill(file_name: str, **values: object) -> str:
     """Return a file of templates/ with each $name replaced by its value."""
-    path = os.path.join(os.path.dirname(__file__), "templates", file_name)
-    with open(path, encoding="utf-8") as file:
-        return string.Template(file.read()).substitute(values)
+    template = importlib.resources.files(__package__) / "templates" / file_name
+    return string.Template(template.read_text(encoding="utf-8")).substitute(values)
 
 
 def _values(model_name: str) -> dict[str, object]:
